@@ -1,0 +1,1 @@
+"""What producer and worker agree on: jobs, plans, the queue, the ledger, the store. Light: no torch, no pixels."""

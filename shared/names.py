@@ -1,0 +1,72 @@
+"""Every name that stands on the wire: object keys, Redis keys, queue and task names. Knows nothing of their use."""
+
+from __future__ import annotations
+
+import hashlib
+
+#: Version of the queue protocol: message body, Redis layout and queue names move together.
+PROTOCOL = 1
+
+#: The model of a sweep that names none.
+DEFAULT_MODEL = "tiny-random"
+
+#: The one Celery task. The producer sends it by name and never imports its body.
+RENDER_CHUNK = "render.chunk"
+
+#: Where a worker listens before it knows of any bucket; nothing is ever sent there.
+IDLE_QUEUE = f"render.v{PROTOCOL}.idle"
+
+#: Prefix of all Redis keys of ours. Celery's own keys get it too (`global_keyprefix`).
+REDIS_PREFIX = "printroom:"
+
+
+def queue_name(model: str, width: int, height: int, sampler: str) -> str:
+    """Return the queue of a bucket: one per model and size, apart for every protocol and sampler version."""
+    digest = hashlib.blake2b(f"{model}\n{width}x{height}".encode(), digest_size=6).hexdigest()
+    return f"render.v{PROTOCOL}.s{sampler}.{digest}"
+
+
+# Objects, relative to the store's root.
+
+
+def sweep_prefix(sweep: str) -> str:
+    """Return the prefix of everything that belongs to one sweep."""
+    return f"sweeps/{sweep}/"
+
+
+def source_key(sweep: str) -> str:
+    """Return the key of the sweep file as submitted."""
+    return f"sweeps/{sweep}/sweep.yaml"
+
+
+def plan_key(sweep: str) -> str:
+    """Return the key of the compiled plan, the durable truth."""
+    return f"sweeps/{sweep}/plan.json.zst"
+
+
+def manifest_prefix(sweep: str) -> str:
+    """Return the prefix of a sweep's manifests."""
+    return f"sweeps/{sweep}/manifest/"
+
+
+def manifest_key(sweep: str, chunk: int) -> str:
+    """Return the key of a chunk's manifest. Padded, so that key order is chunk order."""
+    return f"sweeps/{sweep}/manifest/{chunk:09d}.parquet"
+
+
+def chunk_of_manifest(key: str) -> int:
+    """Return the chunk number that `manifest_key` put into a key."""
+    return int(key.rsplit("/", 1)[1].removesuffix(".parquet"))
+
+
+def image_key(job_id: str) -> str:
+    """Return the key of an image: named by its job, shared by every sweep that has it."""
+    return f"images/{job_id[:2]}/{job_id}.png"
+
+
+# Redis.
+
+
+def sweep_redis_key(prefix: str, sweep: str, part: str) -> str:
+    """Return a key of one sweep. The hash tag keeps a sweep's keys in one cluster slot."""
+    return f"{prefix}{{{sweep}}}:{part}"

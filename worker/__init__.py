@@ -1,0 +1,1 @@
+"""Takes chunks from the queue, renders them, and records what it made."""
