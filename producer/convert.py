@@ -1,0 +1,106 @@
+"""Turns published prompt sets into sweeps: `python -m producer.convert partiprompts FILE > sweep.yaml`.
+
+Prompts are kept to the letter: quotes, a prompt `0` and spaces at the edge are part of what others measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from shared.errors import SweepError
+
+
+def partiprompts_sweep(path: str | Path) -> dict[str, Any]:
+    """Return PartiPrompts.tsv as a sweep: one axis of prompts.
+
+    Raises: SweepError where the file has no column `Prompt`, a row without one, or is not UTF-8.
+    """
+    prompts: list[str] = []
+    # A quote in this file is a quote: QUOTE_NONE, or one at a prompt's start swallows the lines after it.
+    rows = csv.reader(_lines(Path(path)), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header = next(rows, [])
+    if "Prompt" not in header:
+        raise SweepError([f"{Path(path).name}, line 1: no column 'Prompt': this is not PartiPrompts"])
+    column = header.index("Prompt")
+    for row in rows:
+        if not row:
+            continue
+        if len(row) <= column or not row[column]:
+            raise SweepError([f"{Path(path).name}, line {rows.line_num}: no prompt: remove the line"])
+        prompts.append(row[column])
+    return _sweep("PartiPrompts", prompts, path)
+
+
+def geneval_sweep(path: str | Path) -> dict[str, Any]:
+    """Return GenEval's evaluation_metadata.jsonl as a sweep: one axis of prompts.
+
+    Raises: SweepError for a line that is no JSON object with a `prompt`, or a file that is not UTF-8.
+    """
+    prompts: list[str] = []
+    for number, line in enumerate(_lines(Path(path)), start=1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(_json_prompt(line))
+        except ValueError as error:
+            raise SweepError([f"{Path(path).name}, line {number}: {error}"]) from error
+    return _sweep("GenEval", prompts, path)
+
+
+def sweep_yaml(sweep: dict[str, Any]) -> str:
+    """Return a sweep as the text of a sweep file."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(sweep, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**20)
+    return text
+
+
+@click.command(help="Turn a published prompt set into a sweep file.")
+@click.argument("kind", type=click.Choice(["partiprompts", "geneval"]))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(kind: str, file: Path) -> None:
+    """Write the sweep to stdout."""
+    converters: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "partiprompts": partiprompts_sweep,
+        "geneval": geneval_sweep,
+    }
+    try:
+        click.echo(sweep_yaml(converters[kind](file)), nl=False)
+    except SweepError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start} is not UTF-8"
+        raise SweepError([f"{path.name}: {byte}: save the file as UTF-8"]) from error
+    # Not splitlines(): a prompt may hold U+2028 or U+0085.
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _json_prompt(line: str) -> str:
+    record = json.loads(line)
+    prompt = record.get("prompt") if isinstance(record, dict) else None
+    if not isinstance(prompt, str) or not prompt:
+        raise ValueError("no 'prompt' that is text: remove the line")
+    return prompt
+
+
+def _sweep(name: str, prompts: list[str], path: str | Path) -> dict[str, Any]:
+    if not prompts:
+        raise SweepError([f"{Path(path).name}: no prompts"])
+    return {"name": name, "prompt": prompts}
+
+
+if __name__ == "__main__":
+    main()

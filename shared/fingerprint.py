@@ -1,0 +1,121 @@
+"""Names a model by what it is: a content hash of its configs and weights, or a hub id with its revision.
+
+The same model at two paths has one fingerprint; two fine-tunes never share one. Hashing gigabytes is slow,
+so digests of files are remembered by path, size and modification time. Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import ModelUnknown
+
+#: What decides a model's images. Cards, pictures and training leftovers do not.
+_COUNTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+
+_HASH_BLOCK_BYTES = 4 << 20
+
+_HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedModel:
+    """A model as a sweep named it, and what it is."""
+
+    name: str
+    #: "sha:<32 hex>" for local files, "hub:<org/name>@<revision>" for a hub model.
+    fingerprint: str
+
+
+def fingerprint_path(path: Path, *, cache: FileHashCache | None = None) -> str:
+    """Return the fingerprint of a diffusers folder or of a single `.safetensors` file.
+
+    Raises: ModelUnknown where there is nothing to hash.
+    """
+    cache = cache or FileHashCache(None)
+    digest = hashlib.blake2b(digest_size=16)
+    files = list(_counted_files(path))
+    if not files:
+        raise ModelUnknown(f"{path}: no model here (a diffusers folder or a .safetensors file)")
+    for name, file in files:
+        digest.update(f"{name}\0{cache.digest(file)}\n".encode())
+    cache.save()
+    return f"sha:{digest.hexdigest()}"
+
+
+def hub_fingerprint(repo: str, revision: str) -> str:
+    """Return the fingerprint of a hub model at a resolved revision (a full commit hash)."""
+    return f"hub:{repo}@{revision}"
+
+
+def parse_hub_name(name: str) -> str | None:
+    """Return the fingerprint that `org/name@<40 hex>` spells in full, or None for any other name."""
+    match = _HUB_NAME.fullmatch(name)
+    return hub_fingerprint(match["repo"], match["revision"]) if match else None
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path looks like a model: a diffusers pipeline folder or a `.safetensors` file."""
+    try:
+        return (path / "model_index.json").is_file() or (path.is_file() and path.suffix == ".safetensors")
+    except (OSError, ValueError):  # no path at all: too long, or not ours to look at
+        return False
+
+
+class FileHashCache:
+    """Digests of files, remembered by path, size and modification time in one JSON file."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._entries: dict[str, list[int | str]] = {}
+        self._changed = False
+        if file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                entries = json.loads(file.read_text())
+                self._entries = entries if isinstance(entries, dict) else {}
+
+    def digest(self, path: Path) -> str:
+        """Return a file's blake2b-128, from memory where the file has not changed."""
+        stat = path.stat()
+        key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
+        entry = self._entries.get(key)
+        if entry is None or entry[:2] != stamp:
+            entry = self._entries[key] = [*stamp, _hash_file(path)]
+            self._changed = True
+        return str(entry[2])
+
+    def save(self) -> None:
+        """Write what was learnt, atomically. A cache that cannot be written is only slow."""
+        if self._file is None or not self._changed:
+            return
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self._file.parent)
+            with os.fdopen(handle, "w") as out:
+                json.dump(self._entries, out)
+            os.replace(temporary, self._file)
+            self._changed = False
+
+
+def _counted_files(path: Path) -> Iterable[tuple[str, Path]]:
+    if path.is_file():
+        return [("", path)]
+    files = [file for file in path.rglob("*") if file.is_file() and file.suffix in _COUNTED_SUFFIXES]
+    named = [(file.relative_to(path).as_posix(), file) for file in files]
+    return sorted((name, file) for name, file in named if not name.startswith("."))
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as stream:
+        while block := stream.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
