@@ -1,0 +1,154 @@
+"""A job, its pixels and their provenance to a PNG that explains itself, and back. Knows nothing of stores.
+
+Two texts stand in the file: `printroom`, JSON and the truth, which `read_image` reads and checks against the
+job's id; and `parameters`, A1111's infotext, for the tools people already have. Infotext has no escapes, so a
+prompt may well be misread from it; the JSON never is. The names `prompt`, `workflow` and `Comment` belong to
+other tools and are never written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.job import Job, canonical_json, canonical_recipe, job_id, make_job
+from shared.png import encode_png, read_png_texts
+from shared.result import Provenance
+from shared.schedulers import SCHEDULERS
+
+#: Keyword of our own text chunk, and the version of the JSON in it.
+KEYWORD = "printroom"
+FORMAT = 1
+
+#: What the JSON holds, and the types each field may have. bool is no int here.
+_RECIPE_TYPES: dict[str, tuple[type, ...]] = {
+    "guidance_scale": (float,),
+    "height": (int,),
+    "model": (str,),
+    "negative_prompt": (str, type(None)),
+    "prompt": (str,),
+    "sampler": (str,),
+    "scheduler": (str,),
+    "seed": (int,),
+    "steps": (int,),
+    "width": (int,),
+}
+_PROVENANCE_TYPES: dict[str, tuple[type, ...]] = {
+    "model_name": (str,),
+    "device": (str,),
+    "dtype": (str,),
+    "batch_rows": (int,),
+    "prompt_tokens": (int,),
+    "negative_tokens": (int,),
+    "versions": (dict,),
+}
+
+#: Digits of A1111's short model hash.
+_MODEL_HASH_DIGITS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageMetadata:
+    """What an image says of itself."""
+
+    #: The job in canonical form: without guidance its negative prompt is None, whatever the sweep said.
+    job: Job
+    provenance: Provenance
+
+
+def image_bytes(job: Job, pixels: npt.NDArray[np.uint8], provenance: Provenance) -> bytes:
+    """Return the PNG of a job. The same job, pixels and provenance give the same bytes (see `shared.png`).
+
+    Args:    pixels: (job.height, job.width, 3) uint8, RGB.
+    Raises:  ValueError for pixels of another shape, and for prompts with NUL or lone surrogates.
+    """
+    if pixels.shape != (job.height, job.width, 3):
+        raise ValueError(f"pixels {pixels.shape}: job {job.id} is {job.height}x{job.width}x3")
+    texts = {"parameters": infotext(job, provenance), KEYWORD: _truth(job, provenance)}
+    return encode_png(pixels, texts)
+
+
+def read_image(data: bytes) -> ImageMetadata:
+    """Return what a PNG of ours says of itself, after checking the file's CRCs and the job's id.
+
+    Raises: ValueError with the reason: damaged, not ours, of another format, or of a recipe that does not
+        give its id.
+    """
+    text = read_png_texts(data).get(KEYWORD)
+    if text is None:
+        raise ValueError(f"no {KEYWORD!r} text: not an image of Printroom's")
+    try:
+        truth = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"the {KEYWORD!r} text is not JSON") from e
+    if not isinstance(truth, dict) or truth.get("format") != FORMAT:
+        raise ValueError(f"the {KEYWORD!r} text is not of format {FORMAT}")
+    recipe = _fields(truth.get("job"), _RECIPE_TYPES, "job")
+    provenance = _fields(truth.get("provenance"), _PROVENANCE_TYPES, "provenance")
+    if not all(isinstance(version, str) for version in provenance["versions"].values()):
+        raise ValueError("provenance.versions: every version is a text")
+    if truth.get("id") != job_id(recipe):
+        raise ValueError(f"id {truth.get('id')!r} does not match its recipe, which gives {job_id(recipe)}")
+    return ImageMetadata(job=make_job(**recipe), provenance=Provenance(**provenance))
+
+
+def infotext(job: Job, provenance: Provenance) -> str:
+    """Return A1111's `parameters` text: prompt, negative prompt if there is one, and a line of settings."""
+    lines = [job.prompt]
+    if job.guided and job.negative_prompt:
+        lines.append(f"Negative prompt: {job.negative_prompt}")
+    settings = _settings(job, provenance)
+    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value))
+    return "\n".join(lines)
+
+
+def _settings(job: Job, provenance: Provenance) -> dict[str, str]:
+    """Return the last line's pairs in A1111's order; an empty value is left out."""
+    scheduler = SCHEDULERS.get(job.scheduler)
+    return {
+        "Steps": str(job.steps),
+        "Sampler": scheduler.a1111_sampler if scheduler else _plain(job.scheduler),
+        "Schedule type": (scheduler.a1111_schedule or "") if scheduler else "",
+        "CFG scale": repr(job.guidance_scale).removesuffix(".0"),
+        "Seed": str(job.seed),
+        "Size": f"{job.width}x{job.height}",
+        "Model hash": _model_hash(job.model),
+        "Model": _plain(provenance.model_name),
+        "Version": f"printroom {_plain(provenance.versions.get('printroom', ''))}".strip(),
+    }
+
+
+def _model_hash(fingerprint: str) -> str:
+    """Return the first digits of a fingerprint's hash: what follows its last `:` or `@`."""
+    digits = re.split("[:@]", fingerprint)[-1]
+    return digits[:_MODEL_HASH_DIGITS] if re.fullmatch("[0-9a-f]{10,}", digits) else ""
+
+
+def _plain(value: str) -> str:
+    """Return a value that infotext can hold: no comma, colon, brace or line break."""
+    return re.sub(r"[^\w./+@ -]", "_", " ".join(value.split()))
+
+
+def _truth(job: Job, provenance: Provenance) -> str:
+    truth = {
+        "format": FORMAT,
+        "id": job.id,
+        "job": json.loads(canonical_recipe(job.recipe())),
+        "provenance": asdict(provenance),
+    }
+    return canonical_json(truth).decode()
+
+
+def _fields(found: Any, types: dict[str, tuple[type, ...]], what: str) -> dict[str, Any]:
+    """Return an object's fields if they are exactly those expected, each of its type."""
+    if not isinstance(found, dict) or found.keys() != types.keys():
+        raise ValueError(f"{what}: expected exactly the fields {', '.join(types)}")
+    for name, value in found.items():
+        if type(value) not in types[name]:
+            raise ValueError(f"{what}.{name}: {type(value).__name__} is not what belongs here")
+    return found

@@ -1,0 +1,51 @@
+"""The store's port: what Printroom asks of a place that keeps results. Knows nothing of S3 or folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """An object, without its content."""
+
+    #: Key relative to the store's root: "images/ab/ab12....png".
+    key: str
+    size_bytes: int
+
+
+class Store(Protocol):
+    """Keeps bytes under keys. Safe to use from several threads at once.
+
+    Keys are relative, "/"-separated, of letters, digits and `._-`; a key that would leave the root is
+    refused with ValueError. `put` is atomic: a reader sees the old object, or the new one whole.
+    """
+
+    #: Where this is, for people: "s3://bucket/prefix" or a folder's path. Never holds a secret.
+    url: str
+
+    def put(self, key: str, data: bytes, *, content_type: str) -> None:
+        """Write an object, durably; overwrite what was there.
+
+        Raises: StoreUnavailable, StoreDenied, StoreFull.
+        """
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content.
+
+        Raises: ObjectMissing, StoreUnavailable, StoreDenied.
+        """
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Return what is known of an object, or None where there is none."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with `prefix`, in key order."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is fine."""
+
+    def presign(self, key: str, *, expires_seconds: int) -> str:
+        """Return a URL that reads the object for a while (a file:// URL for a folder)."""

@@ -1,0 +1,418 @@
+"""An S3 bucket as a store, through boto3: SeaweedFS, AWS, R2, Ceph and their kin. Knows nothing of folders.
+
+Every request goes through `_request`, the one place that decides what is tried again: server errors,
+throttling, broken connections and damaged bytes, with exponential backoff and full jitter, until the
+store's patience ends. botocore's own retries are off, or its delays would multiply with ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
+
+from shared.errors import ObjectMissing, StoreDenied, StoreError, StoreFull, StoreUnavailable
+from shared.store.base import ObjectInfo
+from shared.store.keys import check_key, check_prefix
+from shared.store.open import ChecksumMode
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AddressingStyle = Literal["auto", "path", "virtual"]
+
+#: Region that signatures name when nobody says another. S3-compatible servers take it; R2 knows it as "auto".
+DEFAULT_REGION = "us-east-1"
+
+#: Longest life of a presigned URL, by S3's rules.
+MAX_PRESIGN_SECONDS = 7 * 24 * 3600
+
+#: Backoff: the n-th delay is drawn from 0 to min(_DELAY_MAX, _DELAY_FIRST * 2**n).
+#: Full jitter, as in "Exponential Backoff And Jitter" of the AWS Architecture Blog.
+_DELAY_FIRST_SECONDS = 0.1
+_DELAY_MAX_SECONDS = 15.0
+
+#: Keys asked for in one page of a listing; S3 gives no more.
+_PAGE_KEYS = 1000
+
+#: Object metadata in which `put` leaves the content's MD5, for `get` to check. An ETag is not always one.
+_MD5 = "md5"
+
+_TRANSIENT_STATUSES = {408, 425, 429}
+_TRANSIENT_CODES = {
+    "BadDigest",
+    "IncompleteBody",
+    "InternalError",
+    "OperationAborted",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
+}
+_FULL_CODES = {
+    "InsufficientStorage",
+    "QuotaExceeded",
+    "StorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+    "XMinioStorageFull",
+}
+#: How servers without a code of their own say it (SeaweedFS; Go's and C's ENOSPC).
+_FULL_WORDS = ("no free volume", "no writable volume", "no space left")
+_KEY_CODES = {
+    "AuthFailure",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+_MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+
+
+class S3Store:
+    """Keeps objects in one bucket, under a prefix. Thread-safe; connects on first use."""
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        checksums: ChecksumMode = "when_required",
+        addressing_style: AddressingStyle = "auto",
+        max_connections: int = 16,
+        patience_seconds: float = 120.0,
+        connect_timeout_seconds: float = 5.0,
+        read_timeout_seconds: float = 60.0,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+    ) -> None:
+        """Describe the store; nothing is sent yet.
+
+        Args:
+            bucket: the bucket's name.
+            prefix: put before every key, without a slash at either end; "" for the whole bucket.
+            endpoint_url: base URL of an S3-compatible server; None for AWS.
+            region: the bucket's region; None to look where AWS tools look, then us-east-1.
+            checksums: "when_required" sends Content-MD5, which every server checks; "when_supported" sends
+                the newer CRC instead and has botocore check the answers' CRCs (AWS, recent others).
+            addressing_style: "path", "virtual", or "auto": path with an endpoint, virtual on AWS.
+            max_connections: connections kept open; as many as threads use the store.
+            patience_seconds: how long one request is tried again before StoreUnavailable.
+            connect_timeout_seconds: how long one connection may take to open.
+            read_timeout_seconds: how long the server may be silent in one attempt.
+            access_key_id: None to look for both keys where AWS tools look.
+            secret_access_key: the key's secret; kept out of every text.
+        """
+        self.bucket = bucket
+        self.endpoint = endpoint_url or "AWS"
+        self._prefix = f"{check_key(prefix)}/" if prefix else ""
+        self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        self._region = region
+        self._checksums = checksums
+        self._patience_seconds = patience_seconds
+        self._access_key_id = access_key_id
+        self._secret_access_key = secret_access_key
+        self._endpoint_url = endpoint_url
+        self._config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": addressing_style},
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+            max_pool_connections=max_connections,
+            connect_timeout=connect_timeout_seconds,
+            read_timeout=read_timeout_seconds,
+            retries={"mode": "standard", "total_max_attempts": 1},
+            tcp_keepalive=True,
+        )
+        self._made: S3Client | None = None
+        self._making = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"S3Store({self.url!r}, endpoint={self.endpoint!r})"
+
+    def put(self, key: str, data: bytes, *, content_type: str) -> None:
+        """Write an object; the server refuses bytes that were damaged on the way.
+
+        Raises: ValueError, StoreUnavailable, StoreDenied, StoreFull.
+        """
+        digest = _md5(data)
+        arguments: dict[str, Any] = {
+            "Bucket": self.bucket,
+            "Key": self._key(key),
+            "Body": data,
+            "ContentType": content_type,
+            "Metadata": {_MD5: digest.hex()},
+        }
+        if self._checksums == "when_required":
+            arguments["ContentMD5"] = base64.b64encode(digest).decode()
+        self._request("write", key, lambda client: client.put_object(**arguments))
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content, checked against the MD5 that `put` left.
+
+        Raises: ValueError, ObjectMissing, StoreUnavailable, StoreDenied.
+        """
+        full_key = self._key(key)
+        return self._request("read", key, lambda client: _read(client, self.bucket, full_key))
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Return what is known of an object; None where there is none (or no bucket: S3 tells no more).
+
+        Raises: ValueError, StoreUnavailable, StoreDenied.
+        """
+        full_key = self._key(key)
+        try:
+            found = self._request(
+                "look up", key, lambda client: client.head_object(Bucket=self.bucket, Key=full_key)
+            )
+        except ObjectMissing:
+            return None
+        return ObjectInfo(key=key, size_bytes=found["ContentLength"])
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with `prefix`, in key order.
+
+        Reads the whole listing first, 1000 keys a request and about 200 B of memory a key, and sorts it:
+        SeaweedFS lists folder by folder, which is not key order ("a/b" before "a-b").
+
+        Raises: ValueError, StoreUnavailable, StoreDenied.
+        """
+        full_prefix = self._prefix + check_prefix(prefix)
+        found: list[ObjectInfo] = []
+        token: str | None = None
+        while True:
+            page = self._page(prefix, full_prefix, token)
+            for item in page.get("Contents", ()):
+                relative = item["Key"].removeprefix(self._prefix)
+                if not relative.endswith("/"):  # some servers list folders as empty objects
+                    found.append(ObjectInfo(key=relative, size_bytes=item["Size"]))
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or token is None:
+                break
+        yield from sorted(found, key=lambda item: item.key)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is fine.
+
+        Raises: ValueError, StoreUnavailable, StoreDenied.
+        """
+        full_key = self._key(key)
+        try:
+            self._request(
+                "delete", key, lambda client: client.delete_object(Bucket=self.bucket, Key=full_key)
+            )
+        except ObjectMissing:
+            return
+
+    def presign(self, key: str, *, expires_seconds: int) -> str:
+        """Return a URL that reads the object until it expires. It is a secret: whoever has it can read.
+
+        Raises: ValueError, StoreDenied.
+        """
+        if not 1 <= expires_seconds <= MAX_PRESIGN_SECONDS:
+            raise ValueError(f"expires_seconds={expires_seconds}: use 1 to {MAX_PRESIGN_SECONDS} (7 days)")
+        parameters = {"Bucket": self.bucket, "Key": self._key(key)}
+        return self._request(
+            "presign",
+            key,
+            lambda client: client.generate_presigned_url(
+                "get_object", Params=parameters, ExpiresIn=expires_seconds
+            ),
+        )
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket if it is not there. Safe to run again, and from several places at once.
+
+        Raises: StoreUnavailable, StoreDenied.
+        """
+        try:
+            self._request("look up", None, lambda client: client.head_bucket(Bucket=self.bucket))
+        except ObjectMissing:
+            self._request("make", None, self._create_bucket)
+
+    def _create_bucket(self, client: S3Client) -> None:
+        arguments: dict[str, Any] = {"Bucket": self.bucket}
+        region = client.meta.region_name
+        if self._endpoint_url is None and region != DEFAULT_REGION:  # AWS wants it there and only there
+            arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
+        try:
+            client.create_bucket(**arguments)
+        except ClientError as e:
+            if _code(e) != "BucketAlreadyOwnedByYou":
+                raise
+
+    def _key(self, key: str) -> str:
+        return self._prefix + check_key(key)
+
+    def _page(self, prefix: str, full_prefix: str, token: str | None) -> Any:
+        arguments: dict[str, Any] = {"Bucket": self.bucket, "Prefix": full_prefix, "MaxKeys": _PAGE_KEYS}
+        if token is not None:
+            arguments["ContinuationToken"] = token
+        return self._request("list", prefix, lambda client: client.list_objects_v2(**arguments))
+
+    def _client(self) -> S3Client:
+        """Return the one client, made on first use (0.1 s), by one thread."""
+        with self._making:
+            if self._made is None:
+                session = boto3.session.Session()
+                self._made = session.client(
+                    "s3",
+                    endpoint_url=self._endpoint_url,
+                    region_name=self._region or session.region_name or DEFAULT_REGION,
+                    config=self._config,
+                    aws_access_key_id=self._access_key_id,
+                    aws_secret_access_key=self._secret_access_key,
+                )
+            return self._made
+
+    def _request(self, verb: str, key: str | None, call: Callable[[S3Client], T]) -> T:
+        """Make one request, again and again while its failure is transient and patience lasts."""
+        deadline = time.monotonic() + self._patience_seconds
+        attempt = 0
+        while True:
+            try:
+                return call(self._client())
+            except (ClientError, BotoCoreError, ResponseParserError, _Damaged) as e:
+                delay_seconds = backoff_seconds(attempt, random.random())
+                if not _is_transient(e) or time.monotonic() + delay_seconds > deadline:
+                    self._raise(e, verb, key, attempts=attempt + 1)
+                log.warning(
+                    "store_retry",
+                    extra={"verb": verb, "key": key, "attempt": attempt + 1, "reason": _reason(e)},
+                )
+            time.sleep(delay_seconds)
+            attempt += 1
+
+    def _raise(self, error: Exception, verb: str, key: str | None, *, attempts: int) -> NoReturn:
+        """Raise the store error that a failure stands for, with what was asked and the mend."""
+        what = f"bucket {self.bucket}" if key is None else f"{key!r} in {self.url}"
+        said = f"cannot {verb} {what} ({self.endpoint}): {_reason(error)}"
+        raise _store_error(error, said, attempts=attempts) from error
+
+
+class _Damaged(Exception):
+    """What arrived is not what was stored."""
+
+
+def backoff_seconds(attempt: int, draw: float) -> float:
+    """Return the delay after the attempt-th failure (from 0): exponential, capped, with full jitter.
+
+    Args:    draw: uniform in [0, 1).
+    """
+    # 2**20 is far past the cap; more would only make a huge number.
+    return draw * min(_DELAY_MAX_SECONDS, _DELAY_FIRST_SECONDS * 2.0 ** min(attempt, 20))
+
+
+def _read(client: S3Client, bucket: str, key: str) -> bytes:
+    answer = client.get_object(Bucket=bucket, Key=key)
+    with closing(answer["Body"]) as body:  # as its own context it would be the bare urllib3 stream
+        data: bytes = body.read()
+    expected = answer["Metadata"].get(_MD5)
+    if expected is not None and expected != _md5(data).hex():
+        raise _Damaged("the content does not match its MD5")
+    return data
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _is_transient(error: Exception) -> bool:
+    """Return whether the same request may well succeed a little later."""
+    if isinstance(error, ClientError):
+        if _is_full(error):
+            return False
+        status = _status(error)
+        # 501 is "not implemented" and stays so.
+        server_error = status >= 500 and status != 501
+        return server_error or status in _TRANSIENT_STATUSES or _code(error) in _TRANSIENT_CODES
+    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return False
+    kinds = (BotoConnectionError, HTTPClientError, IncompleteReadError, FlexibleChecksumError)
+    return isinstance(error, (*kinds, ResponseParserError, _Damaged))
+
+
+def _is_full(error: ClientError) -> bool:
+    message = error.response.get("Error", {}).get("Message", "").lower()
+    full_words = _status(error) >= 500 and any(words in message for words in _FULL_WORDS)
+    return _status(error) == 507 or _code(error) in _FULL_CODES or full_words
+
+
+def _store_error(error: Exception, said: str, *, attempts: int) -> StoreError:
+    """Return the store error of a failure that is not, or no longer, tried again."""
+    if _is_transient(error):
+        return StoreUnavailable(f"{said}; gave up after {attempts} attempts, is the server up?")
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
+        return StoreDenied(f"{said}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if not isinstance(error, ClientError):
+        return StoreUnavailable(f"{said}; check the endpoint URL and the network")
+    code = _code(error)
+    if _is_full(error):
+        return StoreFull(f"{said}; free some space there or raise the quota")
+    if code == "NoSuchBucket":
+        return StoreDenied(f"{said}; make the bucket or mend PRINTROOM_STORE")
+    if code in _MISSING_CODES:
+        return ObjectMissing(said)
+    if code in _KEY_CODES:
+        return StoreDenied(f"{said}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if code == "RequestTimeTooSkewed":
+        return StoreDenied(f"{said}; set this machine's clock")
+    if code in _REGION_CODES or _status(error) == 301:
+        return StoreDenied(f"{said}; set the bucket's region (AWS_REGION)")
+    if _status(error) in (401, 403):
+        return StoreDenied(
+            f"{said}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may read, write, list"
+            " and delete here"
+        )
+    return StoreError(said)
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _reason(error: Exception) -> str:
+    """Return a failure in words: S3's code and status, never headers, which hold signatures."""
+    if isinstance(error, ClientError):
+        message = error.response.get("Error", {}).get("Message", "")[:200]
+        return f"{_code(error)}, HTTP {_status(error)}" + (f": {message}" if message else "")
+    return f"{type(error).__name__}: {error}"[:300]
