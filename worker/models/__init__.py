@@ -1,0 +1,1 @@
+"""Finds, names and loads diffusion models."""

@@ -1,0 +1,361 @@
+"""Loads a model from a diffusers folder, the Hugging Face hub or one .safetensors file, onto a device.
+
+Nothing is executed that comes with a model: weights are read from safetensors only, never from pickles, and
+no remote code is trusted. Knows nothing of jobs, or of how a name became a `ModelSource`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from shared.errors import ModelLoadFailed, ModelUnsupported, OutOfMemory, RenderError
+from worker.models.precision import decoder_dtype, default_dtype
+from worker.models.quiet import no_progress_bars
+from worker.sampling.model import Family, LoadedModel
+
+#: Said in every refusal.
+SUPPORTED = "Printroom renders Stable Diffusion 1.x, 2.x and SDXL base, stored as safetensors"
+
+#: How diffusers' `from_pretrained` calls the dtype: 0.42 renamed it and deprecates the old name.
+DTYPE_OPTION = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
+
+#: Pipeline class in model_index.json -> family.
+FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl"}
+
+#: The text encoders of each family, in the order their hidden states are concatenated.
+TEXT_ENCODERS: Mapping[Family, tuple[str, ...]] = {
+    "sd": ("text_encoder",),
+    "sdxl": ("text_encoder", "text_encoder_2"),
+}
+
+#: File endings of weights that run code when read.
+PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+
+#: What a checkpoint in one file is known by: a key that only its family has.
+SINGLE_FILE_MARKS: Mapping[str, Family] = {
+    "conditioner.embedders.1.model.ln_final.weight": "sdxl",
+    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": "sd",
+    "cond_stage_model.model.ln_final.weight": "sd",
+}
+
+#: Files of a hub repository that we read: configs and tokenizers, then weights by variant. No safety checker.
+HUB_CONFIGS = ["model_index.json", "scheduler/*.json", "unet/*.json", "vae/*.json", "text_encoder*/*.json"]
+HUB_TOKENIZERS = ["tokenizer*/*.json", "tokenizer*/merges.txt"]
+HUB_WEIGHTS = [
+    "unet/diffusion_pytorch_model{}.safetensors",
+    "unet/diffusion_pytorch_model{}-*.safetensors",
+    "vae/diffusion_pytorch_model{}.safetensors",
+    "text_encoder*/model{}.safetensors",
+    "text_encoder*/model{}-*.safetensors",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Where a model's files are."""
+
+    #: The name people use, and the content hash or resolved revision that identifies the weights.
+    name: str
+    fingerprint: str
+    kind: Literal["folder", "single_file", "hub"]
+    #: A path, or a hub id such as "stabilityai/stable-diffusion-xl-base-1.0".
+    location: str
+    #: Of a hub id: a commit, tag or branch; None is the default branch.
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """The components of a model, on the CPU or not, before they are checked."""
+
+    family: Family
+    unet: Any
+    vae: Any
+    text_encoders: tuple[Any, ...]
+    tokenizers: tuple[Any, ...]
+    scheduler_config: Mapping[str, Any]
+    zeros_for_null_negative: bool
+
+
+def load_model(source: ModelSource, *, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
+    """Load a model onto a device.
+
+    Args:
+        source: its files.
+        device: where it will run.
+        dtype: of UNet and text encoders; by default float16 on a GPU and float32 on a CPU, whatever the
+            files hold. The VAE follows it unless it would overflow (`worker.models.precision`).
+
+    Raises:
+        ModelUnsupported: a family or a format that is not rendered here; the message says what is.
+        ModelLoadFailed: files are missing or broken.
+        OutOfMemory: the device has no room for it.
+    """
+    dtype = dtype or default_dtype(device)
+    try:
+        with no_progress_bars():
+            parts = _load_parts(source, dtype)
+        _check_architecture(source, parts)
+        return _place(source, parts, device, dtype)
+    except RenderError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfMemory(f"model {source.name}: no room on {device}: {error}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelLoadFailed(f"model {source.name} ({source.location}): {reason}") from error
+
+
+def _load_parts(source: ModelSource, dtype: torch.dtype) -> _Parts:
+    if source.kind == "single_file":
+        return _load_single_file(Path(source.location))
+    folder = _download(source) if source.kind == "hub" else Path(source.location)
+    return _load_folder(folder, dtype)
+
+
+def _place(source: ModelSource, parts: _Parts, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """Move the components to their device and dtypes."""
+    vae_config = parts.vae.config
+    vae_dtype = decoder_dtype(parts.family, dtype, device, force_upcast=bool(vae_config.force_upcast))
+    return LoadedModel(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        family=parts.family,
+        unet=_moved(parts.unet, device, dtype),
+        vae=_moved(parts.vae, device, vae_dtype),
+        text_encoders=tuple(_moved(encoder, device, dtype) for encoder in parts.text_encoders),
+        tokenizers=parts.tokenizers,
+        scheduler_config=parts.scheduler_config,
+        device=device,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        vae_scale_factor=2 ** (len(vae_config.block_out_channels) - 1),
+        prediction_type=parts.scheduler_config.get("prediction_type", "epsilon"),
+        zeros_for_null_negative=parts.zeros_for_null_negative,
+    )
+
+
+def _moved(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    # torch's own `to`: diffusers' warns of modules to be kept in float32, of which these have none.
+    return torch.nn.Module.to(module, device, dtype).eval().requires_grad_(False)
+
+
+# A diffusers folder
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> _Parts:
+    index_path = folder / "model_index.json"
+    if not index_path.is_file():
+        raise ModelUnsupported(f"{folder}: no model_index.json, so not a diffusers folder; {SUPPORTED}")
+    index = json.loads(index_path.read_text(encoding="utf-8"))
+    family = _family(folder, index)
+    encoders = TEXT_ENCODERS[family]
+    return _Parts(
+        family=family,
+        # The VAE is read as float32, since it may become bfloat16: float16 between would round twice.
+        vae=_load_weights(AutoencoderKL, folder / "vae", **{DTYPE_OPTION: torch.float32}),
+        unet=_load_weights(UNet2DConditionModel, folder / "unet", **{DTYPE_OPTION: dtype}),
+        text_encoders=tuple(_load_weights(_encoder_class(name), folder / name) for name in encoders),
+        tokenizers=tuple(
+            CLIPTokenizer.from_pretrained(
+                str(folder / name.replace("text_encoder", "tokenizer")), local_files_only=True
+            )
+            for name in encoders
+        ),
+        scheduler_config=_scheduler_config(folder, family),
+        zeros_for_null_negative=bool(index.get("force_zeros_for_empty_prompt", True)),
+    )
+
+
+def _family(folder: Path, index: Mapping[str, Any]) -> Family:
+    """Return the family that a model_index.json names.
+
+    Raises:
+        ModelUnsupported: another pipeline, or components of other classes than the family's own.
+    """
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
+        raise ModelUnsupported(f"{folder}: a {pipeline} is not rendered here; {SUPPORTED}")
+    family = FAMILIES[pipeline]
+    expected = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+    expected |= {name: _encoder_class(name).__name__ for name in TEXT_ENCODERS[family]}
+    for component, class_name in expected.items():
+        found = (index.get(component) or [None, None])[1]
+        if found != class_name:
+            raise ModelUnsupported(f"{folder}: {component} is {found}, not {class_name}; {SUPPORTED}")
+    return family
+
+
+def _encoder_class(name: str) -> Any:
+    return CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
+
+
+def _load_weights(component_class: Any, folder: Path, **options: Any) -> Any:
+    """Load one network from its folder; every weight must come from the file."""
+    module, info = component_class.from_pretrained(
+        str(folder),
+        use_safetensors=True,
+        variant=_variant(folder),
+        local_files_only=True,
+        output_loading_info=True,
+        **options,
+    )
+    # The position ids of old CLIP files are a constant, not a weight.
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+    if missing:
+        raise ModelLoadFailed(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}")
+    return module
+
+
+def _variant(folder: Path) -> str | None:
+    """Return which files of a component to read: the plain ones, else the float16 ones.
+
+    Raises:
+        ModelUnsupported: there are only pickles.
+        ModelLoadFailed: there are no weights.
+    """
+    names = [path.name for path in sorted(folder.glob("*"))]
+    for variant in (None, "fp16"):
+        if any(_is_weights(name, variant) for name in names):
+            return variant
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if pickles:
+        raise ModelUnsupported(
+            f"{folder / pickles[0]}: pickled weights can run code and are never read; {SUPPORTED}"
+        )
+    raise ModelLoadFailed(f"{folder}: no .safetensors weights")
+
+
+def _is_weights(name: str, variant: str | None) -> bool:
+    stem = name.removesuffix(".safetensors")
+    if stem == name:
+        return False
+    dot = f".{variant}" if variant else ""
+    bases = [f"{base}{dot}" for base in ("model", "diffusion_pytorch_model")]
+    return any(stem == base or stem.startswith(f"{base}-") for base in bases)
+
+
+def _scheduler_config(folder: Path, family: Family) -> Mapping[str, Any]:
+    """Return the scheduler config that the family's pipeline would hold."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    class_name = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
+    found = getattr(diffusers, str(class_name), None)
+    if not isinstance(found, type) or not issubclass(found, SchedulerMixin):
+        raise ModelUnsupported(f"{path}: diffusers {diffusers.__version__} has no scheduler {class_name}")
+    scheduler_class: Any = found
+    scheduler = scheduler_class.from_pretrained(str(path.parent), local_files_only=True)
+    return _mended(dict(scheduler.config), family)
+
+
+def _mended(config: dict[str, Any], family: Family) -> Mapping[str, Any]:
+    """Set right what StableDiffusionPipeline sets right in the configs of early models."""
+    if family == "sd":
+        config |= {"steps_offset": 1} if "steps_offset" in config else {}
+        config |= {"clip_sample": False} if "clip_sample" in config else {}
+    return config
+
+
+# The hub
+
+
+def _download(source: ModelSource) -> Path:
+    """Bring a hub model's configs and safetensors here (or find them in the hub's cache) and return the folder."""
+    for dot in ("", ".fp16"):
+        patterns = [*HUB_CONFIGS, *HUB_TOKENIZERS, *(pattern.format(dot) for pattern in HUB_WEIGHTS)]
+        folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
+        if list(folder.glob("unet/*.safetensors")):
+            return folder
+    raise ModelUnsupported(f"{source.location}: its repository has no unet/*.safetensors; {SUPPORTED}")
+
+
+# One file
+
+
+def _load_single_file(path: Path) -> _Parts:
+    """Load a checkpoint in one file, with diffusers' own conversion.
+
+    The file has no configs. diffusers takes them from the hub or its cache; a folder beside the file with
+    its name less the ending, holding a diffusers folder's json and tokenizer files, is taken instead.
+    """
+    if path.suffix in PICKLES:
+        raise ModelUnsupported(f"{path}: pickled weights can run code and are never read; {SUPPORTED}")
+    if path.suffix != ".safetensors":
+        raise ModelUnsupported(f"{path}: not a .safetensors file; {SUPPORTED}")
+    family = _single_file_family(path)
+    configs = path.with_suffix("")
+    beside = (
+        {"config": str(configs), "local_files_only": True} if (configs / "model_index.json").is_file() else {}
+    )
+    pipeline_class = (
+        diffusers.StableDiffusionXLPipeline if family == "sdxl" else diffusers.StableDiffusionPipeline
+    )
+    extra = {} if family == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+    try:
+        pipeline = pipeline_class.from_single_file(
+            str(path), **{DTYPE_OPTION: torch.float32}, **extra, **beside
+        )
+    except Exception as error:
+        mend = (
+            f"its configs come from the Hugging Face hub or its cache, or from a folder {configs} beside it"
+        )
+        raise ModelLoadFailed(f"{path}: {type(error).__name__}: {error} ({mend})") from error
+    return _from_pipeline(pipeline, family)
+
+
+def _single_file_family(path: Path) -> Family:
+    """Return the family of a checkpoint by the names of its tensors; reads no weights."""
+    with safe_open(path, framework="pt") as file:
+        keys = set(file.keys())
+    for mark, family in SINGLE_FILE_MARKS.items():
+        if mark in keys:
+            return family
+    raise ModelUnsupported(f"{path}: not a checkpoint of a family we know; {SUPPORTED}")
+
+
+def _from_pipeline(pipeline: Any, family: Family) -> _Parts:
+    names = TEXT_ENCODERS[family]
+    return _Parts(
+        family=family,
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        text_encoders=tuple(getattr(pipeline, name) for name in names),
+        tokenizers=tuple(getattr(pipeline, name.replace("text_encoder", "tokenizer")) for name in names),
+        scheduler_config=_mended(dict(pipeline.scheduler.config), family),
+        zeros_for_null_negative=bool(pipeline.config.get("force_zeros_for_empty_prompt", True)),
+    )
+
+
+# What every source must satisfy
+
+
+def _check_architecture(source: ModelSource, parts: _Parts) -> None:
+    """Refuse UNets that want inputs a text-to-image job does not have.
+
+    Raises:
+        ModelUnsupported: inpainting, guidance-distilled or otherwise conditioned UNets; refiners.
+    """
+    config = parts.unet.config
+    wanted = "text_time" if parts.family == "sdxl" else None
+    problems = {
+        f"its UNet takes {config.in_channels} channels (inpainting or editing)": config.in_channels != 4,
+        "its UNet takes the guidance scale as an input (distilled)": config.time_cond_proj_dim is not None,
+        f"its UNet is conditioned on {config.addition_embed_type}": config.addition_embed_type != wanted,
+        "its UNet has a class embedding": config.class_embed_type is not None
+        or config.num_class_embeds is not None,
+        "its UNet projects other encoders' states": config.encoder_hid_dim_type is not None,
+        "a text encoder is missing (a refiner)": any(encoder is None for encoder in parts.text_encoders),
+    }
+    for problem, present in problems.items():
+        if present:
+            raise ModelUnsupported(f"model {source.name}: {problem}; {SUPPORTED}")

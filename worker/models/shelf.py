@@ -1,0 +1,65 @@
+"""The one model that is loaded now, and the ones that refused to load. Used by one thread at a time."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from shared.errors import ModelLoadFailed, ModelUnknown
+from worker.device import Device
+from worker.models.loader import ModelSource, load_model
+from worker.sampling.model import LoadedModel
+
+log = logging.getLogger(__name__)
+
+
+class ModelShelf:
+    """Loads models by fingerprint and keeps the last one; a GPU rarely has room for two."""
+
+    def __init__(self, inventory: Mapping[str, Sequence[ModelSource]], device: Device) -> None:
+        self._inventory = inventory
+        self._device = device
+        self._loaded: LoadedModel | None = None
+        #: Models that did not load here, with the reason. They are not offered again.
+        self.broken: dict[str, str] = {}
+
+    @property
+    def usable(self) -> dict[str, list[str]]:
+        """Fingerprint -> names of every model this worker offers."""
+        return {
+            fingerprint: sorted({source.name for source in sources})
+            for fingerprint, sources in self._inventory.items()
+            if fingerprint not in self.broken
+        }
+
+    def load(self, fingerprint: str) -> LoadedModel:
+        """Return a model on the device, loading it if another one is there.
+
+        Raises: ModelUnknown, ModelLoadFailed, ModelUnsupported.
+        """
+        if self._loaded is not None and self._loaded.fingerprint == fingerprint:
+            return self._loaded
+        if fingerprint not in self._inventory:
+            raise ModelUnknown(f"{fingerprint}: this worker does not hold it")
+        self._unload()
+        source, started = self._inventory[fingerprint][0], time.monotonic()
+        try:
+            self._loaded = load_model(source, device=self._device.torch_device, dtype=self._device.dtype)
+        except ModelLoadFailed as error:
+            self.broken[fingerprint] = str(error)
+            raise
+        seconds = round(time.monotonic() - started, 2)
+        log.info("model_loaded", extra={"model": source.name, "fingerprint": fingerprint, "seconds": seconds})
+        return self._loaded
+
+    def _unload(self) -> None:
+        if self._loaded is None:
+            return
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
