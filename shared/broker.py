@@ -1,0 +1,208 @@
+"""The Celery app, its settings, and the one message. Knows how chunks travel, not what is done with them.
+
+Each setting that is not Celery's default has its reason in docs/architecture.md, "What Celery does by itself".
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from shared import names
+from shared.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnavailable,
+    MessageCorrupt,
+    MessageError,
+    VersionUnsupported,
+)
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: The message says which chunk; everything else is in the plan.
+_MESSAGE_KEYS = {"version", "sweep", "chunk"}
+
+#: Socket patience: under the visibility timeout, so that a dead server is noticed before leases run out.
+_SOCKET_TIMEOUT_SECONDS = 15
+_CONNECT_TIMEOUT_SECONDS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkMessage:
+    """Which chunk to render."""
+
+    sweep: str
+    chunk: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the message's body."""
+        return {"version": names.PROTOCOL, "sweep": self.sweep, "chunk": self.chunk}
+
+
+def parse_message(body: Any) -> ChunkMessage:
+    """Read a message's body.
+
+    Raises: MessageCorrupt, VersionUnsupported.
+    """
+    if not isinstance(body, dict) or type(body.get("version")) is not int:
+        raise MessageCorrupt(f"not a chunk message: {body!r:.200}")
+    if body["version"] != names.PROTOCOL:
+        raise VersionUnsupported(f"message version {body['version']}: this version speaks {names.PROTOCOL}")
+    sweep, chunk = body.get("sweep"), body.get("chunk")
+    if set(body) != _MESSAGE_KEYS or not isinstance(sweep, str) or type(chunk) is not int or chunk < 0:
+        raise MessageCorrupt(f"not a chunk message: {body!r:.200}")
+    return ChunkMessage(sweep=sweep, chunk=chunk)
+
+
+def make_app(settings: Settings, *, transport: str | None = None, queue_order: str = "round_robin") -> Celery:
+    """Return a Celery app that speaks to the broker of the settings.
+
+    Args:
+        transport: import path of a kombu transport class, instead of kombu's own for Redis.
+        queue_order: import path (or kombu alias) of the order in which a worker looks at its queues.
+    """
+    url = settings.redis_url.get_secret_value()
+    app = Celery("printroom", broker=url, set_as_current=False)
+    app.conf.update(
+        broker_transport=transport,
+        broker_use_ssl=_tls_options(url),
+        broker_transport_options=_transport_options(settings, queue_order),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        accept_content=["json"],
+        task_serializer="json",
+        task_default_queue=names.IDLE_QUEUE,
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_prefetch_count_reduction=False,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        enable_utc=True,
+    )
+    return app
+
+
+def send_chunk(app: Celery, queue: str, message: ChunkMessage) -> None:
+    """Put one chunk message on a queue. The task goes by name; its body lives in the worker.
+
+    Raises: BrokerError.
+    """
+    try:
+        app.send_task(names.RENDER_CHUNK, args=[message.to_json()], queue=queue, retry=False)
+    except OperationalError as error:
+        if isinstance(error.__cause__, redis.RedisError):
+            raise broker_error(error.__cause__) from error
+        raise BrokerUnavailable(f"Redis does not take messages: {error}") from error
+
+
+class BrokerView:
+    """Reads what the broker holds, as kombu lays it out: queues are lists, delivered messages one hash."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str) -> None:
+        self._redis = client
+        self._prefix = prefix
+
+    def queue_lengths(self, queues: Sequence[str]) -> list[int]:
+        """Return how many messages wait in each queue. Raises: BrokerError."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for queue in queues:
+                    pipe.llen(self._prefix + queue)
+                return [int(length) for length in pipe.execute()]
+        except redis.RedisError as error:
+            raise broker_error(error) from error
+
+    def chunks(self, queues: Sequence[str]) -> set[ChunkMessage]:
+        """Return every chunk that waits in these queues or is delivered and not acknowledged.
+
+        Queues are read before the delivered ones, since messages move that way. Raises: BrokerError.
+        """
+        found = set()
+        try:
+            for queue in queues:
+                for text in cast(list[bytes], self._redis.lrange(self._prefix + queue, 0, -1)):
+                    found.add(_message_in(text))
+            for text in cast(list[bytes], self._redis.hvals(self._prefix + "unacked")):
+                found.add(_message_in(text))
+        except redis.RedisError as error:
+            raise broker_error(error) from error
+        return {message for message in found if message is not None}
+
+
+def _message_in(text: bytes) -> ChunkMessage | None:
+    """Read the chunk out of a kombu envelope; None where it is not one of ours."""
+    try:
+        envelope = json.loads(text)
+        if isinstance(envelope, list):  # delivered: [envelope, exchange, routing key]
+            envelope = envelope[0]
+        args, _, _ = json.loads(base64.b64decode(envelope["body"]))
+        return parse_message(args[0])
+    except (ValueError, KeyError, IndexError, TypeError, MessageError):
+        return None
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """Return a client for the ledger. Connects at its first command; answers are bytes."""
+    return redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=_SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        health_check_interval=15,
+    )
+
+
+def broker_error(error: redis.RedisError) -> BrokerError:
+    """Return our name for what redis-py raised."""
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM"):
+        return BrokerFull(f"Redis is out of memory: raise its maxmemory or free some ({error})")
+    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+        return BrokerError(f"Redis refused us: check the password in PRINTROOM_REDIS_URL ({error})")
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return BrokerUnavailable(
+            f"Redis does not answer: is it running, and PRINTROOM_REDIS_URL right? ({error})"
+        )
+    return BrokerError(f"Redis said: {error}")
+
+
+def _tls_options(url: str) -> dict[str, Any] | None:
+    """Celery wants TLS said twice: in the scheme and here. Options in the URL (?ssl_ca_certs=...) win."""
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if urlsplit(url).scheme == "rediss" else None
+
+
+def _transport_options(settings: Settings, queue_order: str) -> dict[str, Any]:
+    return {
+        "global_keyprefix": settings.redis_prefix,
+        "visibility_timeout": settings.visibility_timeout_seconds,
+        "unacked_restore_interval": settings.restore_interval_seconds,
+        "unacked_restore_throttle": 1,
+        "unacked_restore_limit": 1000,
+        "socket_timeout": _SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "queue_order_strategy": queue_order,
+        "priority_steps": [0],
+        # kombu's own patience before a send fails is six seconds; who sends has a patience of its own.
+        "connect_retries_timeout": 1.0,
+        "interval_start": 0.2,
+        "interval_step": 0.2,
+    }

@@ -1,0 +1,699 @@
+"""What is live about sweeps, in Redis: bits, counters, cursors, and the Lua that moves them together.
+
+One bit a job says done, one says failed, one a chunk says committed. Counters move only by bits that change, so
+progress is exact however often a chunk is delivered. The ledger can be lost: the store's manifests hold the same
+facts (`producer.submit` rebuilds it). Knows nothing of Celery, pixels or the store. Time is the server's.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, ParamSpec, TypeVar, cast
+
+import numpy as np
+import redis
+
+from shared.broker import broker_error
+from shared.errors import SweepUnknown
+from shared.names import REDIS_PREFIX, sweep_redis_key
+from shared.plan import Bucket, Chunk, Plan
+
+State = Literal["active", "paused", "cancelled", "done"]
+
+#: Images a second are averaged over this many slots of this many seconds.
+_RATE_SLOT_SECONDS = 5
+_RATE_SLOTS = 12
+
+#: Chunks the cursor may step over in one call: a bound on the time Redis is busy.
+_SCAN_MAX = 20_000
+
+#: Bytes of a failure's reason that the status shows; the manifest has all of it.
+_REASON_BYTES = 500
+
+#: Chunks reopened in one call, for the same reason.
+_REOPEN_CHUNKS = 500
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """The ledger's answer to a worker that holds a chunk."""
+
+    #: render: go on; complete: nothing is missing; paused/cancelled: taken back; unknown: no such sweep.
+    verdict: Literal["render", "complete", "paused", "cancelled", "unknown"]
+    #: Deliveries so far, this one included.
+    attempt: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepStatus:
+    """A sweep in figures. Reading it costs one round trip, whatever the sweep's size."""
+
+    sweep: str
+    name: str
+    state: State
+    priority: int
+    jobs: int
+    done: int
+    failed: int
+    #: Of the done: taken from another sweep's images instead of rendered.
+    reused: int
+    chunks: int
+    chunks_done: int
+    #: Chunks a worker has begun; chunks that wait in the queue.
+    chunks_running: int
+    chunks_queued: int
+    #: Unix seconds, by the server's clock.
+    created_at: float
+    finished_at: float | None
+    images_per_second: float
+    #: Error code -> number of jobs; error code -> one reason, in words.
+    failures: Mapping[str, int]
+    reasons: Mapping[str, str]
+
+    @property
+    def remaining(self) -> int:
+        """Jobs neither done nor failed."""
+        return self.jobs - self.done - self.failed
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to go at the present rate, or None where nothing is moving."""
+        if self.state != "active" or not self.images_per_second:
+            return None
+        return self.remaining / self.images_per_second
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerInfo:
+    """What a live worker says of itself at every heartbeat."""
+
+    name: str
+    host: str
+    pid: int
+    device: str
+    dtype: str
+    batch_rows: int
+    #: Fingerprint -> names of the models it holds.
+    models: Mapping[str, Sequence[str]]
+    #: Queues it listens to.
+    queues: Sequence[str]
+    images_per_second: float
+    #: Sweeps and chunks in hand, as "sweep/chunk".
+    chunks: Sequence[str]
+    draining: bool
+    #: Refusal code -> count; what holds it up now, in words.
+    refused: Mapping[str, int]
+    trouble: str | None
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of some jobs of a chunk. Indices are plan indices."""
+
+    done: Sequence[int] = ()
+    reused: Sequence[int] = ()
+    #: index -> (code, reason)
+    failed: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+
+def _named(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Give what redis-py raises a name of ours."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except redis.RedisError as error:
+            raise broker_error(error) from error
+
+    return call
+
+
+class Ledger:
+    """The live state of sweeps and workers. Safe to use from several threads at once."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str = REDIS_PREFIX) -> None:
+        self._redis = client
+        self._prefix = prefix
+        self._scripts = {name: client.register_script(text) for name, text in _SCRIPTS.items()}
+
+    # --- sweeps ---------------------------------------------------------------------------------------------
+
+    @_named
+    def submit(self, sweep: str, plan: Plan, *, priority: int = 0, state: State = "active") -> bool:
+        """Make a sweep known. Returns False where it is known already, after making up for a submit that died midway."""
+        meta = {
+            "name": plan.name,
+            "jobs": len(plan),
+            "chunks": plan.chunks,
+            "priority": priority,
+            "state": state,
+        }
+        created, present = self._run("submit", sweep, ["meta", "plan"], [plan.to_bytes(), *_flat(meta)])
+        self._redis.zadd(self._key("sweeps"), {sweep: self._time()}, nx=True)
+        if present.decode() in ("active", "paused"):
+            self.register(sweep, plan)
+        return bool(created)
+
+    @_named
+    def plan_bytes(self, sweep: str) -> bytes | None:
+        """Return the hot copy of a plan, or None where Redis has none."""
+        return cast("bytes | None", self._redis.get(self._sweep_key(sweep, "plan")))
+
+    @_named
+    def sweeps(self) -> list[str]:
+        """Return every known sweep, oldest first."""
+        return [
+            member.decode() for member in cast(list[bytes], self._redis.zrange(self._key("sweeps"), 0, -1))
+        ]
+
+    @_named
+    def active_sweeps(self) -> list[str]:
+        """Return the sweeps that are not done or cancelled."""
+        return sorted(
+            member.decode() for member in cast(set[bytes], self._redis.smembers(self._key("active")))
+        )
+
+    @_named
+    def set_state(self, sweep: str, state: State) -> State:
+        """Pause, cancel or reactivate a sweep; a sweep with nothing left to do stays done.
+
+        Returns: the state it is in now. Raises: SweepUnknown.
+        """
+        answer = self._run("set_state", sweep, ["meta"], [state]).decode()
+        if not answer:
+            raise SweepUnknown(f"{sweep}: no such sweep in Redis")
+        self._follow_state(sweep, answer)
+        return cast(State, answer)
+
+    @_named
+    def set_priority(self, sweep: str, priority: int) -> None:
+        """Change what the feeder prefers. Higher goes first."""
+        self._redis.hset(self._sweep_key(sweep, "meta"), "priority", str(priority))
+
+    @_named
+    def reopen_failed(self, sweep: str, plan: Plan) -> int:
+        """Take back every failure, so that those jobs are rendered again. Returns how many there were."""
+        bitmap = cast("bytes | None", self._redis.get(self._sweep_key(sweep, "failed"))) or b""
+        chunks = [plan.chunk(number) for number in sorted({plan.chunk_of(index) for index in _set_bits(bitmap)})]
+        parts = ["meta", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"]
+        reopened = 0
+        for first in range(0, len(chunks), _REOPEN_CHUNKS):
+            ranges = [[c.number, c.start, c.stop] for c in chunks[first : first + _REOPEN_CHUNKS]]
+            reopened += int(self._run("reopen", sweep, parts, [json.dumps(ranges)]))
+        self._follow_state(sweep, "active" if reopened else "")
+        return reopened
+
+    @_named
+    def status(self, sweep: str) -> SweepStatus:
+        """Return a sweep in figures. Raises: SweepUnknown."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(self._sweep_key(sweep, "meta"))
+            pipe.hgetall(self._sweep_key(sweep, "failures"))
+            pipe.hgetall(self._sweep_key(sweep, "reasons"))
+            pipe.scard(self._sweep_key(sweep, "running"))
+            pipe.zcard(self._sweep_key(sweep, "fed"))
+            pipe.hgetall(self._sweep_key(sweep, "rate"))
+            (seconds, _), meta_bytes, failures, reasons, running, fed, rates = pipe.execute()
+        if not meta_bytes:
+            raise SweepUnknown(f"{sweep}: no such sweep in Redis")
+        meta = {key.decode(): value.decode() for key, value in meta_bytes.items()}
+        return SweepStatus(
+            sweep=sweep,
+            name=meta["name"],
+            state=cast(State, meta["state"]),
+            priority=int(meta["priority"]),
+            jobs=int(meta["jobs"]),
+            done=int(meta.get("done", 0)),
+            failed=int(meta.get("failed", 0)),
+            reused=int(meta.get("reused", 0)),
+            chunks=int(meta["chunks"]),
+            chunks_done=int(meta.get("chunks_done", 0)),
+            chunks_running=running,
+            chunks_queued=fed - running,
+            created_at=float(meta["created_at"]),
+            finished_at=float(meta["finished_at"]) if "finished_at" in meta else None,
+            images_per_second=_rate(rates, now=seconds, created_at=float(meta["created_at"])),
+            failures={code.decode(): int(count) for code, count in failures.items()},
+            reasons={code.decode(): text.decode() for code, text in reasons.items()},
+        )
+
+    @_named
+    def bit_counts(self, sweep: str) -> dict[str, int]:
+        """Count the bits themselves: what the counters must equal."""
+        return {
+            part: int(self._redis.bitcount(self._sweep_key(sweep, part)))
+            for part in ("done", "failed", "chunks")
+        }
+
+    # --- chunks ---------------------------------------------------------------------------------------------
+
+    @_named
+    def feed(self, sweep: str, block: int, first: int, stop: int, count: int) -> list[int]:
+        """Choose up to `count` chunks of a block (chunks `first <= n < stop`) and mark them fed."""
+        parts = ["meta", "chunks", "fed", "again", "cursors"]
+        return [int(n) for n in self._run("feed", sweep, parts, [block, first, stop, count, _SCAN_MAX])]
+
+    @_named
+    def begin(self, sweep: str, chunk: int) -> Begun:
+        """Say that a worker holds a chunk, and ask what to do with it."""
+        verdict, attempt = self._run(
+            "begin", sweep, ["meta", "chunks", "fed", "again", "attempts", "running"], [chunk]
+        )
+        return Begun(verdict=verdict.decode(), attempt=int(attempt))
+
+    @_named
+    def record(self, sweep: str, outcome: Outcome, *, chunk: Chunk | None = None) -> State | None:
+        """Set the bits of finished jobs and move the counters by those that were new.
+
+        Args:
+            chunk: given once the chunk's manifest is in the store: commits the chunk.
+
+        Returns: the sweep's state, so that a worker learns of a cancel; None for an unknown sweep.
+        """
+        failed = {str(index): [code, _shortened(reason)] for index, (code, reason) in outcome.failed.items()}
+        body = {"done": list(outcome.done), "reused": list(outcome.reused), "failed": failed}
+        parts = [
+            "meta",
+            "done",
+            "failed",
+            "chunks",
+            "fed",
+            "attempts",
+            "codes",
+            "failures",
+            "reasons",
+            "rate",
+        ]
+        parts += ["again", "running"]
+        number = -1 if chunk is None else chunk.number
+        answer = self._run(
+            "record", sweep, parts, [json.dumps(body), number, _RATE_SLOT_SECONDS, _RATE_SLOTS]
+        ).decode()
+        if answer == "done":
+            self._follow_state(sweep, answer)
+        return cast("State | None", answer or None)
+
+    @_named
+    def committed(self, sweep: str, chunk: int) -> bool:
+        """Whether a chunk's bit is set: its manifest is in the store."""
+        return bool(self._redis.getbit(self._sweep_key(sweep, "chunks"), chunk))
+
+    @_named
+    def give_back(self, sweep: str, chunk: int, *, count_attempt: bool = False) -> None:
+        """Return a chunk that was begun and not finished, for the feeder to feed again."""
+        self._run(
+            "give_back", sweep, ["fed", "again", "attempts", "chunks", "running"], [chunk, int(count_attempt)]
+        )
+
+    @_named
+    def fed_chunks(self, sweep: str) -> set[int]:
+        """Return the chunks that were fed and are not committed."""
+        return {int(n) for n in cast(list[bytes], self._redis.zrange(self._sweep_key(sweep, "fed"), 0, -1))}
+
+    @_named
+    def mark_absent(self, sweep: str, chunks: Iterable[int], *, lost_after_seconds: float) -> list[int]:
+        """Note which fed chunks are nowhere in the broker; return, and free, those missing for too long."""
+        parts = ["fed", "absent", "again", "running"]
+        return [int(n) for n in self._run("absent", sweep, parts, [lost_after_seconds, *sorted(chunks)])]
+
+    # --- workers, buckets, locks ----------------------------------------------------------------------------
+
+    @_named
+    def heartbeat(self, worker: WorkerInfo, *, expires_seconds: float) -> None:
+        """Say that a worker lives, and what it is."""
+        with self._redis.pipeline() as pipe:
+            pipe.set(
+                self._key(f"worker:{worker.name}"),
+                json.dumps(worker.to_json()),
+                px=int(expires_seconds * 1000),
+            )
+            pipe.zadd(self._key("workers"), {worker.name: self._time()})
+            pipe.execute()
+
+    @_named
+    def forget_worker(self, name: str) -> None:
+        """Remove a worker that has stopped."""
+        with self._redis.pipeline() as pipe:
+            pipe.delete(self._key(f"worker:{name}"))
+            pipe.zrem(self._key("workers"), name)
+            pipe.execute()
+
+    @_named
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that are alive, by name."""
+        names = sorted(cast(list[bytes], self._redis.zrange(self._key("workers"), 0, -1)))
+        if not names:
+            return []
+        texts = cast(
+            "list[bytes | None]", self._redis.mget([self._key(f"worker:{n.decode()}") for n in names])
+        )
+        gone = [name for name, text in zip(names, texts, strict=True) if text is None]
+        if gone:
+            self._redis.zrem(self._key("workers"), *gone)
+        return [WorkerInfo(**json.loads(text)) for text in texts if text is not None]
+
+    @_named
+    def buckets(self) -> dict[str, Bucket]:
+        """Return the buckets that unfinished sweeps need, by queue name."""
+        entries = cast(dict[bytes, bytes], self._redis.hgetall(self._key("buckets")))
+        return {queue.decode(): Bucket(**json.loads(text)["bucket"]) for queue, text in entries.items()}
+
+    @_named
+    def register(self, sweep: str, plan: Plan) -> None:
+        """Say that a sweep is unfinished and which buckets it needs, so that workers listen to them."""
+        with self._redis.pipeline() as pipe:
+            pipe.sadd(self._key("active"), sweep)
+            for bucket in plan.buckets:
+                pipe.hset(self._key("buckets"), bucket.queue, json.dumps(_bucket_json(bucket, plan)))
+            pipe.execute()
+
+    @_named
+    def drop_buckets(self, queues: Iterable[str]) -> None:
+        """Forget buckets that no unfinished sweep needs any more."""
+        for queue in queues:
+            self._redis.hdel(self._key("buckets"), queue)
+
+    @_named
+    def lock(self, name: str, token: str, *, expires_seconds: float) -> bool:
+        """Take or keep a lock. True where it is ours for the time given."""
+        milliseconds = int(expires_seconds * 1000)
+        return bool(self._scripts["lock"](keys=[self._key(f"lock:{name}")], args=[token, milliseconds]))
+
+    @_named
+    def unlock(self, name: str, token: str) -> None:
+        """Give a lock back, if it is still ours."""
+        self._scripts["unlock"](keys=[self._key(f"lock:{name}")], args=[token])
+
+    @_named
+    def dead_letter(self, evidence: Mapping[str, Any]) -> None:
+        """Keep the evidence of a message nobody can act on: the newest thousand."""
+        with self._redis.pipeline() as pipe:
+            pipe.lpush(self._key("dead"), json.dumps(dict(evidence), default=str))
+            pipe.ltrim(self._key("dead"), 0, 999)
+            pipe.execute()
+
+    @_named
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return the kept evidence, newest first."""
+        return [json.loads(text) for text in cast(list[bytes], self._redis.lrange(self._key("dead"), 0, -1))]
+
+    @_named
+    def ping(self) -> str:
+        """Return the server's name and version. Raises: BrokerError."""
+        info = self._redis.info("server")
+        name = info.get("server_name", "redis")
+        return f"{name} {info.get(f'{name}_version', info.get('redis_version'))}"
+
+    @_named
+    def memory_policy(self) -> dict[str, Any]:
+        """Return the server's persistence and eviction facts, for `printroom doctor`."""
+        memory = self._redis.info("memory")
+        persistence = self._redis.info("persistence")
+        return {
+            "maxmemory_policy": memory.get("maxmemory_policy"),
+            "aof": bool(persistence.get("aof_enabled")),
+        }
+
+    # --- private --------------------------------------------------------------------------------------------
+
+    def _follow_state(self, sweep: str, state: str) -> None:
+        if state in ("active", "paused"):
+            plan = self.plan_bytes(sweep)
+            if plan is not None:
+                self.register(sweep, Plan.from_bytes(plan))
+        elif state in ("done", "cancelled"):
+            self._redis.srem(self._key("active"), sweep)
+
+    def _run(self, script: str, sweep: str, parts: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._scripts[script](keys=[self._sweep_key(sweep, part) for part in parts], args=list(args))
+
+    def _sweep_key(self, sweep: str, part: str) -> str:
+        return sweep_redis_key(self._prefix, sweep, part)
+
+    def _key(self, part: str) -> str:
+        return self._prefix + part
+
+    def _time(self) -> float:
+        seconds, microseconds = self._redis.time()
+        return seconds + microseconds / 1e6
+
+
+def _set_bits(bitmap: bytes) -> Iterator[int]:
+    """Yield the offsets of the bits that are set, as Redis counts them."""
+    yield from map(int, np.flatnonzero(np.unpackbits(np.frombuffer(bitmap, np.uint8))))
+
+
+def _bucket_json(bucket: Bucket, plan: Plan) -> dict[str, Any]:
+    fields = {name: getattr(bucket, name) for name in ("model", "width", "height", "sampler")}
+    return {"bucket": fields, "model_name": plan.models.get(bucket.model, bucket.model)}
+
+
+def _shortened(reason: str) -> str:
+    """Return a reason that fits the status and is UTF-8, cut between characters."""
+    return reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
+
+
+def _flat(mapping: Mapping[str, Any]) -> list[Any]:
+    return [item for pair in mapping.items() for item in pair]
+
+
+def _rate(slots: Mapping[bytes, bytes], *, now: float, created_at: float) -> float:
+    oldest = int(now / _RATE_SLOT_SECONDS) - _RATE_SLOTS
+    total = sum(int(count) for slot, count in slots.items() if int(slot) > oldest)
+    window = min(_RATE_SLOTS * _RATE_SLOT_SECONDS, max(now - created_at, 1.0))
+    return total / window
+
+
+_NOW = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+"""
+
+#: Why a job failed is a bit in its code's own bitmap, so that a million failures cost no more than a million bits.
+_FORGET_CODE = """
+local function forget_code(codes, failures, reasons, index)
+  for _, code in ipairs(redis.call('HKEYS', failures)) do
+    if redis.call('GETBIT', codes .. ':' .. code, index) == 1 then
+      redis.call('SETBIT', codes .. ':' .. code, index, 0)
+      if redis.call('HINCRBY', failures, code, -1) <= 0 then
+        redis.call('HDEL', failures, code)
+        redis.call('HDEL', reasons, code)
+        redis.call('DEL', codes .. ':' .. code)
+      end
+    end
+  end
+end
+"""
+
+#: Keys and arguments of each script stand in its first comment, in order.
+_SCRIPTS = {
+    # KEYS meta plan; ARGV plan bytes, then field value ...
+    "submit": _NOW
+    + """
+local present = redis.call('HGET', KEYS[1], 'state')
+if present then return {0, present} end
+redis.call('SET', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[1], 'created_at', tostring(now), 'done', 0, 'failed', 0, 'reused', 0, 'chunks_done', 0,
+           unpack(ARGV, 2))
+return {1, redis.call('HGET', KEYS[1], 'state')}
+""",
+    # KEYS meta; ARGV state
+    "set_state": """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return '' end
+if state == 'done' then return state end
+redis.call('HSET', KEYS[1], 'state', ARGV[1])
+return ARGV[1]
+""",
+    # KEYS meta chunks fed again cursors; ARGV block first stop count scan_max
+    "feed": _NOW
+    + """
+if redis.call('HGET', KEYS[1], 'state') ~= 'active' then return {} end
+local first, stop, count = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local out = {}
+local function take(chunk)
+  if redis.call('GETBIT', KEYS[2], chunk) == 0 and not redis.call('ZSCORE', KEYS[3], chunk) then
+    redis.call('ZADD', KEYS[3], tostring(now), chunk)
+    out[#out + 1] = chunk
+  end
+end
+for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], first, '(' .. stop, 'LIMIT', 0, count)) do
+  redis.call('ZREM', KEYS[4], chunk)
+  take(tonumber(chunk))
+end
+local cursor = tonumber(redis.call('HGET', KEYS[5], ARGV[1]) or first)
+local limit = math.min(stop, cursor + tonumber(ARGV[5]))
+while #out < count and cursor < limit do
+  take(cursor)
+  cursor = cursor + 1
+end
+redis.call('HSET', KEYS[5], ARGV[1], cursor)
+return out
+""",
+    # KEYS meta chunks fed again attempts running; ARGV chunk
+    # What runs is fed, also when a message comes that had been given up for lost. A chunk beyond the plan leaves
+    # no trace: the caller, who has the plan, refuses it.
+    "begin": _NOW
+    + """
+local chunk = ARGV[1]
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return {'unknown', 0} end
+if tonumber(chunk) >= tonumber(redis.call('HGET', KEYS[1], 'chunks')) then return {'render', 1} end
+if redis.call('GETBIT', KEYS[2], chunk) == 1 then
+  redis.call('ZREM', KEYS[3], chunk)
+  return {'complete', 0}
+end
+if state == 'cancelled' or state == 'paused' then
+  redis.call('ZREM', KEYS[3], chunk)
+  redis.call('SREM', KEYS[6], chunk)
+  redis.call('ZADD', KEYS[4], chunk, chunk)
+  return {state, 0}
+end
+redis.call('ZADD', KEYS[3], 'NX', tostring(now), chunk)
+redis.call('ZREM', KEYS[4], chunk)
+redis.call('SADD', KEYS[6], chunk)
+return {'render', redis.call('HINCRBY', KEYS[5], chunk, 1)}
+""",
+    # KEYS meta done failed chunks fed attempts codes failures reasons rate again running;
+    # ARGV outcome chunk slot_seconds slots
+    "record": _NOW
+    + _FORGET_CODE
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return '' end
+local outcome = cjson.decode(ARGV[1])
+local done, reused, failed = 0, 0, 0
+local function take_failure_back(index)
+  if redis.call('GETBIT', KEYS[3], index) == 1 then
+    redis.call('SETBIT', KEYS[3], index, 0)
+    failed = failed - 1
+    forget_code(KEYS[7], KEYS[8], KEYS[9], index)
+  end
+end
+local was_reused = {}
+for _, index in ipairs(outcome.reused) do was_reused[index] = true end
+for _, index in ipairs(outcome.done) do
+  if redis.call('SETBIT', KEYS[2], index, 1) == 0 then
+    done = done + 1
+    if was_reused[index] then reused = reused + 1 end
+    take_failure_back(index)
+  end
+end
+for index, failure in pairs(outcome.failed) do
+  if redis.call('GETBIT', KEYS[2], index) == 0 and redis.call('SETBIT', KEYS[3], index, 1) == 0 then
+    failed = failed + 1
+    redis.call('SETBIT', KEYS[7] .. ':' .. failure[1], index, 1)
+    redis.call('HINCRBY', KEYS[8], failure[1], 1)
+    redis.call('HSET', KEYS[9], failure[1], failure[2])
+  end
+end
+if done > 0 then
+  local slot = math.floor(now / tonumber(ARGV[3]))
+  if redis.call('HINCRBY', KEYS[10], slot, done) == done then
+    for _, old in ipairs(redis.call('HKEYS', KEYS[10])) do
+      if tonumber(old) <= slot - tonumber(ARGV[4]) then redis.call('HDEL', KEYS[10], old) end
+    end
+  end
+end
+local all_done = redis.call('HINCRBY', KEYS[1], 'done', done)
+local all_failed = redis.call('HINCRBY', KEYS[1], 'failed', failed)
+if reused > 0 then redis.call('HINCRBY', KEYS[1], 'reused', reused) end
+local chunk = tonumber(ARGV[2])
+if chunk >= 0 then
+  if redis.call('SETBIT', KEYS[4], chunk, 1) == 0 then redis.call('HINCRBY', KEYS[1], 'chunks_done', 1) end
+  redis.call('ZREM', KEYS[5], chunk)
+  redis.call('ZREM', KEYS[11], chunk)
+  redis.call('HDEL', KEYS[6], chunk)
+  redis.call('SREM', KEYS[12], chunk)
+end
+local facts = redis.call('HMGET', KEYS[1], 'jobs', 'chunks', 'chunks_done')
+if all_done + all_failed == tonumber(facts[1]) and tonumber(facts[2]) == tonumber(facts[3]) then
+  if state ~= 'done' then redis.call('HSET', KEYS[1], 'state', 'done', 'finished_at', tostring(now)) end
+  return 'done'
+end
+return state
+""",
+    # KEYS meta failed chunks again codes failures reasons attempts; ARGV [[chunk, start, stop], ...] as JSON
+    "reopen": _FORGET_CODE
+    + """
+local reopened = 0
+for _, range in ipairs(cjson.decode(ARGV[1])) do
+  local chunk, found = range[1], 0
+  if redis.call('GETBIT', KEYS[3], chunk) == 1 then
+    for index = range[2], range[3] - 1 do
+      if redis.call('GETBIT', KEYS[2], index) == 1 then
+        redis.call('SETBIT', KEYS[2], index, 0)
+        forget_code(KEYS[5], KEYS[6], KEYS[7], index)
+        found = found + 1
+      end
+    end
+  end
+  if found > 0 then
+    redis.call('SETBIT', KEYS[3], chunk, 0)
+    redis.call('HINCRBY', KEYS[1], 'chunks_done', -1)
+    redis.call('ZADD', KEYS[4], chunk, chunk)
+    redis.call('HDEL', KEYS[8], chunk)
+    reopened = reopened + found
+  end
+end
+if reopened > 0 then
+  redis.call('HINCRBY', KEYS[1], 'failed', -reopened)
+  redis.call('HSET', KEYS[1], 'state', 'active')
+  redis.call('HDEL', KEYS[1], 'finished_at')
+end
+return reopened
+""",
+    # KEYS fed again attempts chunks running; ARGV chunk count_attempt
+    "give_back": """
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('SREM', KEYS[5], ARGV[1])
+if redis.call('GETBIT', KEYS[4], ARGV[1]) == 1 then return 0 end
+redis.call('ZADD', KEYS[2], ARGV[1], ARGV[1])
+if ARGV[2] == '0' and redis.call('HINCRBY', KEYS[3], ARGV[1], -1) <= 0 then redis.call('HDEL', KEYS[3], ARGV[1]) end
+return 1
+""",
+    # KEYS fed absent again running; ARGV lost_after_seconds, then absent chunks
+    "absent": _NOW
+    + """
+local lost, still = {}, {}
+for position = 2, #ARGV do
+  local chunk = ARGV[position]
+  if redis.call('ZSCORE', KEYS[1], chunk) then
+    local since = tonumber(redis.call('HGET', KEYS[2], chunk) or now)
+    if now - since >= tonumber(ARGV[1]) then
+      redis.call('ZREM', KEYS[1], chunk)
+      redis.call('SREM', KEYS[4], chunk)
+      redis.call('ZADD', KEYS[3], chunk, chunk)
+      lost[#lost + 1] = tonumber(chunk)
+    else
+      still[chunk] = tostring(since)
+    end
+  end
+end
+redis.call('DEL', KEYS[2])
+for chunk, since in pairs(still) do redis.call('HSET', KEYS[2], chunk, since) end
+return lost
+""",
+    # KEYS lock; ARGV token milliseconds
+    "lock": """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""",
+    # KEYS lock; ARGV token
+    "unlock": "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
+}

@@ -1,0 +1,106 @@
+"""kombu's Redis transport with three mends: the server's clock, leases that workers renew, sticky queues.
+
+Knows nothing of chunks. What kombu does without the mends, and how it was measured, stands in
+docs/architecture.md; `tests/acceptance/test_celery_faults.py` shows each fault with and without its mend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
+from kombu.utils.scheduling import round_robin_cycle
+
+from worker.failpoints import failpoint
+
+#: Consecutive messages from one queue before the others get a turn. A switch may load another model, so
+#: staying is cheap; the bound keeps a long sweep from starving the rest.
+STICKY_MAX = 16
+
+# KEYS index unacked; ARGV tag message
+_APPEND = """
+local clock = redis.call('TIME')
+redis.call('ZADD', KEYS[1], clock[1] .. '.' .. string.format('%06d', clock[2]), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+"""
+
+# KEYS index; ARGV timeout limit
+_EXPIRED = """
+local clock = redis.call('TIME')
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', tonumber(clock[1]) - tonumber(ARGV[1]), 'LIMIT', 0, ARGV[2])
+"""
+
+# KEYS index; ARGV tags ...   XX: a tag that was restored meanwhile is not brought back.
+RENEW = """
+local clock = redis.call('TIME')
+local now = clock[1] .. '.' .. string.format('%06d', clock[2])
+local renewed = 0
+for _, tag in ipairs(ARGV) do renewed = renewed + redis.call('ZADD', KEYS[1], 'XX', 'CH', now, tag) end
+return renewed
+"""
+
+
+class LeasedQoS(kombu_redis.QoS):
+    """Scores deliveries by the server's clock, so that a skewed worker neither steals nor keeps messages."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Record a delivery."""
+        delivery = message.delivery_info
+        body = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])
+        prefix = self.channel.global_keyprefix
+        failpoint("popped")
+        with self.channel.conn_or_acquire() as client:
+            client.eval(
+                _APPEND, 2, prefix + self.unacked_index_key, prefix + self.unacked_key, delivery_tag, body
+            )
+        # Past kombu's own append, which would record it once more by this machine's clock.
+        super(kombu_redis.QoS, self).append(message, delivery_tag)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Put deliveries whose lease ran out back in their queues."""
+        with self.channel.conn_or_acquire() as client:
+            index = self.channel.global_keyprefix + self.unacked_index_key
+            for tag in client.eval(_EXPIRED, 1, index, self.visibility_timeout, num or 1000):
+                self.restore_by_tag(tag, client)
+
+
+class Channel(kombu_redis.Channel):
+    """A channel with our QoS."""
+
+    QoS = LeasedQoS
+
+
+class Transport(kombu_redis.Transport):
+    """The transport a worker names in `broker_transport`."""
+
+    Channel = Channel
+
+
+class StickyCycle(round_robin_cycle):
+    """Looks at the last used queue first, up to STICKY_MAX times in a row, then at the others in turn."""
+
+    def __init__(self, it: list[str] | None = None) -> None:
+        super().__init__(it)
+        self._last: str | None = None
+        self._run = 0
+
+    def update(self, it: Any) -> None:
+        """Take a new set of queues and keep the order of those that stay."""
+        fresh = list(it)
+        self.items[:] = [name for name in self.items if name in fresh] + [
+            n for n in fresh if n not in self.items
+        ]
+
+    def rotate(self, last_used: str) -> str:
+        """Note which queue gave the last message, and move it back once it has had its run."""
+        self._run = self._run + 1 if last_used == self._last else 1
+        self._last = last_used
+        if last_used in self.items:
+            self.items.remove(last_used)
+            if self._run >= STICKY_MAX:
+                self._run = 0
+                self.items.append(last_used)
+            else:
+                self.items.insert(0, last_used)
+        return last_used
