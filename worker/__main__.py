@@ -1,0 +1,93 @@
+"""`python -m worker`: what `printroom worker` runs. One process a device; `--device all` looks after several."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from shared.errors import PrintroomError, UsageError
+from shared.logs import set_up_logging
+from shared.settings import load_settings
+
+log = logging.getLogger(__name__)
+
+#: A worker that dies is started again after this pause, so that a broken one does not spin.
+_RESTART_PAUSE_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run a worker, or one for each GPU. Returns the exit status."""
+    arguments = _parse()
+    overrides = {"models": (arguments.models,)} if arguments.models else {}
+    try:
+        settings = load_settings(**overrides)
+        set_up_logging(settings.log_format, settings.log_level)
+        if arguments.end_with_stdin:
+            threading.Thread(target=_drain_at_end_of_input, name="stdin", daemon=True).start()
+        if arguments.device == "all":
+            return _run_all(arguments.models)
+        from worker.app import run_worker
+
+        return run_worker(settings, device=arguments.device)
+    except PrintroomError as error:
+        print(f"printroom worker: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="printroom worker", description="Take chunks and render them.")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:N or all (one process a GPU)")
+    parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--models", type=Path, help="folder of models (PRINTROOM_MODELS)")
+    return parser.parse_args()
+
+
+def _drain_at_end_of_input() -> None:
+    """Drain when the process that started this one is gone, so that none is left behind."""
+    while os.read(0, 4096):  # not sys.stdin: its lock would be held at exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_all(models: Path | None) -> int:
+    """Keep one worker process for each GPU running; pass SIGTERM on and wait for all to drain."""
+    import torch
+
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in processes.values():
+            process.send_signal(signal.SIGTERM)
+
+    processes = {device: _start(device, models) for device in devices}
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while not stopping:
+        time.sleep(0.5)
+        for device, process in processes.items():
+            if process.poll() is not None and not stopping:
+                log.error("worker_died", extra={"device": device, "status": process.returncode})
+                time.sleep(_RESTART_PAUSE_SECONDS)
+                processes[device] = _start(device, models)
+    return max(abs(process.wait()) for process in processes.values())
+
+
+def _start(device: str, models: Path | None) -> subprocess.Popen[bytes]:
+    extra = ["--models", str(models)] if models else []
+    command = [sys.executable, "-m", "worker", "--device", device, *extra]
+    return subprocess.Popen(command, env=os.environ, start_new_session=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

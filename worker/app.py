@@ -1,0 +1,140 @@
+"""Puts one worker process together and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from celery import Celery, signals
+
+from shared.broker import BrokerView, connect, make_app, send_chunk
+from shared.errors import BrokerError
+from shared.feeder import Feeder
+from shared.ledger import Ledger
+from shared.names import IDLE_QUEUE
+from shared.png import ENCODER
+from shared.settings import Settings
+from shared.store.open import open_store
+from worker.background import Background, beat_once, feed_once
+from worker.consumer import FollowBuckets
+from worker.device import choose_device
+from worker.kit import Kit, worker_name
+from worker.lease import Leases, LeaseStep
+from worker.models.inventory import take_inventory
+from worker.models.shelf import ModelShelf
+from worker.tasks import register_task
+
+log = logging.getLogger(__name__)
+
+#: One chunk samples while the other uploads.
+_CONCURRENCY = 2
+
+#: How long the store client itself tries before `persist` takes over.
+_STORE_PATIENCE_SECONDS = 5.0
+
+
+def make_kit(settings: Settings, *, device: str) -> Kit:
+    """Open everything a worker needs. Raises: SettingsError."""
+    chosen = choose_device(device, batch_rows=settings.batch_rows)
+    inventory = take_inventory(settings.models, settings.hub_models, cache_dir=settings.cache_dir)
+    store = open_store(
+        settings.store,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        checksums=settings.s3_checksums,
+        max_connections=settings.s3_max_connections,
+        # Short: a worker waits out an outage in `persist`, which a drain can interrupt.
+        patience_seconds=min(settings.store_patience_seconds, _STORE_PATIENCE_SECONDS),
+    )
+    return Kit(
+        name=worker_name(),
+        settings=settings,
+        ledger=Ledger(connect(settings), prefix=settings.redis_prefix),
+        store=store,
+        device=chosen,
+        shelf=ModelShelf(inventory, chosen),
+        leases=Leases(stall_seconds=settings.stall_seconds),
+        lease_client=connect(settings),
+        publishers=ThreadPoolExecutor(settings.s3_max_connections, thread_name_prefix="publish"),
+        versions=_versions(),
+    )
+
+
+def make_worker_app(settings: Settings, kit: Kit) -> Celery:
+    """Return the Celery app of a worker: our transport, our consumer, the task."""
+    app = make_app(
+        settings, transport="worker.transport:Transport", queue_order="worker.transport:StickyCycle"
+    )
+    app.kit = kit
+    app.conf.worker_consumer = "worker.consumer:Consumer"
+    app.steps["consumer"].update({LeaseStep, FollowBuckets})
+    register_task(app, kit)
+    return app
+
+
+def run_worker(settings: Settings, *, device: str) -> int:
+    """Work until SIGTERM or SIGINT, then drain. Returns the exit status. Raises: SettingsError."""
+    kit = make_kit(settings, device=device)
+    app = make_worker_app(settings, kit)
+    view = BrokerView(connect(settings), prefix=settings.redis_prefix)
+    feeder = Feeder(
+        kit.ledger, view, partial(send_chunk, app), lost_after_seconds=settings.lost_after_seconds
+    )
+    background = Background()
+    background.every(settings.heartbeat_seconds, partial(beat_once, kit), name="heartbeat")
+    background.every(settings.feed_interval_seconds, partial(feed_once, feeder), name="feeder")
+
+    def drain(**_: Any) -> None:
+        log.info("draining", extra={"worker": kit.name})
+        kit.draining.set()
+
+    # Celery warns of root for the sake of pickle, which we do not accept.
+    warnings.filterwarnings("ignore", message="(?s).*superuser privileges", category=RuntimeWarning)
+    signals.worker_shutting_down.connect(drain, weak=False)
+    for chatty in ("celery.app.trace", "celery.worker.strategy"):  # we log chunks, with more to say
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    facts = {"device": kit.device.name, "dtype": kit.device.dtype_name, "rows": kit.device.batch_rows}
+    log.info("worker_up", extra={"worker": kit.name, **facts, "models": kit.shelf.usable})
+    try:
+        app.worker_main(_arguments(kit, settings))
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    finally:
+        background.stop()
+        kit.publishers.shutdown(wait=True)
+        _leave(kit, feeder)
+    return 0
+
+
+def _arguments(kit: Kit, settings: Settings) -> list[str]:
+    return [
+        "--quiet",
+        "worker",
+        f"--hostname={kit.name}",
+        "--pool=threads",
+        f"--concurrency={_CONCURRENCY}",
+        f"--queues={IDLE_QUEUE}",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        f"--loglevel={settings.log_level}",
+    ]
+
+
+def _leave(kit: Kit, feeder: Feeder) -> None:
+    try:
+        feeder.release()
+        kit.ledger.forget_worker(kit.name)
+    except BrokerError as error:
+        log.warning("left_without_a_word", extra={"reason": str(error)})
+    log.info("worker_down", extra={"worker": kit.name})
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that decide an image's bytes, the PNG encoder's among them."""
+    names = ("printroom", "torch", "diffusers", "transformers")
+    return {**{name: importlib.metadata.version(name) for name in names}, "png": ENCODER}

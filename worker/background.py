@@ -1,0 +1,81 @@
+"""The worker's two side threads: one says that it lives and chooses queues, one feeds. Both outlive a lost Redis."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from shared.errors import BrokerError
+from shared.feeder import Feeder
+from shared.job import SAMPLER_VERSION
+from shared.plan import Bucket
+from worker.kit import Kit
+
+log = logging.getLogger(__name__)
+
+#: A worker whose heartbeat is this many beats old is gone.
+_BEATS_TO_LIVE = 6
+
+#: Exit status of a worker whose task hangs: the supervisor starts a fresh one (EX_TEMPFAIL).
+EXIT_STALLED = 75
+
+
+class Background:
+    """Threads that run an action at an interval until they are stopped."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def every(self, seconds: float, action: Callable[[], None], *, name: str) -> None:
+        """Start calling an action; what Redis does to it is logged once, and it goes on."""
+        thread = threading.Thread(target=self._run, args=(seconds, action, name), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def stop(self) -> None:
+        """Stop all and wait for them."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _run(self, seconds: float, action: Callable[[], None], name: str) -> None:
+        failing = False
+        while True:
+            try:
+                action()
+                failing = False
+            except BrokerError as error:
+                if not failing:
+                    log.warning("interrupted", extra={"side": name, "code": error.code, "reason": str(error)})
+                failing = True
+            except Exception:
+                log.exception("side_thread_failed", extra={"side": name})
+            if self._stop.wait(seconds):
+                return
+
+
+def beat_once(kit: Kit) -> None:
+    """Choose queues, say that this worker lives, and leave if a task of it hangs."""
+    if kit.leases.stalled():
+        log.critical(
+            "stalled", extra={"worker": kit.name, "mend": "the process ends; its supervisor restarts it"}
+        )
+        os._exit(EXIT_STALLED)
+    if kit.settings.heartbeat_file is not None:
+        kit.settings.heartbeat_file.touch()
+    buckets = kit.ledger.buckets()
+    kit.wanted_queues = frozenset(queue for queue, bucket in buckets.items() if can_serve(kit, bucket))
+    kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
+
+
+def can_serve(kit: Kit, bucket: Bucket) -> bool:
+    """Whether this worker can render a bucket."""
+    return bucket.sampler == SAMPLER_VERSION and bucket.model in kit.shelf.usable
+
+
+def feed_once(feeder: Feeder) -> None:
+    """Run one round of the feeder."""
+    feeder.round()

@@ -1,0 +1,81 @@
+"""The Celery consumer with two additions: it follows the buckets, and it keeps evidence of what it must drop."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+from shared.errors import BrokerError
+from worker.kit import Kit
+
+log = logging.getLogger(__name__)
+
+#: How often the consumer's own thread adds and cancels queues.
+_FOLLOW_SECONDS = 0.5
+
+
+class Consumer(CeleryConsumer):
+    """Celery drops messages it cannot read with a line in the log. This one keeps them as dead letters."""
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Keep the evidence of a body that is no JSON."""
+        self._keep(message, exc)
+        super().on_decode_error(message, exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Keep the evidence of a message that is no task."""
+        self._keep(message, ValueError("not a task message"))
+        super().on_unknown_message(body, message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Keep the evidence of a task that is not ours."""
+        self._keep(message, exc)
+        message.reject_log_error(log, self.connection_errors)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Keep the evidence of a task message with a wrong shape."""
+        self._keep(message, exc)
+        super().on_invalid_task(body, message, exc)
+
+    def _keep(self, message: Any, error: Exception) -> None:
+        kit: Kit = self.app.kit
+        evidence = {"code": "message_corrupt", "reason": str(error), "body": repr(message.body)[:2000]}
+        kit.pulse.refuse("message_corrupt")
+        try:
+            kit.ledger.dead_letter({**evidence, "headers": repr(message.headers)[:1000], "worker": kit.name})
+        except BrokerError as broken:
+            log.error("evidence_lost", extra={**evidence, "because": str(broken)})
+
+
+class FollowBuckets(bootsteps.StartStopStep):
+    """Listens to the queues the kit wants, and leaves those it no longer wants, while the worker runs."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._listening: set[str] = set()
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Follow from now on; a new connection listens to nothing yet."""
+        self._listening = set()
+        self._follow(consumer)
+        self._timer = consumer.timer.call_repeatedly(_FOLLOW_SECONDS, self._follow, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop following."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _follow(self, consumer: Any) -> None:
+        wanted = set(consumer.app.kit.wanted_queues)
+        for queue in sorted(wanted - self._listening):
+            consumer.add_task_queue(queue)
+        for queue in sorted(self._listening - wanted):
+            consumer.cancel_task_queue(queue)
+        self._listening = wanted

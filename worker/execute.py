@@ -1,0 +1,329 @@
+"""One chunk, start to end: BEGIN, reuse, render, upload, manifest, COMMIT. Knows nothing of Celery.
+
+The order is the promise. An image is in the store before its bit is set; the manifest is in the store before
+the chunk's bit is set; the caller acknowledges the message last. Dying anywhere in between costs work, never an
+image, and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from shared import names
+from shared.broker import ChunkMessage
+from shared.errors import MessageCorrupt, ObjectMissing, RenderError, WorkerLost
+from shared.job import Job
+from shared.ledger import Outcome
+from shared.manifest import write_manifest
+from shared.metadata import image_bytes, read_image
+from shared.plan import Chunk, Plan
+from shared.result import Done, Failed, Provenance, Result, StoredImage
+from worker.failpoints import failpoint
+from worker.kit import Kit
+from worker.patience import Abandoned, persist
+from worker.retry import Decision, decide
+from worker.sampling.request import Sampled, SampleRequest
+from worker.sampling.sampler import sample
+
+log = logging.getLogger(__name__)
+
+#: Progress goes to Redis at most this often; the last of it goes with the commit.
+_PROGRESS_SECONDS = 0.5
+
+#: Plans kept in memory.
+_PLANS_KEPT = 8
+
+_PNG = "image/png"
+_PARQUET = "application/vnd.apache.parquet"
+
+_R = TypeVar("_R")
+
+
+def execute(message: ChunkMessage, kit: Kit, *, beat: Callable[..., None]) -> None:
+    """Render one chunk, or find that there is nothing to do.
+
+    Args:
+        beat: says that the task lives; `allow_seconds=` when it may be silent for longer.
+
+    Raises: MessageCorrupt for a chunk that its plan does not have; Abandoned when the worker drains with work left
+        (the chunk has been given back).
+    """
+    begun = _patiently(kit, beat, lambda: kit.ledger.begin(message.sweep, message.chunk))
+    failpoint("begun")
+    if begun.verdict != "render":
+        log.info("skipped", extra={"sweep": message.sweep, "chunk": message.chunk, "verdict": begun.verdict})
+        return
+    log.info("chunk_begun", extra={"sweep": message.sweep, "chunk": message.chunk, "attempt": begun.attempt})
+    plan = _plan(kit, message.sweep, beat)
+    try:
+        chunk = plan.chunk(message.chunk)
+    except IndexError as error:
+        raise MessageCorrupt(f"{message.sweep}: no chunk {message.chunk} in its plan") from error
+    _ChunkRun(kit, message.sweep, plan, chunk, begun.attempt, beat).run()
+
+
+class _ChunkRun:
+    """The state of one chunk on its way. Results arrive from several threads."""
+
+    def __init__(
+        self, kit: Kit, sweep: str, plan: Plan, chunk: Chunk, attempt: int, beat: Callable[..., None]
+    ) -> None:
+        self._kit, self._sweep, self._plan, self._chunk = kit, sweep, plan, chunk
+        self._attempt, self._beat = attempt, beat
+        self._lock = threading.Lock()
+        self._results: dict[int, Result] = {}
+        self._unreported: list[int] = []
+        self._reported_at = time.monotonic()
+        self._stopped = threading.Event()
+        #: Job id -> every index of the chunk that asks for this image.
+        self._indices: dict[str, list[int]] = {}
+        self._jobs: dict[str, Job] = {}
+        for index, job in plan.jobs(chunk.start, chunk.stop):
+            self._indices.setdefault(job.id, []).append(index)
+            self._jobs.setdefault(job.id, job)
+
+    def run(self) -> None:
+        """See `execute`."""
+        started = time.monotonic()
+        try:
+            self._reuse()
+            self._render(
+                [job for job in self._jobs.values() if self._indices[job.id][0] not in self._results]
+            )
+            if len(self._results) < len(self._chunk):
+                raise Abandoned
+            self._commit()
+        except BaseException as error:
+            counts = not isinstance(error, Abandoned)
+            self._give_back(count_attempt=counts)
+            raise
+        seconds, failed = (
+            time.monotonic() - started,
+            sum(isinstance(r, Failed) for r in self._results.values()),
+        )
+        fields = {
+            "sweep": self._sweep,
+            "chunk": self._chunk.number,
+            "jobs": len(self._chunk),
+            "failed": failed,
+        }
+        log.info("chunk_done", extra={**fields, "seconds": round(seconds, 2), "attempt": self._attempt})
+
+    # --- reuse ----------------------------------------------------------------------------------------------
+
+    def _reuse(self) -> None:
+        """Take images that are in the store already: of another sweep, or of a delivery that died."""
+        self._await([self._kit.publishers.submit(self._take, job) for job in self._jobs.values()])
+
+    def _take(self, job: Job) -> bool:
+        """Take one image from the store, if it is there and is what its name says."""
+        key = names.image_key(job.id)
+        try:
+            data = self._patiently(lambda: self._kit.store.get(key))
+            found = read_image(data)
+        except ObjectMissing:
+            return False
+        except ValueError as error:
+            log.warning("image_unreadable", extra={"key": key, "reason": str(error)})
+            return False
+        if found.job.id != job.id:
+            log.warning("image_misplaced", extra={"key": key, "holds": found.job.id})
+            return False
+        self._finish(job, _stored(key, data, found.provenance), reused=True, sample_seconds=None)
+        return True
+
+    # --- render ---------------------------------------------------------------------------------------------
+
+    def _render(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+        if self._attempt > self._kit.settings.max_attempts:
+            lost = WorkerLost(f"{self._attempt - 1} deliveries ended without a word; see the workers' logs")
+            self._fail(jobs, lost)
+            return
+        uploads: list[Future[None]] = []
+        with self._kit.turn(self._beat):
+            if not self._should_stop():
+                self._sample(jobs, uploads)
+        self._await(uploads)
+
+    def _sample(self, jobs: list[Job], uploads: list[Future[None]]) -> None:
+        self._kit.device_beat(self._beat, allow_seconds=self._kit.settings.load_seconds)
+        try:
+            model = self._kit.shelf.load(self._chunk.bucket.model)
+        except RenderError as error:
+            decision = decide(error, attempt=self._attempt, max_attempts=self._kit.settings.max_attempts)
+            if decision is Decision.FAIL_JOBS:
+                self._fail(jobs, error)
+                return
+            raise
+        requests = [_request(job) for job in jobs]
+        rows = self._kit.device.batch_rows
+        for outcome in sample(
+            model, requests, batch_rows=rows, on_step=self._step, should_stop=self._should_stop
+        ):
+            job = jobs[outcome.request_index]
+            if isinstance(outcome, Sampled):
+                uploads.append(self._kit.publishers.submit(self._publish, job, outcome))
+                failpoint("sampled")
+            else:
+                self._fail([job], outcome.error)
+
+    def _publish(self, job: Job, sampled: Sampled) -> None:
+        """Encode one image, put it in the store, and say so."""
+        provenance = Provenance(
+            model_name=self._plan.models.get(job.model, job.model),
+            device=self._kit.device.name,
+            dtype=self._kit.device.dtype_name,
+            batch_rows=self._kit.device.batch_rows,
+            prompt_tokens=sampled.prompt_tokens,
+            negative_tokens=sampled.negative_tokens,
+            versions=self._kit.versions,
+        )
+        data, key = image_bytes(job, sampled.pixels, provenance), names.image_key(job.id)
+        if self._patiently(lambda: self._kit.store.head(key)) is not None and self._take(job):
+            return  # another worker was faster; a manifest may already hold that file's sha256
+        self._patiently(lambda: self._kit.store.put(key, data, content_type=_PNG))
+        failpoint("uploaded")
+        self._finish(job, _stored(key, data, provenance), reused=False, sample_seconds=sampled.seconds)
+        self._kit.pulse.image_finished()
+
+    # --- results --------------------------------------------------------------------------------------------
+
+    def _finish(self, job: Job, image: StoredImage, *, reused: bool, sample_seconds: float | None) -> None:
+        now = datetime.now(UTC)
+        for position, index in enumerate(self._indices[job.id]):
+            again = reused or position > 0
+            done = Done(
+                index=index,
+                job=self._plan.job(index),
+                image=image,
+                reused=again,
+                sample_seconds=None if again else sample_seconds,
+                attempt=self._attempt,
+                worker=self._kit.name,
+                finished_at=now,
+            )
+            with self._lock:
+                self._results[index] = done
+                self._unreported.append(index)
+        self._report()
+
+    def _fail(self, jobs: Iterable[Job], error: RenderError) -> None:
+        now = datetime.now(UTC)
+        for job in jobs:
+            log.warning("job_failed", extra={"job": job.id, "code": error.code, "reason": str(error)})
+            for index in self._indices[job.id]:
+                failed = Failed(
+                    index=index,
+                    job=self._plan.job(index),
+                    code=error.code,
+                    reason=str(error),
+                    attempt=self._attempt,
+                    worker=self._kit.name,
+                    finished_at=now,
+                )
+                with self._lock:
+                    self._results[index] = failed
+
+    def _report(self) -> None:
+        """Move the counters, now and then; failures wait for the manifest that tells their reason."""
+        with self._lock:
+            if time.monotonic() - self._reported_at < _PROGRESS_SECONDS:
+                return
+            indices, self._unreported, self._reported_at = self._unreported, [], time.monotonic()
+        state = self._patiently(lambda: self._kit.ledger.record(self._sweep, self._outcome(indices)))
+        if state == "cancelled":
+            self._stopped.set()
+
+    def _commit(self) -> None:
+        """Write the manifest, then set the bits: the chunk is done."""
+        if self._patiently(lambda: self._kit.ledger.committed(self._sweep, self._chunk.number)):
+            return  # somebody finished it while we were away; their manifest stands
+        rows = [self._results[index] for index in range(self._chunk.start, self._chunk.stop)]
+        data = write_manifest(rows, sweep=self._sweep, chunk=self._chunk.number)
+        key = names.manifest_key(self._sweep, self._chunk.number)
+        failpoint("before_manifest")
+        self._patiently(lambda: self._kit.store.put(key, data, content_type=_PARQUET))
+        failpoint("before_commit")
+        outcome = self._outcome(range(self._chunk.start, self._chunk.stop))
+        self._patiently(lambda: self._kit.ledger.record(self._sweep, outcome, chunk=self._chunk))
+        failpoint("committed")
+
+    def _outcome(self, indices: Iterable[int]) -> Outcome:
+        rows = [self._results[index] for index in indices]
+        return Outcome(
+            done=[row.index for row in rows if isinstance(row, Done)],
+            reused=[row.index for row in rows if isinstance(row, Done) and row.reused],
+            failed={row.index: (row.code, row.reason) for row in rows if isinstance(row, Failed)},
+        )
+
+    def _give_back(self, *, count_attempt: bool) -> None:
+        """Report what is done and hand the rest to the feeder; without Redis, the lease runs out instead."""
+        try:
+            self._kit.ledger.record(self._sweep, self._outcome(sorted(self._unreported)))
+            self._kit.ledger.give_back(self._sweep, self._chunk.number, count_attempt=count_attempt)
+        except Exception as error:  # the reconciler finds the chunk
+            fields = {"sweep": self._sweep, "chunk": self._chunk.number}
+            log.warning("not_given_back", extra={**fields, "reason": str(error)})
+
+    # --- waiting --------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._kit.device_beat(self._beat, allow_seconds=self._kit.settings.stall_seconds)
+
+    def _should_stop(self) -> bool:
+        return self._kit.draining.is_set() or self._stopped.is_set()
+
+    def _await(self, futures: Sequence[Future[Any]]) -> None:
+        """Wait for uploads, keeping the lease; then raise what the first failed one raised."""
+        pending = set(futures)
+        while pending:
+            self._beat()
+            _, pending = wait(pending, timeout=1.0)
+        for future in futures:
+            future.result()
+
+    def _patiently(self, action: Callable[[], _R]) -> _R:
+        return _patiently(self._kit, self._beat, action)
+
+
+def _patiently(kit: Kit, beat: Callable[..., None], action: Callable[[], _R]) -> _R:
+    return persist(action, beat=beat, draining=kit.draining, on_trouble=kit.pulse.trouble)
+
+
+def _plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
+    """Return a sweep's plan: from memory, from Redis, or from the store."""
+    if sweep not in kit.plans:
+        data = _patiently(
+            kit, beat, lambda: kit.ledger.plan_bytes(sweep) or kit.store.get(names.plan_key(sweep))
+        )
+        kit.plans[sweep] = Plan.from_bytes(data)
+        while len(kit.plans) > _PLANS_KEPT:
+            kit.plans.pop(next(iter(kit.plans)), None)
+    return kit.plans[sweep]
+
+
+def _stored(key: str, data: bytes, provenance: Provenance) -> StoredImage:
+    sha256 = hashlib.sha256(data).hexdigest()
+    return StoredImage(key=key, size_bytes=len(data), sha256=sha256, provenance=provenance)
+
+
+def _request(job: Job) -> SampleRequest:
+    return SampleRequest(
+        prompt=job.prompt,
+        negative_prompt=job.negative_prompt,
+        seed=job.seed,
+        guidance_scale=job.guidance_scale,
+        steps=job.steps,
+        scheduler=job.scheduler,
+        width=job.width,
+        height=job.height,
+    )

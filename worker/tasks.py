@@ -1,0 +1,105 @@
+"""The one Celery task: a thin shell around `execute`. The only broad catch of the worker is here.
+
+A message is always acknowledged or put back by the end of a task. Whatever goes wrong, a chunk that is not
+committed is found by the feeder (given back, or fed and nowhere to be seen) and fed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+
+from shared import names
+from shared.broker import ChunkMessage, parse_message
+from shared.errors import PrintroomError
+from worker.execute import execute
+from worker.kit import Kit
+from worker.patience import Abandoned
+from worker.retry import Decision, decide
+
+log = logging.getLogger(__name__)
+
+#: A refused message goes to the back of its queue; without a pause it would be here again at once.
+_REFUSAL_PAUSE_SECONDS = 1.0
+
+
+def register_task(app: Celery, kit: Kit) -> None:
+    """Give the app its task."""
+    hands = _Hands()
+
+    @app.task(name=names.RENDER_CHUNK, bind=True)  # type: ignore[untyped-decorator]  # celery has no types
+    def render_chunk(task: Any, body: Any) -> None:
+        tag = task.request.properties["delivery_tag"]
+        kit.leases.beat(tag)
+        try:
+            _handle(body, kit, hands, tag)
+        finally:
+            kit.leases.end(tag)
+
+
+def _handle(body: Any, kit: Kit, hands: _Hands, tag: str) -> None:
+    def beat(*, allow_seconds: float | None = None) -> None:
+        kit.leases.beat(tag, allow_seconds=allow_seconds)
+
+    try:
+        message = parse_message(body)
+        label = f"{message.sweep}/{message.chunk}"
+        with hands.hold(message, beat):
+            kit.pulse.chunk_started(label)
+            try:
+                execute(message, kit, beat=beat)
+            finally:
+                kit.pulse.chunk_ended(label)
+    except Abandoned:
+        log.info("given_back", extra={"body": body})
+    except (
+        BaseException
+    ) as error:  # a slot of the pool must outlive its tasks, MemoryError and SystemExit too
+        _settle(error, body, kit)
+
+
+def _settle(error: BaseException, body: Any, kit: Kit) -> None:
+    """Act on what ended a task early: log it, keep evidence, or put the message back."""
+    code = error.code if isinstance(error, PrintroomError) else type(error).__name__
+    decision = decide(error, attempt=0, max_attempts=1)
+    kit.pulse.refuse(code)
+    if decision is Decision.REFUSE:
+        log.warning("refused", extra={"code": code, "reason": str(error)})
+        time.sleep(_REFUSAL_PAUSE_SECONDS)
+        raise Reject(str(error), requeue=True)
+    if decision is Decision.DEAD_LETTER:
+        log.error("dead_letter", extra={"code": code, "reason": str(error)})
+        kit.ledger.dead_letter(
+            {"code": code, "reason": str(error), "body": repr(body)[:2000], "worker": kit.name}
+        )
+        return
+    log.error("chunk_failed", extra={"code": code, "reason": str(error), "body": body}, exc_info=error)
+
+
+class _Hands:
+    """Chunks in this process's hands: a second delivery of one waits for the first, then finds it committed."""
+
+    def __init__(self) -> None:
+        self._held: set[ChunkMessage] = set()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, message: ChunkMessage, beat: Any) -> Iterator[None]:
+        with self._changed:
+            while message in self._held:
+                beat()
+                self._changed.wait(timeout=1.0)
+            self._held.add(message)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.discard(message)
+                self._changed.notify_all()
