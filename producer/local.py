@@ -1,0 +1,182 @@
+"""The embedded default: everything of a fleet on this machine, for one sweep, in one command.
+
+An embedded Valkey, a folder store and one worker process; from there on it is the same code as the fleet. The
+store is the durable truth: a re-run finds what is done and renders the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from producer.embedded import EmbeddedValkey
+from producer.room import Printroom, SweepSource
+from producer.status import Overview
+from producer.submit import Submission
+from shared.errors import PrintroomError
+from shared.ledger import SweepStatus
+from shared.settings import Settings
+
+_WORKER_START_SECONDS = 180
+_POLL_SECONDS = 0.2
+
+#: Where the worker's log goes, beside the prints.
+WORKER_LOG = "worker.log"
+
+
+class WorkerFailed(PrintroomError):
+    """The local worker process ended by itself. Carries the end of its log."""
+
+    code = "worker_failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """What a local run made."""
+
+    submission: Submission
+    status: SweepStatus
+    folder: Path
+    interrupted: bool
+
+
+def render_locally(
+    source: SweepSource,
+    folder: Path,
+    settings: Settings,
+    *,
+    device: str = "auto",
+    confirmed: bool = False,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_status: Callable[[Overview], None] = lambda seen: None,
+) -> Rendered:
+    """Render a sweep on this machine, into a folder.
+
+    Ctrl-C (KeyboardInterrupt) lets the worker finish and commit what it samples; a second one ends it.
+
+    Args:
+        on_stage: told what is going on before the first image, in words.
+        on_status: told how far it is, several times a second.
+
+    Raises: SweepError, ModelUnknown, WorkerFailed and the other errors of submitting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with EmbeddedValkey() as valkey:
+        settings = settings.model_copy(
+            update={"redis_url": _secret(valkey.url), "store": str(folder.resolve())}
+        )
+        on_stage("starting a worker")
+        with _LocalWorker(settings, folder, device) as worker:
+            room = Printroom(settings)
+            try:
+                worker.wait_until_up(room)
+                on_stage("submitting")
+                submission = room.submit(source, confirmed=confirmed)
+                status, interrupted = _watch(room, worker, submission.sweep, on_status, on_stage)
+            finally:
+                worker.drain()
+            if interrupted:
+                status = room.status(submission.sweep).status
+    return Rendered(submission=submission, status=status, folder=folder, interrupted=interrupted)
+
+
+def _watch(
+    room: Printroom,
+    worker: _LocalWorker,
+    sweep: str,
+    on_status: Callable[[Overview], None],
+    on_stage: Callable[[str], None],
+) -> tuple[SweepStatus, bool]:
+    """Follow a sweep to its end, or to the first Ctrl-C, which drains the worker."""
+
+    def look(seen: Overview) -> None:
+        worker.check()
+        on_status(seen)
+
+    try:
+        return room.wait(sweep, poll_seconds=_POLL_SECONDS, on_status=look), False
+    except KeyboardInterrupt:
+        on_stage("draining: the batch in hand is finished and kept (Ctrl-C again ends it now)")
+        worker.drain()
+        return room.status(sweep).status, True
+
+
+class _LocalWorker:
+    """One `python -m worker` of our own, in a session of its own so that Ctrl-C does not reach it."""
+
+    def __init__(self, settings: Settings, folder: Path, device: str) -> None:
+        self._log_path = folder / WORKER_LOG
+        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
+        self._command = [sys.executable, "-m", "worker", "--device", device, "--end-with-stdin"]
+        self._environment = {**os.environ, **_environment(settings)}
+
+    def __enter__(self) -> _LocalWorker:
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+    def wait_until_up(self, room: Printroom) -> None:
+        """Wait for its first heartbeat. Raises: WorkerFailed."""
+        deadline = time.monotonic() + _WORKER_START_SECONDS
+        while not room.ledger.workers():
+            self.check()
+            if time.monotonic() > deadline:
+                raise WorkerFailed(
+                    f"the worker is not up after {_WORKER_START_SECONDS} s; see {self._log_path}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def check(self) -> None:
+        """Raise WorkerFailed if it has ended."""
+        status = self._process.poll()
+        if status is not None:
+            text = self._log_path.read_bytes()[self._log_start :].decode(errors="replace")
+            tail = "\n".join(text.splitlines()[-15:])
+            raise WorkerFailed(
+                f"the worker ended with status {status}; its last words ({self._log_path}):\n{tail}"
+            )
+
+    def drain(self) -> None:
+        """Ask it to finish what it samples, and wait. A Ctrl-C meanwhile ends it at once."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait()
+        except KeyboardInterrupt:
+            self._process.kill()
+            raise
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {
+        "PRINTROOM_REDIS_URL": settings.redis_url.get_secret_value(),
+        "PRINTROOM_STORE": settings.store,
+        "PRINTROOM_MODELS": ":".join(str(path) for path in settings.models),
+        "PRINTROOM_CACHE": str(settings.cache_dir),
+        "PRINTROOM_HEARTBEAT_SECONDS": "0.5",
+        "PRINTROOM_FEED_INTERVAL_SECONDS": "0.25",
+    }
+
+
+def _secret(url: str) -> object:
+    from pydantic import SecretStr
+
+    return SecretStr(url)

@@ -1,0 +1,91 @@
+"""A model's name to its fingerprint, through this machine's folders and what live workers announce.
+
+A producer needs no weights: a worker that holds a model has hashed it. A name that nobody knows, or that means
+two different models, is an error that lists what there is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import ModelAmbiguous, ModelUnknown
+from shared.fingerprint import FileHashCache, ResolvedModel, fingerprint_path, is_model, parse_hub_name
+from shared.ledger import WorkerInfo
+
+_FINGERPRINT = re.compile(r"sha:[0-9a-f]{32}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+
+#: Enough of a fingerprint to tell models apart in a message, and to choose one by `name@prefix`.
+_SHORT = len("sha:") + 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownModel:
+    """A model somebody has."""
+
+    name: str
+    fingerprint: str
+    #: A folder of this machine, or the names of workers.
+    places: tuple[str, ...]
+
+
+def known_models(
+    folders: Iterable[Path], workers: Sequence[WorkerInfo], *, cache_dir: Path
+) -> list[KnownModel]:
+    """Return every model this machine or a live worker has, by name."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    hashes = FileHashCache(cache_dir / "fingerprints.json")
+    for path in _local_models([*folders, cache_dir / "models"]):
+        name = path.stem if path.is_file() else path.name
+        places[name, fingerprint_path(path, cache=hashes)].append(str(path))
+    for worker in workers:
+        for fingerprint, names in worker.models.items():
+            for name in names:
+                places[name, fingerprint].append(f"worker {worker.name}")
+    return [
+        KnownModel(name=name, fingerprint=fingerprint, places=tuple(where))
+        for (name, fingerprint), where in sorted(places.items())
+    ]
+
+
+def resolve_model(name: str, known: Sequence[KnownModel], *, cache_dir: Path) -> ResolvedModel:
+    """Return what a sweep means by a model's name.
+
+    Args:
+        name: a name somebody announces; `name@<start of fingerprint>`; a fingerprint; `org/name@<40 hex>`;
+            or a path of this machine.
+
+    Raises: ModelUnknown, ModelAmbiguous.
+    """
+    if _FINGERPRINT.fullmatch(name):
+        return ResolvedModel(name=name, fingerprint=name)
+    if fingerprint := parse_hub_name(name):
+        return ResolvedModel(name=name, fingerprint=fingerprint)
+    wanted, _, start = name.partition("@")
+    matches = {m.fingerprint for m in known if m.name == wanted and m.fingerprint.startswith(start)}
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises for ~nobody
+    if not matches and is_model(path):
+        fingerprint = fingerprint_path(path, cache=FileHashCache(cache_dir / "fingerprints.json"))
+        return ResolvedModel(name=path.name, fingerprint=fingerprint)
+    if len(matches) == 1:
+        return ResolvedModel(name=wanted, fingerprint=matches.pop())
+    if matches:
+        named = [model for model in known if model.name == wanted]
+        listed = "; ".join(f"{wanted}@{m.fingerprint[:_SHORT]} ({', '.join(m.places)})" for m in named)
+        raise ModelAmbiguous(f"model {name!r} means {len(matches)} different models: write one of {listed}")
+    there_is = ", ".join(sorted({m.name for m in known})) or "none: start a worker, or set PRINTROOM_MODELS"
+    raise ModelUnknown(f"model {name!r} is on no live worker and not on this machine; there is: {there_is}")
+
+
+def _local_models(folders: Iterable[Path]) -> list[Path]:
+    models: list[Path] = []
+    for folder in folders:
+        if is_model(folder):
+            models.append(folder)
+        elif folder.is_dir():
+            models += [path for path in sorted(folder.iterdir()) if is_model(path)]
+    return models

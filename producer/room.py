@@ -1,0 +1,299 @@
+"""The client: every verb of the command line, from Python (docs/python.md). Connects when it first needs to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from producer import fetch as fetching
+from producer import results as reading
+from producer.compile import compile_sweep
+from producer.doctor import Check, examine
+from producer.models import KnownModel, known_models, resolve_model
+from producer.status import Overview, overview
+from producer.submit import Submission, rebuild, submit_plan
+from producer.sweep import Sweep, load_sweep, sweep_from_mapping
+from shared import names
+from shared.broker import BrokerView, connect, make_app, send_chunk
+from shared.errors import BrokerError, SweepUnknown, UsageError
+from shared.feeder import Feeder
+from shared.ledger import Ledger, State, SweepStatus
+from shared.plan import Plan
+from shared.settings import Settings, load_settings
+from shared.store.base import Store
+from shared.store.open import open_store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: A sweep id is this many hex digits; a start of it will do.
+_ID_DIGITS = 32
+_ID_DIGITS_MIN = 4
+
+SweepSource = str | Path | Mapping[str, Any] | Sweep
+
+
+class Printroom:
+    """A Printroom fleet, seen from a producer."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+
+    # --- before anything runs -------------------------------------------------------------------------------
+
+    def compile(self, source: SweepSource) -> Plan:
+        """Return the plan of a sweep: a YAML file, a mapping of the same keys, or a Sweep.
+
+        Raises: SweepError, ModelUnknown, ModelAmbiguous.
+        """
+        known = self.models()
+        resolve = partial(resolve_model, known=known, cache_dir=self.settings.cache_dir)
+        return compile_sweep(_as_sweep(source), resolve=resolve)
+
+    def models(self) -> list[KnownModel]:
+        """Return the models of this machine and of live workers; without Redis, those of this machine."""
+        try:
+            workers = self.ledger.workers()
+        except BrokerError:
+            workers = []
+        return known_models(self.settings.models, workers, cache_dir=self.settings.cache_dir)
+
+    # --- a sweep's life -------------------------------------------------------------------------------------
+
+    def submit(self, source: SweepSource, *, priority: int = 0, confirmed: bool = False) -> Submission:
+        """Submit a sweep. The same sweep again changes nothing; an extended one renders what is new.
+
+        Args:
+            priority: higher goes first.
+            confirmed: agree to a very large sweep.
+
+        Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
+        """
+        sweep = _as_sweep(source)
+        plan = self.compile(sweep)
+        submission = submit_plan(
+            plan,
+            _source_text(source),
+            store=self.store,
+            ledger=self.ledger,
+            priority=priority,
+            confirmed=confirmed,
+        )
+        self.feed()
+        return submission
+
+    def status(self, sweep: str) -> Overview:
+        """Return how a sweep is doing. Raises: SweepUnknown, BrokerError."""
+        return overview(self.find(sweep), self.ledger)
+
+    def statuses(self) -> list[SweepStatus]:
+        """Return every sweep Redis knows, oldest first."""
+        return [self.ledger.status(sweep) for sweep in self.ledger.sweeps()]
+
+    def wait(
+        self,
+        sweep: str,
+        *,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = 0.5,
+        on_status: Callable[[Overview], None] = lambda seen: None,
+    ) -> SweepStatus:
+        """Wait until a sweep is done or cancelled.
+
+        Raises: TimeoutError, SweepUnknown, BrokerError.
+        """
+        sweep = self.find(sweep)
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            seen = overview(sweep, self.ledger)
+            on_status(seen)
+            if seen.status.state in ("done", "cancelled"):
+                return seen.status
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{sweep}: {seen.status.remaining} jobs to go after {timeout_seconds:g} s")
+            time.sleep(poll_seconds)
+
+    def pause(self, sweep: str) -> State:
+        """Feed no more of a sweep; what is being sampled is finished."""
+        return self.ledger.set_state(self.find(sweep), "paused")
+
+    def cancel(self, sweep: str) -> State:
+        """Stop a sweep: workers leave it at their next batch. Its images stay; `resume` goes on."""
+        return self.ledger.set_state(self.find(sweep), "cancelled")
+
+    def resume(self, sweep: str) -> State:
+        """Go on with a paused, cancelled or (in Redis) lost sweep. Only what is missing is rendered."""
+        sweep = self.find(sweep, in_store=True)
+        if self.ledger.plan_bytes(sweep) is None:
+            rebuild(sweep, store=self.store, ledger=self.ledger)
+        state = self.ledger.set_state(sweep, "active")
+        self.feed()
+        return state
+
+    def retry(self, sweep: str) -> int:
+        """Render the failed jobs of a sweep again. Returns how many there are."""
+        sweep = self.find(sweep)
+        reopened = self.ledger.reopen_failed(sweep, self.plan(sweep))
+        self.feed()
+        return reopened
+
+    # --- what came of it ------------------------------------------------------------------------------------
+
+    def results(
+        self,
+        sweep: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        urls: bool = False,
+        expires_seconds: int = 3600,
+    ) -> Iterator[dict[str, Any]]:
+        """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
+
+        Args:
+            where: field -> value; None is null.
+            urls: add `url`, which reads the image for `expires_seconds`.
+        """
+        rows = reading.manifest_rows(self.find(sweep, in_store=True), self.store, where=where)
+        return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
+
+    def fetch(
+        self,
+        sweep: str,
+        folder: str | Path,
+        *,
+        where: Mapping[str, Any] | None = None,
+        on_image: Callable[[int], None] = lambda total: None,
+    ) -> fetching.Fetched:
+        """Bring images and metadata home; what is there already is checked and kept."""
+        sweep = self.find(sweep, in_store=True)
+        return fetching.fetch(sweep, self.store, Path(folder), where=where, on_image=on_image)
+
+    def sheet(
+        self,
+        sweep: str,
+        *,
+        rows: str | None = None,
+        columns: str | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Image:
+        """Draw a labelled contact sheet; without rows and columns, over the two longest axes."""
+        from producer.sheets import sweep_sheet
+
+        sweep = self.find(sweep, in_store=True)
+        return sweep_sheet(sweep, self.plan(sweep), self.store, rows=rows, columns=columns, where=where or {})
+
+    # --- looking after it -----------------------------------------------------------------------------------
+
+    def examine(self) -> Iterator[Check]:
+        """Check broker, store, workers, models, device and versions."""
+        return examine(self.ledger, lambda: self.store)
+
+    def find(self, text: str, *, in_store: bool = False) -> str:
+        """Return the id that an id, the start of one, or a sweep's name means.
+
+        Args:
+            in_store: look in the store where Redis does not know it.
+
+        Raises: SweepUnknown, UsageError where it means several.
+        """
+        known = self._known(in_store)
+        matches = [sweep for sweep in known if sweep == text]
+        if not matches and len(text) >= _ID_DIGITS_MIN:
+            matches = [sweep for sweep in known if sweep.startswith(text)]
+        if not matches:
+            matches = [status.sweep for status in self._statuses_or_none() if status.name == text]
+        if len(matches) > 1:
+            raise UsageError(
+                f"{text!r} means {len(matches)} sweeps: {', '.join(m[:12] for m in matches)}; say more"
+            )
+        if matches:
+            return matches[0]
+        if in_store and self._in_store(text):
+            return text
+        raise SweepUnknown(self._unknown(text, in_store))
+
+    def plan(self, sweep: str) -> Plan:
+        """Return a submitted sweep's plan, from Redis or from the store."""
+        return Plan.from_bytes(self.ledger.plan_bytes(sweep) or self.store.get(names.plan_key(sweep)))
+
+    def feed(self) -> int | None:
+        """Run the feeder once, so that a submit is felt at once; workers do it all the time."""
+        feeder = Feeder(
+            self.ledger,
+            BrokerView(self._redis, prefix=self.settings.redis_prefix),
+            partial(send_chunk, self._app),
+            lost_after_seconds=self.settings.lost_after_seconds,
+        )
+        try:
+            return feeder.round()
+        finally:
+            feeder.release()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The live state."""
+        return Ledger(self._redis, prefix=self.settings.redis_prefix)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where results live."""
+        return open_store(
+            self.settings.store,
+            endpoint_url=self.settings.s3_endpoint_url,
+            region=self.settings.s3_region,
+            checksums=self.settings.s3_checksums,
+            max_connections=self.settings.s3_max_connections,
+            patience_seconds=self.settings.store_patience_seconds,
+        )
+
+    @cached_property
+    def _redis(self) -> Any:
+        return connect(self.settings)
+
+    @cached_property
+    def _app(self) -> Any:
+        return make_app(self.settings)
+
+    def _known(self, in_store: bool) -> list[str]:
+        try:
+            return self.ledger.sweeps()
+        except BrokerError:
+            if in_store:
+                return []
+            raise
+
+    def _statuses_or_none(self) -> list[SweepStatus]:
+        try:
+            return self.statuses()
+        except BrokerError:
+            return []
+
+    def _in_store(self, text: str) -> bool:
+        return len(text) == _ID_DIGITS and self.store.head(names.plan_key(text)) is not None
+
+    def _unknown(self, text: str, in_store: bool) -> str:
+        if not in_store and self._in_store(text):
+            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {text}` brings it back"
+        hint = "" if len(text) == _ID_DIGITS else " (a sweep that only the store has wants its whole id)"
+        return f"{text}: no such sweep{hint}; `printroom status` lists them"
+
+
+def _as_sweep(source: SweepSource) -> Sweep:
+    if isinstance(source, Sweep):
+        return source
+    if isinstance(source, Mapping):
+        return sweep_from_mapping(dict(source))
+    return load_sweep(Path(source))
+
+
+def _source_text(source: SweepSource) -> bytes:
+    """Return what the store keeps as sweep.yaml: the file as it was, or what it would have said."""
+    if isinstance(source, str | Path):
+        return Path(source).read_bytes()
+    import yaml
+
+    fields = source.model_dump(exclude_unset=True) if isinstance(source, Sweep) else dict(source)
+    return yaml.safe_dump(fields, allow_unicode=True, sort_keys=False).encode()

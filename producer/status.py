@@ -1,0 +1,72 @@
+"""How a sweep is doing, and why it is not doing better. One round trip for the figures, one for the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.ledger import Ledger, SweepStatus, WorkerInfo
+from shared.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """A sweep, the workers, and what stands in the way, in words."""
+
+    status: SweepStatus
+    workers: Sequence[WorkerInfo]
+    #: Why some of the sweep is not moving; empty when all is well.
+    obstacles: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        status = self.status
+        figures = {name: getattr(status, name) for name in status.__dataclass_fields__}
+        return {
+            **figures,
+            "remaining": status.remaining,
+            "eta_seconds": status.eta_seconds,
+            "workers": [worker.to_json() for worker in self.workers],
+            "obstacles": list(self.obstacles),
+        }
+
+
+def overview(sweep: str, ledger: Ledger) -> Overview:
+    """Return how a sweep is doing. Raises: SweepUnknown, BrokerError."""
+    status, workers = ledger.status(sweep), ledger.workers()
+    return Overview(status=status, workers=workers, obstacles=_obstacles(sweep, status, workers, ledger))
+
+
+def _obstacles(sweep: str, status: SweepStatus, workers: Sequence[WorkerInfo], ledger: Ledger) -> list[str]:
+    if status.state in ("done", "cancelled"):
+        return []
+    if status.state == "paused":
+        return [f"paused: `printroom resume {sweep[:12]}` goes on"]
+    if not workers:
+        return ["no live worker: start one with `printroom worker`"]
+    found = [f"worker {worker.name}: {worker.trouble}" for worker in workers if worker.trouble]
+    found += [f"worker {w.name} refused messages: {_counts(w.refused)}" for w in workers if w.refused]
+    data = ledger.plan_bytes(sweep)
+    return found + (_unserved(Plan.from_bytes(data), workers) if data else [])
+
+
+def _unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
+    """Say which models of a plan no live worker holds, and what the workers do hold."""
+    held = {fingerprint for worker in workers for fingerprint in worker.models}
+    names = sorted({name for worker in workers for several in worker.models.values() for name in several})
+    jobs: dict[str, int] = {}
+    for bucket, first, stop in plan.chunk_runs():
+        if bucket.model not in held:
+            jobs[bucket.model] = (
+                jobs.get(bucket.model, 0) + plan.chunk(stop - 1).stop - plan.chunk(first).start
+            )
+    return [
+        f"no live worker has model {plan.models.get(model, model)} ({model}): {count} jobs wait; "
+        f"workers hold {', '.join(names) or 'none'}"
+        for model, count in jobs.items()
+    ]
+
+
+def _counts(refused: Any) -> str:
+    return ", ".join(f"{code} x{count}" for code, count in refused.items())
