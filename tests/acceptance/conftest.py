@@ -1,0 +1,221 @@
+"""Real worker processes for the acceptance tests: started, killed, frozen and waited for by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from producer import Printroom
+from shared import names
+from shared.manifest import read_manifest
+from shared.metadata import read_image
+from shared.result import Done
+from shared.settings import Settings
+
+#: Fast cadence, so that a dead worker's chunk is back in seconds. The defaults are six times slower.
+FAST = {
+    "PRINTROOM_VISIBILITY_TIMEOUT_SECONDS": "4",
+    "PRINTROOM_RESTORE_INTERVAL_SECONDS": "1",
+    "PRINTROOM_HEARTBEAT_SECONDS": "0.5",
+    "PRINTROOM_FEED_INTERVAL_SECONDS": "0.25",
+    "PRINTROOM_LOST_AFTER_SECONDS": "3",
+    "PRINTROOM_STORE_PATIENCE_SECONDS": "1",
+}
+
+#: torch takes some seconds to import on a busy machine.
+_UP_SECONDS = 90.0
+
+
+class WorkerProcess:
+    """One `python -m worker`."""
+
+    def __init__(self, environment: Mapping[str, str], log_path: Path, *, patch: str = "") -> None:
+        self.log_path = log_path
+        code = f"{patch}\nimport sys\nsys.argv[1:] = ['--device', 'cpu']\nfrom worker.__main__ import main\nsys.exit(main())"
+        command = (
+            [sys.executable, "-c", code] if patch else [sys.executable, "-m", "worker", "--device", "cpu"]
+        )
+        with log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def drain(self, timeout_seconds: float = 60.0) -> int:
+        """Ask it to drain; return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_seconds)
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self.log_path.read_text(errors="replace")
+
+
+class Fleet:
+    """A Redis, a store, and the workers a test starts on them."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = {**FAST, **environment}
+        self.workers: list[WorkerProcess] = []
+        settings = {
+            k.removeprefix("PRINTROOM_").lower(): v for k, v in self.environment.items() if "PRINTROOM_" in k
+        }
+        self.settings = Settings(**settings)  # type: ignore[arg-type]
+        self.room = Printroom(self.settings)
+
+    def start(self, *, patch: str = "", **environment: str) -> WorkerProcess:
+        """Start a worker; variables may be given as keywords, and code to run in it before anything else."""
+        log_path = self.folder / f"worker-{len(self.workers)}.log"
+        worker = WorkerProcess({**self.environment, **environment}, log_path, patch=patch)
+        self.workers.append(worker)
+        return worker
+
+    def wait_up(self, count: int = 1) -> None:
+        """Wait until this many workers have announced themselves."""
+        self.wait_for(lambda: len(self.room.ledger.workers()) >= count, _UP_SECONDS, f"{count} workers up")
+
+    def wait_for(self, condition: Callable[[], object], timeout_seconds: float, what: str) -> float:
+        """Wait for a condition; return the seconds it took, or fail with the workers' logs."""
+        started = time.monotonic()
+        while not condition():
+            if time.monotonic() - started > timeout_seconds:
+                logs = "\n".join(f"--- {w.log_path.name}\n{w.log[-3000:]}" for w in self.workers)
+                raise AssertionError(f"not within {timeout_seconds} s: {what}\n{logs}")
+            time.sleep(0.05)
+        return time.monotonic() - started
+
+    def wait_done(self, sweep: str, timeout_seconds: float = 120.0) -> None:
+        """Wait until a sweep is done."""
+        self.wait_for(
+            lambda: self.room.ledger.status(sweep).state == "done", timeout_seconds, f"{sweep} done"
+        )
+
+    def begun(self) -> Counter[str]:
+        """Count how often each chunk was begun, by every worker so far."""
+        found = [re.findall(r"chunk_begun sweep=(\w+) chunk=(\d+)", worker.log) for worker in self.workers]
+        return Counter(f"{sweep}/{chunk}" for several in found for sweep, chunk in several)
+
+    def end(self) -> None:
+        """End every worker that is left."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.send_signal(signal.SIGCONT)
+                worker.kill()
+
+
+@pytest.fixture
+def fleet(tmp_path, valkey_server, seaweed_server, key_prefix, monkeypatch) -> Iterator[Fleet]:
+    """A fleet on the shared Valkey and SeaweedFS, with names of its own."""
+    for name, value in seaweed_server.environment.items():
+        monkeypatch.setenv(name, value)
+    made = _make_fleet(
+        tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed_server
+    )
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def private_fleet(tmp_path, start_valkey, seaweed_server, key_prefix, monkeypatch) -> Iterator[Fleet]:
+    """A fleet on a Valkey of its own (`fleet.valkey`), which the test may kill, freeze and wipe."""
+    for name, value in seaweed_server.environment.items():
+        monkeypatch.setenv(name, value)
+    valkey = start_valkey("--appendfsync", "always")
+    made = _make_fleet(tmp_path, valkey.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed_server)
+    made.valkey = valkey  # type: ignore[attr-defined]
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def make_fleet() -> Iterator[Callable[..., Fleet]]:
+    """A function that returns a fleet on servers of the test's choice."""
+    made: list[Fleet] = []
+
+    def make(*args: object) -> Fleet:
+        made.append(_make_fleet(*args))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.end()
+
+
+def _make_fleet(folder: Path, redis_url: str, store: str, key_prefix: str, seaweed) -> Fleet:
+    """Return a fleet on these servers."""
+    environment = {
+        "PRINTROOM_REDIS_URL": redis_url,
+        "PRINTROOM_REDIS_PREFIX": f"{key_prefix}:",
+        "PRINTROOM_STORE": store,
+        "PRINTROOM_MODELS": str(folder / "models"),
+        **(seaweed.environment if seaweed is not None else {}),
+    }
+    return Fleet(folder, environment)
+
+
+@pytest.fixture
+def check_promise() -> Callable[..., None]:
+    """The checker: what must hold after every storm."""
+    return _check_promise
+
+
+def _check_promise(fleet: Fleet, sweep: str, *, extra: frozenset[str] = frozenset()) -> None:
+    """Assert what must hold after every storm: each image exactly once, counters exact, manifests complete.
+
+    Args:
+        extra: ids of images that other sweeps put into the same store.
+    """
+    plan, store, ledger = fleet.room.plan(sweep), fleet.room.store, fleet.room.ledger
+    ids = {job.id for _, job in plan.jobs()}
+    rows = [
+        row for info in store.list(names.manifest_prefix(sweep)) for row in read_manifest(store.get(info.key))
+    ]
+    assert [row.index for row in rows] == list(range(len(plan)))
+    assert [row.job for row in rows] == [job for _, job in plan.jobs()]
+    done = [row for row in rows if isinstance(row, Done)]
+    images = {info.key: info for info in store.list("images/")}
+    assert set(images) - {names.image_key(i) for i in extra} == {row.image.key for row in done}
+    assert {names.image_key(i) for i in ids} >= {row.image.key for row in done}
+    for row in done:
+        data = store.get(row.image.key)
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (row.image.size_bytes, row.image.sha256)
+        assert read_image(data).job.id == row.job.id
+        assert Image.open(io.BytesIO(data)).convert("RGB").size == (row.job.width, row.job.height)
+    status, bits = ledger.status(sweep), ledger.bit_counts(sweep)
+    assert (status.done, status.failed) == (len(done), len(rows) - len(done))
+    assert bits == {"done": status.done, "failed": status.failed, "chunks": plan.chunks}
+    assert (status.state, status.chunks_done, status.chunks_running, status.chunks_queued) == (
+        "done",
+        plan.chunks,
+        0,
+        0,
+    )

@@ -1,0 +1,205 @@
+"""What Celery on Redis does by itself, and that our mends mend it: each fault without its mend, and with it.
+
+The mends are in worker/transport.py, worker/lease.py, shared/feeder.py and worker/tasks.py; the reasons are in
+docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+#: One chunk of 16 jobs. With SLOW it takes six seconds and more: longer than any visibility timeout here.
+LONG_CHUNK = {"name": "long", "prompt": "a cat", "seed": {"start": 0, "count": 16}, "steps": 60}
+
+SLOW = """
+import time
+import worker.execute as execute
+plain_sample = execute.sample
+def slow_sample(*args, on_step, **kwargs):
+    def step():
+        time.sleep(0.05)
+        on_step()
+    return plain_sample(*args, on_step=step, **kwargs)
+execute.sample = slow_sample
+"""
+SHORT_LEASE = {"PRINTROOM_VISIBILITY_TIMEOUT_SECONDS": "2", "PRINTROOM_RESTORE_INTERVAL_SECONDS": "0.5"}
+
+WITHOUT_LEASE = """
+import worker.app
+from celery import bootsteps
+worker.app.LeaseStep = type("NoLease", (bootsteps.StartStopStep,), {})
+"""
+
+CLOCK_AHEAD = """
+import time
+import kombu.transport.redis as transport
+transport.time = lambda: time.time() + 3600
+"""
+
+KOMBUS_OWN_QOS = """
+import kombu.transport.redis
+import worker.transport
+worker.transport.Channel.QoS = kombu.transport.redis.QoS
+"""
+
+RAISES_ONCE = """
+import worker.execute as execute
+plain, left = execute.sample, [SystemExit(3), MemoryError("no memory"), KeyboardInterrupt()]
+def sample(*args, **kwargs):
+    if left:
+        raise left.pop()
+    return plain(*args, **kwargs)
+execute.sample = sample
+"""
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_message_lost_between_pop_and_record(fleet, check_promise, mended):
+    """Kombu pops a message before it records it: dying in between loses it for good, unless we reconcile."""
+    doomed = fleet.start(PRINTROOM_FAILPOINT="popped:1")
+    fleet.wait_up()
+    sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
+    assert doomed.process.wait(60) == -signal.SIGKILL
+    fleet.start(PRINTROOM_LOST_AFTER_SECONDS="2" if mended else "100000")
+    fleet.wait_up()
+    if mended:
+        fleet.wait_done(sweep, 60)
+        check_promise(fleet, sweep)
+    else:
+        time.sleep(12)
+        status = fleet.room.ledger.status(sweep)
+        assert (status.done, status.chunks_queued, fleet.begun()) == (0, 1, {})
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
+    """A task longer than the visibility timeout runs again elsewhere, unless its lease is renewed."""
+    patch = SLOW if mended else SLOW + WITHOUT_LEASE
+    fleet.start(patch=patch, **SHORT_LEASE)
+    fleet.start(patch=patch, **SHORT_LEASE)
+    fleet.wait_up(2)
+    sweep = fleet.room.submit(LONG_CHUNK).sweep
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    times = fleet.begun()[f"{sweep}/0"]
+    assert times == 1 if mended else times >= 2
+
+
+def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
+    """After kill -9 the chunk runs elsewhere within ten seconds, in the fast profile."""
+    fleet.start(patch=SLOW)
+    fleet.start(patch=SLOW)
+    fleet.wait_up(2)
+    sweep = fleet.room.submit(LONG_CHUNK).sweep
+    fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
+    (busy,) = [worker for worker in fleet.workers if "chunk_begun" in worker.log]
+    busy.kill()
+    assert fleet.wait_for(lambda: fleet.begun()[f"{sweep}/0"] == 2, 60, "the chunk to begin again") < 10
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_worker_whose_clock_is_an_hour_ahead(fleet, check_promise, mended):
+    """A worker with a wrong clock takes chunks from others by kombu's own reckoning, not by the server's clock."""
+    common = SLOW if mended else SLOW + KOMBUS_OWN_QOS
+    fleet.start(patch=common)
+    skewed = fleet.start(patch=common + CLOCK_AHEAD)
+    fleet.wait_up(2)
+    skewed.signal(signal.SIGSTOP)
+    sweep = fleet.room.submit(LONG_CHUNK).sweep
+    fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
+    skewed.signal(signal.SIGCONT)
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    times = fleet.begun()[f"{sweep}/0"]
+    assert times == 1 if mended else times >= 2
+
+
+def test_slot_survives_what_a_task_raises(fleet, check_promise):
+    """SystemExit, MemoryError and KeyboardInterrupt in a task end the task, not the thread that runs tasks."""
+    fleet.start(patch=RAISES_ONCE)
+    fleet.wait_up()
+    sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    assert fleet.begun()[f"{sweep}/0"] == 4
+
+
+def test_redis_killed_midway(private_fleet, check_promise):
+    """After kill -9 of Redis the fleet consumes again within ten seconds of its return; nothing is lost."""
+    fleet = private_fleet
+    fleet.start()
+    fleet.wait_up()
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 4}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 20, 60, "twenty images")
+    fleet.valkey.kill()
+    time.sleep(2)
+    fleet.valkey.start()
+    done = fleet.room.ledger.status(sweep).done
+    assert fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done > done, 60, "more images") < 10
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+
+
+def test_redis_out_of_memory(private_fleet, check_promise):
+    """A full Redis (noeviction) is waited out; the worker says so, and work goes on when there is room."""
+    fleet = private_fleet
+    fleet.start()
+    fleet.wait_up()
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 4}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
+    fleet.room.ledger._redis.config_set("maxmemory", "1")
+    worker = fleet.workers[0]
+    fleet.wait_for(lambda: "broker_full" in worker.log, 30, "the worker to notice")
+    fleet.room.ledger._redis.config_set("maxmemory", "0")
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+
+
+def test_messages_nobody_can_act_on(fleet, check_promise):
+    """Corrupt messages are kept as dead letters with their evidence; a newer version's is not eaten; work goes on."""
+    sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
+    (queue,) = fleet.room.ledger.buckets()
+    client, key = fleet.room.ledger._redis, fleet.settings.redis_prefix + queue
+    genuine = json.loads(client.lindex(key, 0))
+    send = fleet.room._app.send_task
+    for body in ({"version": 99, "sweep": sweep, "chunk": 0}, {"version": 1, "sweep": 5}, "nonsense"):
+        send("render.chunk", args=[body], queue=queue)
+    send("render.unknown", args=[{}], queue=queue)
+    client.lpush(key, json.dumps({**genuine, "body": "bm90IGpzb24="}))
+    fleet.start()
+    fleet.wait_done(sweep, 60)
+    check_promise(fleet, sweep)
+    fleet.wait_for(lambda: len(fleet.room.ledger.dead_letters()) == 4, 30, "four dead letters")
+    (worker,) = fleet.room.ledger.workers()
+    assert worker.refused["version_unsupported"] >= 1
+    fleet.workers[0].drain()
+    left = [json.loads(text)["headers"]["argsrepr"] for text in client.lrange(key, 0, -1)]
+    assert [text for text in left if "'version': 99" in text] == left != []
+
+
+def test_store_outage(
+    tmp_path, valkey_server, start_seaweed, key_prefix, monkeypatch, make_fleet, check_promise
+):
+    """A store that is gone for a while is waited for: images are kept, no manifest is half written."""
+    seaweed = start_seaweed()
+    for name, value in seaweed.environment.items():
+        monkeypatch.setenv(name, value)
+    fleet = make_fleet(tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed)
+    fleet.start()
+    fleet.wait_up()
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 4}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")
+    seaweed.kill()
+    fleet.wait_for(lambda: "store_unavailable" in fleet.workers[0].log, 60, "the worker to notice")
+    fleet.wait_for(
+        lambda: any("store_unavailable" in o for o in fleet.room.status(sweep).obstacles), 20, "status to say"
+    )
+    seaweed.start()
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)

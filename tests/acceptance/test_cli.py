@@ -1,0 +1,251 @@
+"""The command line as a person uses it: real processes, real servers, exit codes and what is printed where."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+SMALL = {"name": "small", "prompt": ["a cat", "a dog"], "seed": [1, 2], "steps": 2}
+
+
+def printroom(
+    *arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "producer.cli", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+
+
+def write_sweep(folder: Path, sweep: dict) -> str:
+    """Write a sweep file; return its path."""
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return str(path)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_renders_and_a_second_run_resumes(tmp_path, example):
+    """Each example renders with one command and no servers; the same command again finds everything there."""
+    out = tmp_path / "prints"
+    first = printroom("render", str(example), "--out", str(out), "--json")
+    assert first.returncode == 0, first.stderr
+    made = json.loads(first.stdout)
+    assert (made["failed"], made["interrupted"]) == (0, False)
+    assert made["done"] == made["jobs"] > 0
+    images = {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.png")}
+    assert 0 < len(images) <= made["jobs"]
+    assert len(list(Path(made["manifest"]).glob("*.parquet"))) > 0
+    assert Image.open(made["sheet"]).width > 100
+    again = printroom("render", str(example), "--out", str(out))
+    assert (again.returncode, re.search(r"(\d+) of (\d+) done", again.stderr)[1]) == (0, str(made["jobs"]))
+    assert {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.png")} == images
+
+
+def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):
+    """Ctrl-C finishes the batch in hand and exits 130; the same command goes on and re-renders nothing."""
+    file = write_sweep(tmp_path, {**SMALL, "seed": {"start": 0, "count": 60}, "steps": 6})
+    out = tmp_path / "prints"
+    command = [sys.executable, "-m", "producer.cli", "render", file, "--out", str(out)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 90
+    while len(list(out.rglob("*.png"))) < 8:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    kept = {path: path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
+    assert 8 <= len(kept) < 120
+    done = printroom("render", file, "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["done"], made["failed"]) == (120, 0)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(list((out / "images").rglob("*.png"))) == 120
+
+
+def test_fleet_verbs(fleet, tmp_path):
+    """Submit, status, pause, resume, results, fetch, sheet, models, doctor: each says what it did, and exits 0."""
+    run = lambda *arguments: printroom(*arguments, environment=fleet.environment)  # noqa: E731
+    fleet.start()
+    fleet.wait_up()
+    file = write_sweep(tmp_path, SMALL)
+    seen = json.loads(run("plan", file, "--json").stdout)
+    assert (seen["jobs"], seen["chunks"]) == (4, 1)
+    submitted = run("submit", file)
+    sweep = submitted.stdout.strip()
+    assert (submitted.returncode, len(sweep)) == (0, 32)
+    assert "known already" in run("submit", file).stderr
+    fleet.wait_done(sweep)
+    status = run("status", sweep[:8], "--json")
+    assert (status.returncode, json.loads(status.stdout)["done"]) == (0, 4)
+    assert "done: 4 of 4 done" in run("status", "small").stdout
+    assert sweep[:12] in run("status").stdout
+    rows = [
+        json.loads(line)
+        for line in run("results", sweep, "--json", "--where", "seed=2", "--urls").stdout.splitlines()
+    ]
+    assert [(row["seed"], row["prompt"], row["url"].startswith("http")) for row in rows] == [
+        (2, "a cat", True),
+        (2, "a dog", True),
+    ]
+    fetched = run("fetch", sweep, str(tmp_path / "home"), "--json")
+    assert json.loads(fetched.stdout)["fetched"] == 4
+    assert json.loads(run("fetch", sweep, str(tmp_path / "home"), "--json").stdout)["skipped"] == 4
+    assert len((tmp_path / "home" / "metadata.jsonl").read_text().splitlines()) == 4
+    drawn = run("sheet", sweep, "-o", str(tmp_path / "sheet.png"), "--rows", "prompt", "--cols", "seed")
+    assert (drawn.returncode, Image.open(tmp_path / "sheet.png").format) == (0, "PNG")
+    assert "tiny-random" in run("models").stdout
+    doctor = run("doctor")
+    assert (doctor.returncode, "BAD" in doctor.stdout) == (0, False), doctor.stdout
+
+
+def test_pause_cancel_retry_and_no_worker(fleet, tmp_path):
+    """Without a worker the status says so; pause, resume, cancel and retry answer with the state they made."""
+    run = lambda *arguments: printroom(*arguments, environment=fleet.environment)  # noqa: E731
+    fleet.start()
+    fleet.wait_up()
+    file = write_sweep(tmp_path, {**SMALL, "seed": {"start": 0, "count": 500}})
+    assert fleet.workers[0].drain() == 0
+    fingerprint = "sha:" + "0" * 32
+    sweep = run("submit", write_sweep(tmp_path, {**SMALL, "model": fingerprint})).stdout.strip()
+    assert "no live worker: start one" in run("status", sweep).stdout
+    assert run("pause", sweep).stdout.strip() == "paused"
+    assert "paused" in run("status", sweep).stdout
+    assert run("resume", sweep).stdout.strip() == "active"
+    fleet.start()
+    fleet.wait_up()
+    assert f"no live worker has model {fingerprint}" in run("status", sweep).stdout
+    assert run("cancel", sweep).stdout.strip() == "cancelled"
+    assert "0 jobs" in run("retry", sweep).stdout
+    assert file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("status", "0" * 32), "no such sweep"),
+        (("fetch", "nothing", "x"), "no such sweep"),
+        (("results", "0" * 32), "no such sweep"),
+        (("resume", "0" * 32), "no such sweep"),
+        (("plan", "missing.yaml"), "missing.yaml"),
+        (("statu",), "No such command"),
+    ],
+)
+def test_what_is_not_there_is_an_error(fleet, arguments, said):
+    """An unknown sweep, file or verb is one clear error and exit status 2, never "done"."""
+    answer = printroom(*arguments, environment=fleet.environment)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_bad_sweep_submits_nothing(fleet, tmp_path):
+    """A sweep with mistakes is one error that names line, field and mend; nothing is in the store or in Redis."""
+    path = tmp_path / "bad.yaml"
+    path.write_text("prompt: a cat\nstep: 20\nsize: 63\nsteps: 0\n")
+    answer = printroom("submit", str(path), environment=fleet.environment)
+    assert answer.returncode == 2
+    assert re.search(r"bad.yaml, line 2: .*'step'.*did you mean 'steps'", answer.stderr)
+    assert "line 3: size=63" in answer.stderr
+    assert "line 4: steps=0: use 1 or more" in answer.stderr
+    assert (fleet.room.ledger.sweeps(), list(fleet.room.store.list(""))) == ([], [])
+
+
+def test_very_large_sweep_wants_a_yes(fleet, tmp_path):
+    """A sweep of ten million and one jobs asks before anything is submitted; --yes submits it at once."""
+    fleet.start()
+    fleet.wait_up()
+    fleet.workers[0].drain()
+    file = write_sweep(
+        tmp_path,
+        {**SMALL, "model": "sha:" + "1" * 32, "prompt": "a", "seed": {"start": 0, "count": 10_000_001}},
+    )
+    refused = printroom("submit", file, environment=fleet.environment)
+    assert (refused.returncode, "--yes" in refused.stderr, fleet.room.ledger.sweeps()) == (2, True, [])
+    agreed = printroom("submit", file, "--yes", environment=fleet.environment)
+    assert agreed.returncode == 0, agreed.stderr
+    assert fleet.room.ledger.status(agreed.stdout.strip()).jobs == 10_000_001
+
+
+def test_servers_that_are_not_there(tmp_path):
+    """Without Redis each verb says so and what to do; no traceback, no password."""
+    environment = {"PRINTROOM_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0", "PRINTROOM_STORE": str(tmp_path)}
+    answer = printroom("status", "abcd", environment=environment)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "Redis does not answer" in answer.stderr
+    assert not re.search("Traceback|hunter2", answer.stderr)
+    doctor = printroom("doctor", environment=environment)
+    assert doctor.returncode == 1
+    assert "BAD broker" in doctor.stdout
+
+
+def test_help_needs_nothing_heavy():
+    """`printroom --help` imports no torch, Celery, boto3, pyarrow or pydantic: it answers at once."""
+    code = (
+        "import sys, producer.cli\n"
+        "try: producer.cli.cli.main(['--help'], standalone_mode=False)\n"
+        "finally: print(sorted({'torch', 'celery', 'boto3', 'pyarrow', 'pydantic', 'rich', 'PIL'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real prompt sets are not here")
+@pytest.mark.parametrize(
+    ("kind", "name"), [("partiprompts", "PartiPrompts.tsv"), ("geneval", "evaluation_metadata.jsonl")]
+)
+def test_real_prompt_sets(fleet, tmp_path, kind, name):
+    """PartiPrompts and GenEval go through convert, plan and submit whole, and a slice of 64 is rendered."""
+    fleet.start()
+    fleet.wait_up()
+    (source,) = DATA.rglob(name)
+    converted = subprocess.run(
+        [sys.executable, "-m", "producer.convert", kind, str(source)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file = tmp_path / f"{kind}.yaml"
+    file.write_text(converted.stdout)
+    seen = json.loads(printroom("plan", str(file), "--json", environment=fleet.environment).stdout)
+    assert seen["jobs"] >= 500
+    plan = fleet.room.compile(file)
+    sweep = yaml.safe_load(converted.stdout)
+    field = "prompt" if isinstance(sweep.get("prompt"), list) else "cases"
+    part = fleet.room.submit({**sweep, field: sweep[field][:64], "steps": 2}).sweep
+    fleet.wait_done(part)
+    assert (fleet.room.ledger.status(part).done, len(list(fleet.room.results(part)))) == (64, 64)
+    whole = fleet.room.submit(file)
+    fleet.room.cancel(whole.sweep)
+    assert (whole.jobs, whole.outcome) == (len(plan), "new")

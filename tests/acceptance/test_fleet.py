@@ -1,0 +1,162 @@
+"""A fleet of real workers on a real Valkey and a real SeaweedFS, and what happens to it overnight."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from shared import names
+
+SWEEP_300 = {
+    "name": "three hundred",
+    "prompt": ["portrait photo of a man", "a lighthouse at dusk", "a red bicycle"],
+    "negative_prompt": [None, "mustache"],
+    "seed": {"start": 0, "count": 25},
+    "guidance_scale": [5, 7.5],
+    "steps": 4,
+}
+
+
+def test_300_jobs_two_workers_one_killed(fleet, check_promise):
+    """Killing one of two workers midway costs no image, makes no extra one, and every figure is exact."""
+    first, _ = fleet.start(), fleet.start()
+    fleet.wait_up(2)
+    sweep = fleet.room.submit(SWEEP_300).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 60, 120, "60 images")
+    first.kill()
+    fleet.wait_done(sweep, 180)
+    check_promise(fleet, sweep)
+    assert fleet.room.ledger.status(sweep).jobs == 300
+
+
+def test_redis_wiped_midway(private_fleet, check_promise):
+    """After Redis has lost everything, resume renders only what is missing."""
+    fleet = private_fleet
+    worker = fleet.start()
+    fleet.wait_up()
+    sweep = fleet.room.submit({**SWEEP_300, "seed": {"start": 0, "count": 16}}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_done >= 1, 120, "a chunk")
+    assert worker.drain() == 0
+    before = {info.key: fleet.room.store.get(info.key) for info in fleet.room.store.list("images/")}
+    assert 64 <= len(before) < 192
+    fleet.room.ledger._redis.flushall()
+
+    assert fleet.room.resume(sweep) == "active"
+    assert fleet.room.ledger.status(sweep).done >= 64
+    fleet.start()
+    fleet.wait_done(sweep, 180)
+    check_promise(fleet, sweep)
+    rows = list(fleet.room.results(sweep))
+    rendered_again = [
+        row["key"] for row in rows if not row["reused"] and row["key"] in before and row["chunk"] > 0
+    ]
+    new = [row for row in rows if row["key"] not in before]
+    assert (len(new), rendered_again) == (192 - len(before), [])
+    assert {key: fleet.room.store.get(key) for key in before} == before
+
+
+@pytest.mark.parametrize(
+    "step", ["begun", "sampled", "uploaded", "before_manifest", "before_commit", "committed"]
+)
+def test_kill_at_every_step(fleet, check_promise, step):
+    """Dying at any step of a chunk, between any two promises, loses nothing and counts nothing twice."""
+    doomed = fleet.start(PRINTROOM_FAILPOINT=f"{step}:1")
+    sweep = fleet.room.submit({**SWEEP_300, "seed": 7, "steps": 2}).sweep
+    fleet.wait_for(lambda: fleet.begun(), 60, "the chunk to begin")
+    fleet.start()
+    assert doomed.process.wait(60) == -signal.SIGKILL
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+
+
+def test_frozen_worker_wakes_late(fleet, check_promise):
+    """A worker frozen past its lease, whose chunk another one finished, changes nothing when it wakes."""
+    sleeper = fleet.start()
+    fleet.wait_up()
+    sweep = fleet.room.submit({**SWEEP_300, "seed": [1, 2, 3]}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_running >= 1, 60, "a chunk begun")
+    time.sleep(1.0)
+    sleeper.signal(signal.SIGSTOP)
+    fleet.start()
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    manifests = {
+        i.key: fleet.room.store.get(i.key) for i in fleet.room.store.list(names.manifest_prefix(sweep))
+    }
+    sleeper.signal(signal.SIGCONT)
+    fleet.wait_for(
+        lambda: "chunk_done" in sleeper.log or "skipped" in sleeper.log, 30, "the sleeper to finish"
+    )
+    assert sleeper.drain() == 0
+    check_promise(fleet, sweep)
+    assert {key: fleet.room.store.get(key) for key in manifests} == manifests
+
+
+def test_drain_gives_the_rest_back(fleet, check_promise):
+    """SIGTERM finishes what is sampled, commits it, returns the rest, exits 0; another worker takes over."""
+    first = fleet.start()
+    fleet.wait_up()
+    sweep = fleet.room.submit({**SWEEP_300, "steps": 20}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
+    assert first.drain() == 0
+    kept = fleet.room.ledger.status(sweep)
+    images = len(list(fleet.room.store.list("images/")))
+    assert (kept.done, kept.chunks_running) == (images, 0)
+    assert fleet.room.ledger.workers() == []
+    fleet.room.cancel(sweep)
+
+
+def test_cancel_resume_and_extension(fleet, check_promise):
+    """Cancel stops within a batch, resume goes on, and an extended sweep renders only what is new."""
+    fleet.start()
+    fleet.wait_up()
+    small = {**SWEEP_300, "seed": {"start": 0, "count": 10}}
+    sweep = fleet.room.submit(small).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")
+    assert fleet.room.cancel(sweep) == "cancelled"
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_running == 0, 20, "the worker to let go")
+    assert fleet.room.ledger.status(sweep).done < 120
+    assert fleet.room.resume(sweep) == "active"
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    ids = frozenset(job.id for _, job in fleet.room.plan(sweep).jobs())
+
+    again = fleet.room.submit(small)
+    assert (again.sweep, again.outcome, again.state) == (sweep, "known", "done")
+    extended = fleet.room.submit({**small, "seed": {"start": 0, "count": 12}}).sweep
+    fleet.wait_done(extended)
+    check_promise(fleet, extended)
+    assert fleet.room.ledger.status(extended).reused == len(ids) == 120
+
+
+POISON = """
+import worker.sampling.sampler as sampler
+plain = sampler.sample_latents
+def sample_latents(model, batch, on_step):
+    if any(job.request.prompt == "poison" for job in batch):
+        raise RuntimeError("this one is poisoned")
+    return plain(model, batch, on_step)
+sampler.sample_latents = sample_latents
+"""
+
+
+def test_one_bad_job_fails_alone(fleet, check_promise):
+    """A job that cannot be made fails with its code and reason; the rest of its chunk is done; retry makes it."""
+    poisoned = fleet.start(patch=POISON)
+    fleet.wait_up()
+    sweep = fleet.room.submit({"name": "bad", "prompt": ["a cat", "poison"], "seed": [1, 2, 3, 4], "steps": 3}).sweep
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    status = fleet.room.ledger.status(sweep)
+    assert (status.done, status.failed, dict(status.failures)) == (4, 4, {"job_crashed": 4})
+    failed = list(fleet.room.results(sweep, where={"status": "failed"}))
+    assert {(row["prompt"], row["error_code"]) for row in failed} == {("poison", "job_crashed")}
+    assert all("this one is poisoned" in row["error"] for row in failed)
+    assert poisoned.drain() == 0
+    fleet.start()
+    assert fleet.room.retry(sweep) == 4
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    assert fleet.room.ledger.status(sweep).done == 8

@@ -1,0 +1,93 @@
+"""Which deliveries are renewed: those whose task said lately that it lives."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker import lease
+from worker.lease import Leases
+
+STALL = 180.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves: `clock.now += 1`."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    found = Clock()
+    monkeypatch.setattr(lease, "time", found)
+    return found
+
+
+@pytest.fixture
+def leases(clock):
+    """Leases by that clock."""
+    return Leases(stall_seconds=STALL)
+
+
+def test_a_beat_keeps_a_lease(leases, clock):
+    """A task that beats is renewed for as long as it does, and for one allowance after its last beat."""
+    for _ in range(5):
+        leases.beat("a")
+        clock.now += STALL - 1
+        assert leases.alive(["a"]) == ["a"]
+    clock.now += 1
+    assert leases.alive(["a"]) == []
+    assert leases.stalled() == ["a"]
+
+
+def test_silence_loses_one_lease(leases, clock):
+    """A silent task loses its own lease and no other's; its next beat brings it back."""
+    leases.beat("silent")
+    leases.beat("busy")
+    clock.now += STALL / 2
+    leases.beat("busy")
+    clock.now += STALL / 2
+    assert leases.alive(["silent", "busy"]) == ["busy"]
+    assert leases.stalled() == ["silent"]
+    leases.beat("silent")
+    assert leases.alive(["silent", "busy"]) == ["silent", "busy"]
+    assert leases.stalled() == []
+
+
+def test_a_new_delivery_has_a_full_allowance(leases, clock):
+    """A delivery whose task has not begun is renewed for one allowance from when it was first seen, not for ever."""
+    for _ in range(3):
+        assert leases.alive(["new"]) == ["new"]
+        clock.now += STALL / 3
+    assert leases.alive(["new"]) == []
+
+
+def test_a_longer_silence_may_be_allowed(leases, clock):
+    """While a model loads a task may be silent longer; the next ordinary beat ends that."""
+    leases.beat("a", allow_seconds=1800)
+    clock.now += 1799
+    assert leases.alive(["a"]) == ["a"]
+    leases.beat("a")
+    clock.now += STALL
+    assert leases.alive(["a"]) == []
+
+
+def test_the_end(leases, clock):
+    """A task that is over is neither renewed for long nor taken for a stalled one."""
+    leases.beat("a")
+    leases.end("a")
+    leases.end("never begun")
+    clock.now += 10 * STALL
+    assert leases.stalled() == []
+
+
+def test_deliveries_that_left_are_forgotten(leases, clock):
+    """What the channel no longer holds, after an ack or a new connection, cannot stall."""
+    leases.beat("old")
+    assert leases.alive(["new"]) == ["new"]
+    clock.now += STALL
+    assert leases.stalled() == ["new"]
+    assert leases.alive([]) == []
+    assert leases.stalled() == []

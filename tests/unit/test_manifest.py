@@ -1,0 +1,256 @@
+"""Manifests: exact to us, plain tables to everybody else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.job import Job, make_job
+from shared.manifest import MANIFEST_SCHEMA, manifest_docs, read_columns, read_manifest, write_manifest
+from shared.result import Done, Failed, Provenance, Result, StoredImage
+
+DOCS = Path(__file__).parents[2] / "docs" / "manifest.md"
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+uint32 = st.integers(0, 2**32 - 1)
+uint64 = st.integers(0, 2**64 - 1)
+moments = st.integers(0, 2**52).map(lambda us: datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us))
+
+jobs: st.SearchStrategy[Job] = st.builds(
+    make_job,
+    prompt=texts,
+    negative_prompt=st.none() | texts,
+    seed=uint64,
+    guidance_scale=st.floats(allow_nan=False, allow_infinity=False),
+    steps=uint32,
+    scheduler=texts,
+    width=uint32,
+    height=uint32,
+    model=texts,
+)
+provenances = st.builds(
+    Provenance,
+    model_name=texts,
+    device=texts,
+    dtype=texts,
+    batch_rows=uint32,
+    prompt_tokens=uint32,
+    negative_tokens=uint32,
+    versions=st.dictionaries(texts, texts, max_size=3),
+)
+common: dict[str, Any] = {
+    "index": uint64,
+    "job": jobs,
+    "attempt": uint32,
+    "worker": texts,
+    "finished_at": moments,
+}
+done = st.builds(
+    Done,
+    image=st.builds(StoredImage, key=texts, size_bytes=uint64, sha256=texts, provenance=provenances),
+    reused=st.booleans(),
+    sample_seconds=st.none() | st.floats(allow_nan=False),
+    **common,
+)
+failed = st.builds(Failed, code=texts, reason=texts, **common)
+
+
+def _job(**fields: Any) -> Job:
+    recipe: dict[str, Any] = {
+        "prompt": "a cat",
+        "negative_prompt": None,
+        "seed": 2**64 - 1,
+        "guidance_scale": 7.5,
+        "steps": 20,
+        "scheduler": "euler",
+        "width": 512,
+        "height": 512,
+        "model": "sha:00",
+    }
+    return make_job(**{**recipe, **fields})
+
+
+def _rows(count: int = 3) -> list[Result]:
+    provenance = Provenance(
+        model_name="sd",
+        device="cpu",
+        dtype="float32",
+        batch_rows=4,
+        prompt_tokens=2,
+        negative_tokens=0,
+        versions={"torch": "2.9.1", "printroom": "0.1.0"},
+    )
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    rows: list[Result] = [
+        Done(
+            index=number,
+            job=_job(seed=2**64 - 1 - number, negative_prompt=[None, "", "blurry"][number % 3]),
+            image=StoredImage(
+                key=f"images/{number}.png", size_bytes=10, sha256="0" * 64, provenance=provenance
+            ),
+            reused=False,
+            sample_seconds=0.25,
+            attempt=1,
+            worker="one",
+            finished_at=moment,
+        )
+        for number in range(count)
+    ]
+    job = _job(steps=999)
+    failure = Failed(
+        index=count,
+        job=job,
+        code="image_not_finite",
+        reason="NaN",
+        attempt=2,
+        worker="two",
+        finished_at=moment,
+    )
+    return [*rows, failure]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two chunks' manifests."""
+    for chunk in range(2):
+        data = write_manifest(_rows(), sweep="s1", chunk=chunk)
+        (tmp_path / f"{chunk:09d}.parquet").write_bytes(data)
+    return tmp_path
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(done | failed, max_size=4))
+def test_round_trip(rows: list[Result]) -> None:
+    """What is read is what was written, in order: null and "" apart, 64-bit seeds, every text."""
+    assert read_manifest(write_manifest(rows, sweep="s", chunk=7)) == rows
+
+
+def test_same_rows_same_bytes() -> None:
+    """A chunk committed twice leaves the same manifest."""
+    assert write_manifest(_rows(), sweep="s", chunk=1) == write_manifest(_rows(), sweep="s", chunk=1)
+
+
+def test_time_of_another_zone_is_the_same_moment() -> None:
+    """A worker's local time is stored as the moment it is; one without a zone is refused."""
+    (row,) = _rows(0)
+    zone = timezone(timedelta(hours=5))
+    local = Failed(
+        index=row.index,
+        job=row.job,
+        code="error",
+        reason="",
+        attempt=1,
+        worker="w",
+        finished_at=row.finished_at.astimezone(zone),
+    )
+    (found,) = read_manifest(write_manifest([local], sweep="s", chunk=1))
+    assert (found.finished_at, found.finished_at.tzinfo) == (row.finished_at, UTC)
+    naive = Failed(
+        index=0,
+        job=row.job,
+        code="",
+        reason="",
+        attempt=1,
+        worker="",
+        finished_at=row.finished_at.replace(tzinfo=None),
+    )
+    with pytest.raises(ValueError, match="timezone"):
+        write_manifest([naive], sweep="s", chunk=1)
+
+
+def test_schema_in_the_file_is_the_schema() -> None:
+    """The file holds exactly our columns, types and null rules, each with its description, and the format."""
+    found = pq.read_schema(_as_file(write_manifest(_rows(), sweep="s", chunk=1)))
+    assert found.equals(MANIFEST_SCHEMA, check_metadata=False)
+    assert found.metadata[b"printroom.manifest_format"] == b"1"
+    assert all(found.field(column.name).metadata[b"description"] for column in MANIFEST_SCHEMA)
+
+
+def _as_file(data: bytes) -> Any:
+    import pyarrow
+
+    return pyarrow.BufferReader(data)
+
+
+def test_every_field_of_the_job_has_its_column() -> None:
+    """Nothing of the recipe is left out."""
+    assert set(_job().recipe()) <= set(MANIFEST_SCHEMA.names)
+
+
+def test_read_columns() -> None:
+    """Single columns are read without the others, and an unknown one is named."""
+    data = write_manifest(_rows(), sweep="s1", chunk=9)
+    assert read_columns(data, ["index", "chunk", "status"]).to_pydict() == {
+        "index": [0, 1, 2, 3],
+        "chunk": [9] * 4,
+        "status": ["done"] * 3 + ["failed"],
+    }
+    with pytest.raises(ValueError, match="manifest column colour"):
+        read_columns(data, ["colour"])
+
+
+def test_damage_is_found() -> None:
+    """A manifest cut anywhere, or with bytes changed in its data pages, is refused."""
+    data = write_manifest(_rows(), sweep="s", chunk=1)
+    for length in (0, 3, len(data) // 2, len(data) - 1):
+        with pytest.raises(ValueError, match="not a whole manifest"):
+            read_manifest(data[:length])
+    # Short pages are stored as they are: the text stands in the file, and zstd alone would not notice.
+    damaged = bytearray(data)
+    damaged[data.index(b"image_not_finite")] ^= 1
+    with pytest.raises(ValueError, match="not a whole manifest"):
+        read_manifest(bytes(damaged))
+
+
+def test_other_parquet_files_are_refused() -> None:
+    """A Parquet file of another program, or of another format of ours, is no manifest."""
+    import pyarrow
+
+    for metadata in (None, {"printroom.manifest_format": "2"}):
+        sink = pyarrow.BufferOutputStream()
+        pq.write_table(pyarrow.table({"index": [1]}).replace_schema_metadata(metadata), sink)
+        with pytest.raises(ValueError, match="manifest format"):
+            read_manifest(sink.getvalue().to_pybytes())
+
+
+def test_number_out_of_range_is_refused() -> None:
+    """A number that its column cannot hold is an error of ours, not pyarrow's, and nothing is written."""
+    for chunk in (-1, 2**32):
+        with pytest.raises(ValueError, match="manifest of sweep s"):
+            write_manifest(_rows(), sweep="s", chunk=chunk)
+
+
+def test_duckdb_opens_a_folder(folder: Path) -> None:
+    """DuckDB's one line of docs/manifest.md works, and keeps 64-bit seeds and null prompts."""
+    line = "SELECT status, count(*) FROM 'manifest/*.parquet' GROUP BY status ORDER BY status"
+    assert line in DOCS.read_text()
+    line = line.replace("manifest/", f"{folder}/")
+    assert duckdb.sql(line).fetchall() == [("done", 6), ("failed", 2)]
+    query = f"SELECT seed, negative_prompt, versions['torch'] FROM '{folder}/*.parquet' WHERE chunk = 1 ORDER BY index"
+    assert duckdb.sql(query).fetchall()[:2] == [(2**64 - 1, None, "2.9.1"), (2**64 - 2, "", "2.9.1")]
+
+
+def test_polars_opens_a_folder(folder: Path) -> None:
+    """Polars' one line of docs/manifest.md works, and keeps 64-bit seeds, null prompts and moments."""
+    line = 'polars.read_parquet("manifest/*.parquet").group_by("status").len().sort("status")'
+    assert line in DOCS.read_text()
+    table = polars.read_parquet(f"{folder}/*.parquet")
+    assert table.group_by("status").len().sort("status").rows() == [("done", 6), ("failed", 2)]
+    row = table.filter((polars.col("chunk") == 1) & (polars.col("index") == 1)).to_dicts()[0]
+    assert (row["seed"], row["negative_prompt"]) == (2**64 - 2, "")
+    assert row["finished_at"] == datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def test_docs_are_current() -> None:
+    """docs/manifest.md holds the table that `python -m shared.manifest` prints."""
+    text = DOCS.read_text()
+    between = text.split("<!-- columns -->\n")[1].split("<!-- /columns -->")[0]
+    assert between.strip() == manifest_docs().strip()

@@ -1,0 +1,152 @@
+"""What a sweep means by a model's name."""
+
+from __future__ import annotations
+
+import pytest
+
+from producer.models import KnownModel, known_models, resolve_model
+from shared.errors import ModelAmbiguous, ModelUnknown
+from shared.fingerprint import fingerprint_path
+from shared.ledger import WorkerInfo
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+SD_A = "sha:aaaa1111" + "0" * 24
+SD_B = "sha:bbbb2222" + "0" * 24
+TURBO = "sha:cccc3333" + "0" * 24
+
+KNOWN = [
+    KnownModel(name="sd", fingerprint=SD_A, places=("/models/sd", "worker one")),
+    KnownModel(name="sd", fingerprint=SD_B, places=("worker two",)),
+    KnownModel(name="turbo", fingerprint=TURBO, places=("worker two",)),
+]
+
+
+def make_worker(name: str, models: dict[str, list[str]]) -> WorkerInfo:
+    """Return a live worker that holds models: fingerprint -> names."""
+    return WorkerInfo(
+        name=name,
+        host="host",
+        pid=1,
+        device="cpu",
+        dtype="float32",
+        batch_rows=4,
+        models=models,
+        queues=[],
+        images_per_second=0.0,
+        chunks=[],
+        draining=False,
+        refused={},
+        trouble=None,
+        versions={},
+    )
+
+
+def make_model(folder, content="weights"):
+    """Make a folder that passes for a model, with no weights worth the name."""
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "weights.safetensors").write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "expected_name", "expected"),
+    [
+        ("turbo", "turbo", TURBO),
+        ("turbo@sha:cccc", "turbo", TURBO),
+        ("sd@sha:aaaa1111", "sd", SD_A),
+        ("sd@sha:b", "sd", SD_B),
+        (f"sd@{SD_B}", "sd", SD_B),
+        (SD_A, SD_A, SD_A),
+        (f"org/name@{REVISION}", f"org/name@{REVISION}", f"hub:org/name@{REVISION}"),
+        (f"hub:org/name@{REVISION}", f"hub:org/name@{REVISION}", f"hub:org/name@{REVISION}"),
+    ],
+)
+def test_resolves(tmp_path, name, expected_name, expected):
+    """A name, a name with the start of a fingerprint, a fingerprint and a hub name in full each mean one model."""
+    found = resolve_model(name, KNOWN, cache_dir=tmp_path)
+    assert (found.name, found.fingerprint) == (expected_name, expected)
+
+
+def test_ambiguous(tmp_path):
+    """A name of two models lists each with the start of its fingerprint and its places; what it lists resolves."""
+    with pytest.raises(ModelAmbiguous) as caught:
+        resolve_model("sd", KNOWN, cache_dir=tmp_path)
+    expected = (
+        "model 'sd' means 2 different models: write one of "
+        "sd@sha:aaaa1111 (/models/sd, worker one); sd@sha:bbbb2222 (worker two)"
+    )
+    assert expected == str(caught.value)
+    assert SD_A == resolve_model("sd@sha:aaaa1111", KNOWN, cache_dir=tmp_path).fingerprint
+
+
+def test_ambiguous_prefix(tmp_path):
+    """A start of a fingerprint that two models share is ambiguous still."""
+    with pytest.raises(ModelAmbiguous, match="2 different models"):
+        resolve_model("sd@sha:", KNOWN, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sb", "sd@sha:dddd", "SD", "org/name", "org/name@main", "~nobody_here/model", "x" * 300, "no/such/folder", "sha:12"],
+)
+def test_unknown(tmp_path, name):
+    """A name nobody has is an error that lists what there is."""
+    with pytest.raises(ModelUnknown, match="there is: sd, turbo$"):
+        resolve_model(name, KNOWN, cache_dir=tmp_path)
+
+
+def test_unknown_where_there_is_nothing(tmp_path):
+    """Where nobody has any model the error says what to do."""
+    with pytest.raises(ModelUnknown, match="there is: none: start a worker, or set PRINTROOM_MODELS"):
+        resolve_model("sd", [], cache_dir=tmp_path)
+
+
+def test_path(tmp_path):
+    """A path of this machine is hashed, and named by its last part; a name somebody has goes first."""
+    folder = make_model(tmp_path / "own" / "mine")
+    found = resolve_model(str(folder), KNOWN, cache_dir=tmp_path / "cache")
+    assert (found.name, found.fingerprint) == ("mine", fingerprint_path(folder))
+    known = [KnownModel(name=str(folder), fingerprint=TURBO, places=("worker two",))]
+    assert TURBO == resolve_model(str(folder), known, cache_dir=tmp_path / "cache").fingerprint
+
+
+def test_home(tmp_path, monkeypatch):
+    """A path may begin at the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = make_model(tmp_path / "mine")
+    assert fingerprint_path(folder) == resolve_model("~/mine", [], cache_dir=tmp_path / "cache").fingerprint
+
+
+def test_known_models(tmp_path):
+    """Folders of models, a folder that is one, files and live workers; the same model in two places is one."""
+    models, cache = tmp_path / "models", tmp_path / "cache"
+    shared = fingerprint_path(make_model(models / "shared"))
+    (models / "single.safetensors").write_text("single")
+    (models / "notes.txt").write_text("no model")
+    alone = make_model(tmp_path / "alone", "alone")
+    bundled = make_model(cache / "models" / "bundled", "bundled")
+    workers = [make_worker("one", {shared: ["shared", "alias"]}), make_worker("two", {SD_A: ["shared"]})]
+
+    known = known_models([models, alone, tmp_path / "none"], workers, cache_dir=cache)
+
+    expected = {
+        ("alias", shared): ("worker one",),
+        ("alone", fingerprint_path(alone)): (str(alone),),
+        ("bundled", fingerprint_path(bundled)): (str(bundled),),
+        ("shared", shared): (str(models / "shared"), "worker one"),
+        ("shared", SD_A): ("worker two",),
+        ("single", fingerprint_path(models / "single.safetensors")): (str(models / "single.safetensors"),),
+    }
+    assert expected == {(m.name, m.fingerprint): m.places for m in known}
+    assert [m.name for m in known] == sorted(m.name for m in known)
+
+
+def test_two_paths_of_one_model_are_not_ambiguous(tmp_path):
+    """The same weights in two folders of one name are one model."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        make_model(folder / "sd")
+    known = known_models(folders, [], cache_dir=tmp_path / "cache")
+    assert [len(m.places) for m in known] == [2]
+    assert known[0].fingerprint == resolve_model("sd", known, cache_dir=tmp_path / "cache").fingerprint

@@ -1,0 +1,324 @@
+"""What `sample` promises beside the arithmetic: outcomes, batches, failures, beats, stops."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
+from worker.sampling import sampler
+from worker.sampling.batch import PreparedJob, make_batches
+from worker.sampling.request import Sampled, SampleFailed
+from worker.sampling.sampler import sample
+from worker.sampling.text import TokenizedText
+
+
+@pytest.fixture
+def model(copy_tiny):
+    """A tiny SD 1.x model that the test may break."""
+    return copy_tiny("sd1")
+
+
+@pytest.fixture
+def unet_rows(model):
+    """The number of rows of every UNet call, in order."""
+    rows = []
+    model.unet.register_forward_pre_hook(lambda module, arguments: rows.append(len(arguments[0])))
+    return rows
+
+
+def by_index(outcomes):
+    """Return outcomes by request index; each index comes once."""
+    outcomes = list(outcomes)
+    found = {outcome.request_index: outcome for outcome in outcomes}
+    assert len(found) == len(outcomes)
+    return found
+
+
+def test_every_request_has_one_outcome_in_full(model, make_request):
+    """Mixed requests come out once each, as uint8 RGB of their size, with their token counts."""
+    requests = [
+        make_request(seed=1, width=64, height=96),
+        make_request(seed=2, guidance_scale=1.0),
+        make_request(seed=3, prompt="", negative_prompt=None, steps=2),
+        make_request(seed=4, scheduler="euler_a"),
+    ]
+    outcomes = by_index(sample(model, requests, batch_rows=4))
+    assert sorted(outcomes) == [0, 1, 2, 3]
+    for index, request in enumerate(requests):
+        outcome = outcomes[index]
+        assert isinstance(outcome, Sampled)
+        assert outcome.pixels.shape == (request.height, request.width, 3)
+        assert outcome.pixels.dtype == np.uint8
+        assert outcome.pixels.std() > 10
+        assert outcome.seconds > 0
+    count = lambda text: len(model.tokenizers[0](text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    words, mustache = count("portrait photo of a man"), count("mustache")
+    counts = [(outcomes[index].prompt_tokens, outcomes[index].negative_tokens) for index in range(4)]
+    assert counts == [(words, mustache), (words, 0), (0, 0), (words, mustache)]
+
+
+def test_different_jobs_are_visibly_different(model, make_request):
+    """A change of prompt, negative, seed or guidance moves the pixels by several levels on average."""
+    changes = [
+        {},
+        {"prompt": "a red castle"},
+        {"negative_prompt": "ugly"},
+        {"seed": 8},
+        {"guidance_scale": 12.0},
+    ]
+    outcomes = by_index(sample(model, [make_request(steps=8, **change) for change in changes], batch_rows=16))
+    base = outcomes[0].pixels.astype(float)
+    for index in range(1, len(changes)):
+        assert np.abs(outcomes[index].pixels - base).mean() > 3, changes[index]
+
+
+def test_batches_are_filled_by_rows(model, make_request, unet_rows):
+    """A guided job takes two rows and an unguided one takes one, and one UNet call serves the whole batch."""
+    scales = [5.0, 1.0, 1.0, 5.0, 0.5, 5.0]  # rows 2 1 1 | 2 1 | 2
+    requests = [make_request(guidance_scale=scale, steps=3) for scale in scales]
+    list(sample(model, requests, batch_rows=4))
+    assert unet_rows == [4] * 3 + [3] * 3 + [2] * 3
+
+
+def test_a_guided_job_gets_its_two_rows_even_where_one_is_allowed(model, make_request, unet_rows):
+    """`batch_rows=1` samples job by job and still guides."""
+    outcomes = by_index(sample(model, [make_request(steps=1), make_request(steps=1)], batch_rows=1))
+    assert unet_rows == [2, 2]
+    assert all(isinstance(outcome, Sampled) for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 5}, {"scheduler": "euler"}, {"width": 72}, {"height": 72}, {"prompt": "very " * 80}],
+)
+def test_only_jobs_of_one_loop_share_a_batch(model, make_request, change):
+    """Steps, scheduler, size and text length split batches."""
+    jobs = [sampler.prepare(model, index, request) for index, request in enumerate(
+        [make_request(), make_request(**change), make_request(seed=9)]
+    )]  # fmt: skip
+    assert [[job.index for job in batch] for batch in make_batches(jobs, 64)] == [[0, 2], [1]]
+
+
+def test_batching_loses_no_job(make_request):
+    """For any mix of guided and unguided jobs and any limit, each job is in one batch that fits."""
+    text = TokenizedText(tokens=0, chunks=(((0,),),))
+    for rows in range(1, 9):
+        jobs = [
+            PreparedJob(
+                index=index,
+                request=make_request(guidance_scale=1.0 + (index * 7 % 3)),
+                prompt=text,
+                negative=None,
+                length=1,
+            )
+            for index in range(20)
+        ]
+        batches = make_batches(jobs, rows)
+        assert Counter(job.index for batch in batches for job in batch) == Counter(range(20))
+        for batch in batches:
+            assert sum(job.request.rows for job in batch) <= max(rows, 2)
+            guided = [job.request.guided for job in batch]
+            assert guided == sorted(guided, reverse=True)
+
+
+def test_the_same_call_gives_the_same_pixels(model, make_request):
+    """Two calls with the same requests give the same bytes, ancestral noise included."""
+    requests = [make_request(seed=seed, scheduler="euler_a") for seed in range(3)]
+    first, second = (by_index(sample(model, requests, batch_rows=8)) for _ in range(2))
+    assert all((first[index].pixels == second[index].pixels).all() for index in range(3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"width": 60}, "width=60"),
+        ({"height": 0}, "height=0"),
+        ({"height": -64}, "height=-64"),
+        ({"scheduler": "no_such"}, "no_such"),
+        ({"steps": 0}, "steps=0"),
+        ({"steps": 2000}, "steps=2000"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**64}, "seed="),
+        ({"guidance_scale": float("nan")}, "guidance_scale=nan"),
+        ({"guidance_scale": float("inf")}, "guidance_scale=inf"),
+    ],
+)
+def test_an_impossible_job_is_invalid_and_alone(model, make_request, fields, named):
+    """A job this model cannot do fails with its value named, and its neighbours are rendered."""
+    outcomes = by_index(sample(model, [make_request(), make_request(**fields), make_request()], batch_rows=8))
+    assert isinstance(outcomes[1].error, JobInvalid)
+    assert named in str(outcomes[1].error)
+    assert isinstance(outcomes[0], Sampled)
+    assert isinstance(outcomes[2], Sampled)
+
+
+def test_a_text_without_tokens_is_that_jobs_failure(model, make_request):
+    """A prompt that the tokenizer cannot read (a lone surrogate) fails alone."""
+    outcomes = by_index(sample(model, [make_request(prompt="\ud800"), make_request()], batch_rows=8))
+    assert isinstance(outcomes[0], SampleFailed)
+    assert isinstance(outcomes[1], Sampled)
+
+
+@pytest.fixture
+def poison(model, monkeypatch):
+    """A function: batches that hold this seed raise this error. Returns the batches tried, as seeds."""
+    tried = []
+
+    def arm(seed, error):
+        genuine = sampler.sample_latents
+
+        def sample_latents(model, batch, on_step):
+            tried.append([job.request.seed for job in batch])
+            if seed in tried[-1]:
+                raise error
+            return genuine(model, batch, on_step)
+
+        monkeypatch.setattr(sampler, "sample_latents", sample_latents)
+        return tried
+
+    return arm
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (ValueError("bad shape"), JobCrashed, "ValueError: bad shape"),
+        (RuntimeError("CUDA error: unspecified"), JobCrashed, "RuntimeError: CUDA error: unspecified"),
+        (JobInvalid("no"), JobInvalid, "no"),
+        (MemoryError("host"), OutOfMemory, "MemoryError: host"),
+        (torch.OutOfMemoryError("device"), OutOfMemory, "device"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), OutOfMemory, "DefaultCPUAllocator"),
+    ],
+)
+def test_one_bad_job_fails_alone(model, make_request, poison, error, kind, text):
+    """Whatever one job raises, it alone fails, with its code and reason, and the others are rendered."""
+    poison(3, error)
+    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(6)], batch_rows=16))
+    assert sorted(outcomes) == list(range(6))
+    assert type(outcomes[3].error) is kind
+    assert text in str(outcomes[3].error)
+    assert all(isinstance(outcomes[index], Sampled) for index in range(6) if index != 3)
+
+
+def test_a_crashed_batch_is_retried_job_by_job(model, make_request, poison):
+    """A batch of several that crashes is run again alone; other batches are left as they are."""
+    tried = poison(1, ValueError("bad"))
+    list(sample(model, [make_request(seed=seed) for seed in range(5)], batch_rows=6))
+    assert tried == [[0, 1, 2], [0], [1], [2], [3, 4]]
+
+
+def test_out_of_memory_halves_the_rows_first(model, make_request, monkeypatch):
+    """Out of memory runs again at half the rows, remembers it for batches of that shape, and loses no job."""
+    genuine, tried = sampler.sample_latents, []
+
+    def sample_latents(model, batch, on_step):
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("full")
+        return genuine(model, batch, on_step)
+
+    monkeypatch.setattr(sampler, "sample_latents", sample_latents)
+    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(12)], batch_rows=16))
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 2]
+    assert all(isinstance(outcome, Sampled) for outcome in outcomes.values())
+
+
+def test_out_of_memory_alone_is_the_jobs_failure(model, make_request, monkeypatch):
+    """A job with no room even alone fails as out_of_memory, and jobs of another size go on."""
+    genuine = sampler.sample_latents
+
+    def sample_latents(model, batch, on_step):
+        if batch[0].request.height > 64:
+            raise torch.OutOfMemoryError("full")
+        return genuine(model, batch, on_step)
+
+    monkeypatch.setattr(sampler, "sample_latents", sample_latents)
+    requests = [make_request(height=128), make_request(height=128), make_request(), make_request()]
+    outcomes = by_index(sample(model, requests, batch_rows=16))
+    assert [isinstance(outcomes[index], Sampled) for index in range(4)] == [False, False, True, True]
+    assert isinstance(outcomes[0].error, OutOfMemory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_latent_that_is_not_finite_is_no_picture(model, make_request, monkeypatch, value):
+    """NaN or infinity in one job's latents fails that job, without a retry, and no other."""
+    genuine = sampler.sample_latents
+
+    def sample_latents(model, batch, on_step):
+        latents = genuine(model, batch, on_step).clone()
+        latents[1, 0, 0, 0] = value
+        return latents
+
+    monkeypatch.setattr(sampler, "sample_latents", sample_latents)
+    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(3)], batch_rows=16))
+    assert isinstance(outcomes[1].error, ImageNotFinite)
+    assert isinstance(outcomes[0], Sampled)
+    assert isinstance(outcomes[2], Sampled)
+
+
+def test_an_overflow_in_the_decoder_is_no_picture(model, make_request):
+    """Infinity that appears only in the VAE is found too."""
+    with torch.no_grad():
+        model.vae.decoder.conv_out.bias[0] = float("inf")
+    (outcome,) = sample(model, [make_request()], batch_rows=2)
+    assert isinstance(outcome.error, ImageNotFinite)
+
+
+def test_on_step_beats_after_every_call(model, make_request, unet_rows):
+    """The beat comes once after each UNet call and once after each group of decoded images."""
+    beats = []
+    requests = [make_request(steps=3), make_request(steps=5, scheduler="heun")]
+    list(sample(model, requests, batch_rows=8, on_step=lambda: beats.append(len(unet_rows))))
+    assert beats == [1, 2, 3, 3, *range(4, 13), 12]  # Heun calls the UNet 2 * 5 - 1 times
+
+
+def test_what_the_beat_raises_is_the_callers_own(model, make_request):
+    """An exception from `on_step` ends sampling as it is; it is nobody's failed job."""
+
+    def lost():
+        raise TimeoutError("lease lost")
+
+    with pytest.raises(TimeoutError, match="lease lost"):
+        list(sample(model, [make_request(), make_request()], batch_rows=8, on_step=lost))
+
+
+def test_should_stop_leaves_the_rest_undone(model, make_request):
+    """Between batches a stop ends the call: what was yielded stands, the rest has no outcome."""
+    yielded = []
+    requests = [make_request(seed=seed, guidance_scale=1.0) for seed in range(6)]
+    for outcome in sample(model, requests, batch_rows=2, should_stop=lambda: len(yielded) >= 3):
+        yielded.append(outcome.request_index)  # noqa: PERF401: `should_stop` watches it grow
+    assert yielded == [0, 1, 2, 3]
+
+
+def test_nothing_to_do_is_nothing_done(model):
+    """No requests, no outcomes."""
+    assert list(sample(model, [], batch_rows=4)) == []
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_half_precision_is_near_single(load_tiny, tiny_model, make_request, family):
+    """float16 UNet and encoders over float32 latents give nearly the float32 image, in the dtypes promised."""
+    half = load_tiny(family, dtype=torch.float16)
+    seen = {}
+    half.unet.register_forward_pre_hook(lambda module, given: seen.update(unet=given[0].dtype))
+    half.vae.decoder.register_forward_pre_hook(lambda module, given: seen.update(vae=given[0].dtype))
+    requests = [make_request(guidance_scale=scale, steps=3) for scale in (3.0, 1.0)]
+    halves, singles = (
+        by_index(sample(model, requests, batch_rows=4)) for model in (half, tiny_model(family))
+    )
+    for index in range(2):
+        difference = np.abs(halves[index].pixels.astype(float) - singles[index].pixels)
+        assert difference.mean() < 4
+    assert {half.unet.dtype, *(encoder.dtype for encoder in half.text_encoders)} == {torch.float16}
+    # SDXL's VAE would overflow in float16.
+    assert seen == {"unet": torch.float16, "vae": torch.bfloat16 if family == "sdxl" else torch.float16}
+
+
+def test_latents_stay_in_single_precision(load_tiny, make_request):
+    """With a float16 UNet the scheduler still works on float32 latents."""
+    half = load_tiny("sd1", dtype=torch.float16)
+    job = sampler.prepare(half, 0, make_request(steps=2))
+    assert sampler.sample_latents(half, (job,), lambda: None).dtype == torch.float32
