@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from producer.local import Rendered
-    from producer.room import Printroom
+    from producer.room import Printroom, SweepSource
     from producer.status import Overview
+    from producer.sweep import Sweep
     from shared.ledger import SweepStatus
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
+
+#: Images of a prompt where nobody says how many.
+_PROMPT_IMAGES = 4
 
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 _where_option = click.option(
@@ -91,36 +96,51 @@ def plan(file: Path, sample: int, as_json: bool) -> None:
     """
     from producer.preview import preview, render_preview
 
-    seen = preview(_room().compile(file), sample=sample)
+    unknown: list[str] = []
+    seen = preview(_room().compile(file, unknown=unknown), sample=sample)
     if as_json:
         _print_json(seen.to_json())
     else:
         render_preview(seen, _out())
+    for line in unknown:
+        click.echo(f"not known yet: {line}; the sweep's id will differ", err=True)
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("what", metavar="FILE|PROMPT")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the prints [prints/<name>]."
 )
+@click.option(
+    "--negative", "negatives", multiple=True, metavar="TEXT", help="With a prompt: a negative; repeatable."
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), help="With a prompt: images of each, seeds 0, 1, 2 ... [4]"
+)
+@click.option("--guidance", type=float, help="With a prompt: guidance scale.")
+@click.option("--steps", type=int, help="With a prompt: sampling steps.")
+@click.option("--model", help="With a prompt: a model's name or folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
 @_json_flag
-def render(file: Path, out: Path | None, device: str, yes: bool, as_json: bool) -> int:
-    """Render a sweep here and now: no Redis, no S3, no set-up.
+def render(what: str, out: Path | None, device: str, yes: bool, as_json: bool, **words: Any) -> int:
+    r"""Render a sweep here and now: no Redis, no S3, no set-up.
+
+    \b
+    printroom render sweep.yaml
+    printroom render "portrait of a woman with a hat" --negative glasses --count 8
 
     Starts an embedded Valkey and one worker, stores into a folder, and draws a contact sheet at the end. Ctrl-C
     finishes the batch in hand; the same command again goes on where it stopped.
     """
     from producer.local import render_locally
-    from producer.sweep import load_sweep
 
-    sweep = load_sweep(file)
+    sweep, source = _sweep_or_prompt(what, words)
     folder = out or Path("prints") / sweep.name
     settings = _settings()
     with _Progress() as bar:
         made = render_locally(
-            file, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
+            source, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
         )
     sheet = None if made.interrupted else _local_sheet(made, settings)
     return _report_render(made, sheet, as_json)
@@ -177,6 +197,8 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
     Exit status 1 for a sweep that is done with failures.
     """
     room = _room()
+    if sweep is None and watch:
+        raise click.UsageError("--watch follows one sweep: say which")
     if sweep is None:
         return _list_sweeps(room, as_json)
     if watch and not as_json:
@@ -184,12 +206,11 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
             room.wait(sweep, on_status=bar.update)
     elif watch:
         room.wait(sweep, poll_seconds=1.0, on_status=lambda seen: _print_json(seen.to_json(), indent=None))
-        return 0
     seen = room.status(sweep)
-    if as_json:
-        _print_json(seen.to_json())
-    else:
+    if not as_json:
         _show_status(seen)
+    elif not watch:
+        _print_json(seen.to_json())
     return _EXIT_FAILED if seen.status.state == "done" and seen.status.failed else 0
 
 
@@ -216,6 +237,15 @@ def resume(sweep: str) -> None:
 def cancel(sweep: str) -> None:
     """Stop a sweep. What it has made stays; `resume` goes on."""
     click.echo(_room().cancel(sweep))
+
+
+@cli.command()
+@_sweep_argument
+@click.argument("number", type=int)
+def priority(sweep: str, number: int) -> None:
+    """Change what is fed first: a higher NUMBER goes before a lower one."""
+    _room().prioritise(sweep, number)
+    click.echo(str(number))
 
 
 @cli.command()
@@ -298,14 +328,21 @@ def sheet(sweep: str, out: Path, rows: str | None, columns: str | None, where: t
 
 
 @cli.command()
+@click.argument("name", required=False)
 @_json_flag
-def models(as_json: bool) -> None:
-    """List the models of this machine and of live workers, with their fingerprints."""
+def models(name: str | None, as_json: bool) -> None:
+    """List the models of this machine and of live workers; with a NAME, show that one's card."""
     from rich.table import Table
 
-    known = _room().models()
+    room = _room()
+    if name is not None:
+        click.echo(room.model_card(name))
+        return
+    known = room.models()
     if as_json:
-        _print_json([{name: getattr(model, name) for name in model.__dataclass_fields__} for model in known])
+        _print_json(
+            [{field: getattr(model, field) for field in model.__dataclass_fields__} for model in known]
+        )
         return
     table = Table("model", "fingerprint", "where", box=None, pad_edge=False)
     for model in known:
@@ -353,6 +390,34 @@ def _room() -> Printroom:
     from producer.room import Printroom
 
     return Printroom(_settings())
+
+
+def _sweep_or_prompt(what: str, words: dict[str, Any]) -> tuple[Sweep, SweepSource]:
+    """Return the sweep that a file holds, or that a prompt and its options mean."""
+    from producer.sweep import load_sweep, sweep_from_mapping
+
+    path, given = Path(what), {name: value for name, value in words.items() if value not in (None, ())}
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if given:
+            option = "--negative" if "negatives" in given else f"--{next(iter(given))}"
+            raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
+        if not path.is_file():
+            raise click.UsageError(f"{what}: no such file")
+        return load_sweep(path), path
+    fields = {
+        "steps": given.get("steps"),
+        "guidance_scale": given.get("guidance"),
+        "model": given.get("model"),
+    }
+    mapping: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9]+", "-", what).strip("-").lower()[:60] or "prompt",
+        "prompt": what,
+        "seed": {"start": 0, "count": given.get("count", _PROMPT_IMAGES)},
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+    if "negatives" in given:
+        mapping["negative_prompt"] = list(given["negatives"])
+    return sweep_from_mapping(mapping), mapping
 
 
 def _out() -> Console:
@@ -451,14 +516,14 @@ def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
         click.echo(f"manifest  {manifests}")
         if sheet:
             click.echo(f"sheet     {sheet}")
-        _summarise(status, made.interrupted)
+        _summarise(status, made.interrupted, made.found)
     if made.interrupted:
         return _EXIT_INTERRUPTED
     return _EXIT_FAILED if status.failed else 0
 
 
-def _summarise(status: SweepStatus, interrupted: bool) -> None:
-    click.echo(f"{status.done:,} of {status.jobs:,} done ({status.reused:,} were there already)", err=True)
+def _summarise(status: SweepStatus, interrupted: bool, found: int) -> None:
+    click.echo(f"{status.done:,} of {status.jobs:,} done ({found:,} were there already)", err=True)
     for code, count in sorted(status.failures.items()):
         click.echo(f"failed {code}: {count} ({status.reasons.get(code, '')})", err=True)
     if interrupted:
@@ -498,7 +563,7 @@ class _Progress:
         self._bar.update(self._task, description=text)
         self._say(text, every_seconds=0.0)
 
-    def step(self, total: int) -> None:
+    def step(self, total: int | None) -> None:
         """Count one of `total`."""
         self._bar.update(self._task, total=total, advance=1)
 

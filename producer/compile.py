@@ -1,8 +1,8 @@
 """Turns a `Sweep` into a `Plan`: which axes, in which order, in which blocks. A pure function of the sweep.
 
-Outermost stands what costs most to change: the bucket (model, then size), then what only the sampler sees, then
-seeds, cases and texts, so that a chunk is one bucket and text embeddings repeat. Knows nothing of YAML, and of
-models only what `resolve` says.
+Outermost stands what costs most to change: the bucket (model, then size), then what only the sampler sees,
+then seeds, cases and texts, so that a chunk is one bucket and text embeddings repeat. Knows nothing of YAML,
+and of models only what `resolve` says.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _BUCKET_FIELDS = ("model", "size")
 def compile_sweep(sweep: Sweep, *, resolve: ResolveModel) -> Plan:
     """Compile a sweep. Equal sweeps give equal plan ids, however their files were written.
 
-    A model or size that comes up twice is one bucket, and its jobs are counted once; equal values of the other
-    axes stay apart in the plan (`producer.preview` counts them) and share their images by their job ids.
+    A model or size that comes up twice is one bucket, and its jobs are counted once; equal values of the
+    other axes stay apart in the plan (`producer.preview` counts them) and share images by their job ids.
 
     Raises: what `resolve` raises for a model.
     """
@@ -48,7 +48,7 @@ def _resolve_models(sweep: Sweep, resolve: ResolveModel) -> dict[str, ResolvedMo
 
 
 def _group_by_bucket(sweep: Sweep, models: dict[str, ResolvedModel]) -> list[tuple[Bucket, tuple[Case, ...]]]:
-    """Return each bucket with its cases, buckets of one model side by side, else in order of first appearance."""
+    """Return each bucket with its cases: one model's side by side, else in order of first appearance."""
     groups: dict[Bucket, dict[int, Case]] = {}
     for model in sweep.model:
         for size in sweep.size or (None,):
@@ -108,7 +108,7 @@ def _axis(field: str, values: Any) -> Axis:
 
 
 def _seed_axis(seeds: SeedSpan | tuple[int, ...]) -> Axis:
-    """Return a range wherever seeds are consecutive, so that [0, 1, 2] and {start: 0, count: 3} are one plan."""
+    """Return a range where seeds are consecutive: [0, 1, 2] and {start: 0, count: 3} are one plan."""
     if isinstance(seeds, SeedSpan):
         return SeedRange(start=seeds.start, count=seeds.count)
     if seeds == tuple(range(seeds[0], seeds[0] + len(seeds))):
@@ -125,7 +125,7 @@ def _case_axis(sweep: Sweep, cases: Sequence[Case], fields: Sequence[str]) -> li
 
 
 def _case_value(sweep: Sweep, case: Case, field: str) -> Any:
-    """Return a case's value, or what the sweep says instead: one value, or validation had refused the case."""
+    """Return a case's value, or the sweep's: a single one, or validation had refused the case."""
     if field in case.model_fields_set:
         return getattr(case, field)
     axis = getattr(sweep, field)

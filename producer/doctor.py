@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -15,6 +16,7 @@ from shared.ledger import Ledger
 from shared.store.base import Store
 
 _PACKAGES = (
+    "printroom",
     "celery",
     "kombu",
     "redis",
@@ -96,7 +98,7 @@ def _store(open_store: Callable[[], Store]) -> Iterator[Check]:
 def _workers(ledger: Ledger) -> Iterator[Check]:
     try:
         workers, waiting = ledger.workers(), ledger.active_sweeps()
-        dead = len(ledger.dead_letters())
+        dead = ledger.dead_letters()
     except BrokerError:
         return
     detail = "; ".join(f"{w.name} on {w.device}" for w in workers) or "none alive"
@@ -110,8 +112,10 @@ def _workers(ledger: Ledger) -> Iterator[Check]:
     names = sorted({name for worker in workers for several in worker.models.values() for name in several})
     yield Check(name="models", ok=True, detail=f"workers hold {', '.join(names) or 'none'}")
     if dead:
-        mend = "see `printroom doctor --json`"
-        yield Check(name="dead letters", ok=False, detail=f"{dead} messages nobody could act on", mend=mend)
+        newest = f"{dead[0].get('code')}: {dead[0].get('reason')}"
+        detail = f"{len(dead)} messages nobody could act on; the newest: {newest}"
+        mend = "another program may share this Redis: give Printroom a PRINTROOM_REDIS_PREFIX of its own"
+        yield Check(name="dead letters", ok=False, detail=detail, mend=mend)
 
 
 def _rendering() -> Check:
@@ -128,6 +132,8 @@ def _rendering() -> Check:
 
 
 def _versions() -> str:
-    found = [f"python {platform.python_version()}", f"printroom {importlib.metadata.version('printroom')}"]
-    installed = [name for name in _PACKAGES if importlib.util.find_spec(name) is not None]
-    return ", ".join([*found, *(f"{name} {importlib.metadata.version(name)}" for name in installed)])
+    found = [f"python {platform.python_version()}"]
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ from shared.store.base import Store
 
 #: Images read at once.
 _READERS = 16
+
+#: Jobs looked after at a time.
+_BATCH_ROWS = 512
+
+_OUTCOMES = ("fetched", "skipped", "failed")
 
 #: Digits of a plan index in a file name: they sort up to ten million.
 _INDEX_DIGITS = 8
@@ -47,42 +54,37 @@ def fetch(
     folder: Path,
     *,
     where: Where | None = None,
-    on_image: Callable[[int], None] = lambda total: None,
+    jobs: int | None = None,
+    on_image: Callable[[int | None], None] = lambda total: None,
 ) -> Fetched:
-    """Bring home what a sweep has so far.
+    """Bring home what a sweep has so far, one chunk after another: memory does not grow with the sweep.
 
     Args:
-        on_image: called with the number of images after each.
+        jobs: how many there will be, where that is known, for `on_image`.
+        on_image: called with `jobs` after each job.
 
     Raises: UsageError, StoreError. Interrupted, it leaves only whole files.
     """
-    rows = list(manifest_rows(sweep, store, where=where))
-    for row in rows:
-        row["file_name"] = _file_name(row) if row["status"] == "done" else None
     _make_folder(folder / "images")
-    made = [row for row in rows if row["file_name"]]
-    written, broken = 0, []
-    stop = threading.Event()
-    with ThreadPoolExecutor(_READERS) as pool:
-        futures = [pool.submit(_fetch_one, row, store, folder, stop) for row in made]
-        try:
-            for future in as_completed(futures):
-                outcome = future.result()
-                written += outcome == "fetched"
-                if outcome not in ("fetched", "skipped"):
+    counts: Counter[str] = Counter()
+    broken: list[str] = []
+    with ThreadPoolExecutor(_READERS) as pool, _replacing(folder / "metadata.jsonl") as lines:
+        rows_to_come = manifest_rows(sweep, store, where=where)
+        while rows := list(islice(rows_to_come, _BATCH_ROWS)):
+            for row in rows:
+                row["file_name"] = _file_name(row) if row["status"] == "done" else None
+            for outcome in pool.map(partial(_fetch_one, store, folder), rows):
+                counts[outcome if outcome in _OUTCOMES else "broken"] += 1
+                if outcome not in _OUTCOMES:
                     broken.append(outcome)
-                on_image(len(made))
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    _write_lines(folder / "metadata.jsonl", (to_json_line(row) for row in rows))
+                on_image(jobs)
+            lines.writelines(f"{to_json_line(row)}\n" for row in rows)
     _copy_documents(sweep, store, folder)
     return Fetched(
         folder=folder,
-        fetched=written,
-        skipped=len(made) - written - len(broken),
-        failed=len(rows) - len(made),
+        fetched=counts["fetched"],
+        skipped=counts["skipped"],
+        failed=counts["failed"],
         broken=tuple(sorted(broken)),
     )
 
@@ -91,16 +93,12 @@ def _file_name(row: dict[str, Any]) -> str:
     return f"images/{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}.png"
 
 
-def _fetch_one(row: dict[str, Any], store: Store, folder: Path, stop: threading.Event) -> str:
-    """Return fetched, skipped, or what is wrong with the image."""
-    if stop.is_set():
-        return "skipped"
+def _fetch_one(store: Store, folder: Path, row: dict[str, Any]) -> str:
+    """Return one of _OUTCOMES, or what is wrong with the image."""
+    if row["file_name"] is None:
+        return "failed"
     path = folder / row["file_name"]
-    if (
-        path.is_file()
-        and path.stat().st_size == row["size_bytes"]
-        and _sha256(path.read_bytes()) == row["sha256"]
-    ):
+    if _is_there(path, row):
         return "skipped"
     try:
         data = store.get(row["key"])
@@ -110,6 +108,12 @@ def _fetch_one(row: dict[str, Any], store: Store, folder: Path, stop: threading.
         return f"{row['key']}: its sha256 is not what the manifest says"
     _write(path, data)
     return "fetched"
+
+
+def _is_there(path: Path, row: dict[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != row["size_bytes"]:
+        return False
+    return bool(_sha256(path.read_bytes()) == row["sha256"])
 
 
 def _copy_documents(sweep: str, store: Store, folder: Path) -> None:
@@ -136,14 +140,20 @@ def _make_folder(path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
+    with _replacing(path) as file:
+        file.buffer.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[TextIOWrapper]:
+    """Write a file beside its place, and put it there only when it is whole."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: {error.strerror}") from error
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    _write(path, "".join(f"{line}\n" for line in lines).encode())
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

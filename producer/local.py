@@ -19,21 +19,18 @@ from producer.embedded import EmbeddedValkey
 from producer.room import Printroom, SweepSource
 from producer.status import Overview
 from producer.submit import Submission
-from shared.errors import PrintroomError
+from shared.errors import ModelUnknown, WorkerFailed
 from shared.ledger import SweepStatus
 from shared.settings import Settings
 
 _WORKER_START_SECONDS = 180
 _POLL_SECONDS = 0.2
 
+#: One worker and one person: no need to spare the server.
+_LIVELY = {"heartbeat_seconds": 0.5, "feed_interval_seconds": 0.25}
+
 #: Where the worker's log goes, beside the prints.
 WORKER_LOG = "worker.log"
-
-
-class WorkerFailed(PrintroomError):
-    """The local worker process ended by itself. Carries the end of its log."""
-
-    code = "worker_failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +40,8 @@ class Rendered:
     submission: Submission
     status: SweepStatus
     folder: Path
+    #: Images that were in the folder before.
+    found: int
     interrupted: bool
 
 
@@ -75,15 +74,23 @@ def render_locally(
         with _LocalWorker(settings, folder, device) as worker:
             room = Printroom(settings)
             try:
-                worker.wait_until_up(room)
-                on_stage("submitting")
-                submission = room.submit(source, confirmed=confirmed)
+                submission = _submit(room, worker, source, confirmed=confirmed)
+                found = room.status(submission.sweep).status.done
                 status, interrupted = _watch(room, worker, submission.sweep, on_status, on_stage)
             finally:
                 worker.drain()
             if interrupted:
                 status = room.status(submission.sweep).status
-    return Rendered(submission=submission, status=status, folder=folder, interrupted=interrupted)
+    return Rendered(submission=submission, status=status, folder=folder, found=found, interrupted=interrupted)
+
+
+def _submit(room: Printroom, worker: _LocalWorker, source: SweepSource, *, confirmed: bool) -> Submission:
+    """Submit at once where this machine knows the model; else when the worker has said what it holds."""
+    try:
+        return room.submit(source, confirmed=confirmed)
+    except ModelUnknown:
+        worker.wait_until_up(room)
+        return room.submit(source, confirmed=confirmed)
 
 
 def _watch(
@@ -166,14 +173,11 @@ class _LocalWorker:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    return {
-        "PRINTROOM_REDIS_URL": settings.redis_url.get_secret_value(),
-        "PRINTROOM_STORE": settings.store,
-        "PRINTROOM_MODELS": ":".join(str(path) for path in settings.models),
-        "PRINTROOM_CACHE": str(settings.cache_dir),
-        "PRINTROOM_HEARTBEAT_SECONDS": "0.5",
-        "PRINTROOM_FEED_INTERVAL_SECONDS": "0.25",
-    }
+    """Return the variables that make the worker read the same settings, at a livelier beat."""
+    values = {**settings.model_dump(), "redis_url": settings.redis_url.get_secret_value(), **_LIVELY}
+    values["models"] = ":".join(str(path) for path in settings.models)
+    values["hub_models"] = ",".join(settings.hub_models)
+    return {f"PRINTROOM_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
 def _secret(url: str) -> object:

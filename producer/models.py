@@ -6,6 +6,7 @@ two different models, is an error that lists what there is.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -14,13 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import ModelAmbiguous, ModelUnknown
-from shared.fingerprint import FileHashCache, ResolvedModel, fingerprint_path, is_model, parse_hub_name
+from shared.fingerprint import (
+    FileHashCache,
+    ResolvedModel,
+    find_models,
+    fingerprint_path,
+    is_model,
+    parse_hub_name,
+)
 from shared.ledger import WorkerInfo
+
+#: Where a model's folder describes it.
+_CARDS = ("MODEL_CARD.md", "README.md")
 
 _FINGERPRINT = re.compile(r"sha:[0-9a-f]{32}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 
-#: Enough of a fingerprint to tell models apart in a message, and to choose one by `name@prefix`.
-_SHORT = len("sha:") + 8
+#: Digits of a content hash that tell models apart in a message, and choose one as `name@sha:1234abcd`.
+_SHORT_DIGITS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +50,7 @@ def known_models(
     """Return every model this machine or a live worker has, by name."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     hashes = FileHashCache(cache_dir / "fingerprints.json")
-    for path in _local_models([*folders, cache_dir / "models"]):
-        name = path.stem if path.is_file() else path.name
+    for name, path in find_models([*folders, cache_dir / "models"]):
         places[name, fingerprint_path(path, cache=hashes)].append(str(path))
     for worker in workers:
         for fingerprint, names in worker.models.items():
@@ -50,6 +60,17 @@ def known_models(
         KnownModel(name=name, fingerprint=fingerprint, places=tuple(where))
         for (name, fingerprint), where in sorted(places.items())
     ]
+
+
+def model_card(name: str, known: Sequence[KnownModel]) -> str:
+    """Return what a model's folder says of it. Raises: ModelUnknown."""
+    places = [place for model in known if model.name == name for place in model.places]
+    if not places:
+        raise ModelUnknown(f"model {name!r}: not known; `printroom models` lists what there is")
+    for place, card in itertools.product(places, _CARDS):
+        if (Path(place) / card).is_file():
+            return (Path(place) / card).read_text(encoding="utf-8")
+    raise ModelUnknown(f"model {name!r} has no card on this machine; it is at: {', '.join(places)}")
 
 
 def resolve_model(name: str, known: Sequence[KnownModel], *, cache_dir: Path) -> ResolvedModel:
@@ -75,17 +96,12 @@ def resolve_model(name: str, known: Sequence[KnownModel], *, cache_dir: Path) ->
         return ResolvedModel(name=wanted, fingerprint=matches.pop())
     if matches:
         named = [model for model in known if model.name == wanted]
-        listed = "; ".join(f"{wanted}@{m.fingerprint[:_SHORT]} ({', '.join(m.places)})" for m in named)
+        listed = "; ".join(f"{wanted}@{_short(m.fingerprint)} ({', '.join(m.places)})" for m in named)
         raise ModelAmbiguous(f"model {name!r} means {len(matches)} different models: write one of {listed}")
     there_is = ", ".join(sorted({m.name for m in known})) or "none: start a worker, or set PRINTROOM_MODELS"
     raise ModelUnknown(f"model {name!r} is on no live worker and not on this machine; there is: {there_is}")
 
 
-def _local_models(folders: Iterable[Path]) -> list[Path]:
-    models: list[Path] = []
-    for folder in folders:
-        if is_model(folder):
-            models.append(folder)
-        elif folder.is_dir():
-            models += [path for path in sorted(folder.iterdir()) if is_model(path)]
-    return models
+def _short(fingerprint: str) -> str:
+    """Return enough of a fingerprint to choose by: some digits of a hash, the whole of a hub revision."""
+    return fingerprint[: len("sha:") + _SHORT_DIGITS] if fingerprint.startswith("sha:") else fingerprint

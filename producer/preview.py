@@ -21,7 +21,7 @@ from rich.text import Text
 from shared.job import Job
 from shared.plan import Axis, Block, ListAxis, Plan, SeedRange
 
-#: From here on a prompt takes more than one chunk of a text encoder (75 tokens, and a word is a token or more).
+#: From here on a prompt takes several chunks of a text encoder (75 tokens, and a word is one or more).
 LONG_PROMPT_WORDS = 75
 
 #: Examples shown of one kind of warning.
@@ -212,7 +212,10 @@ def _unused_negatives(plan: Plan) -> Iterator[str]:
     for block in plan.blocks:
         axes = [plan.axes[position] for position in block.axes]
         if any(_has_unused_negative(guidance, negative) for guidance in axes for negative in axes):
-            yield "guidance_scale 1 or less never uses the negative prompt: jobs that differ in it only are one image"
+            yield (
+                "guidance_scale 1 or less never uses the negative prompt: "
+                "jobs that differ only in it are one image"
+            )
             return
 
 
@@ -261,7 +264,10 @@ def _long_texts(texts: list[str], kind: str) -> Iterator[str]:
     if long:
         plural = f"{len(long):,} {kind}s have" if len(long) > 1 else f"a {kind} has"
         shown = _quoted(long[0])
-        yield f"{plural} more than {LONG_PROMPT_WORDS} words ({shown}): encoded in several chunks, nothing is cut off"
+        yield (
+            f"{plural} more than {LONG_PROMPT_WORDS} words ({shown}): "
+            "encoded in several chunks, nothing is cut off"
+        )
 
 
 def _edge_spaces(texts: list[str]) -> Iterator[str]:

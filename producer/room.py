@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from producer import fetch as fetching
 from producer import results as reading
 from producer.compile import compile_sweep
+from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
-from producer.models import KnownModel, known_models, resolve_model
+from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.status import Overview, overview
 from producer.submit import Submission, rebuild, submit_plan
 from producer.sweep import Sweep, load_sweep, sweep_from_mapping
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
-from shared.errors import BrokerError, SweepUnknown, UsageError
+from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
 from shared.feeder import Feeder
+from shared.fingerprint import ResolvedModel
 from shared.ledger import Ledger, State, SweepStatus
 from shared.plan import Plan
 from shared.settings import Settings, load_settings
@@ -44,13 +46,26 @@ class Printroom:
 
     # --- before anything runs -------------------------------------------------------------------------------
 
-    def compile(self, source: SweepSource) -> Plan:
+    def compile(self, source: SweepSource, *, unknown: list[str] | None = None) -> Plan:
         """Return the plan of a sweep: a YAML file, a mapping of the same keys, or a Sweep.
+
+        Args:
+            unknown: collects what is wrong with models nobody here knows, for a look ahead; the plan then has
+                another id than the one to be submitted. Without it such a model is an error.
 
         Raises: SweepError, ModelUnknown, ModelAmbiguous.
         """
         known = self.models()
-        resolve = partial(resolve_model, known=known, cache_dir=self.settings.cache_dir)
+
+        def resolve(name: str) -> ResolvedModel:
+            try:
+                return resolve_model(name, known, cache_dir=self.settings.cache_dir)
+            except ModelUnknown as error:
+                if unknown is None:
+                    raise
+                unknown.append(str(error))
+                return ResolvedModel(name=name, fingerprint=f"unknown:{name}")
+
         return compile_sweep(_as_sweep(source), resolve=resolve)
 
     def models(self) -> list[KnownModel]:
@@ -60,6 +75,10 @@ class Printroom:
         except BrokerError:
             workers = []
         return known_models(self.settings.models, workers, cache_dir=self.settings.cache_dir)
+
+    def model_card(self, name: str) -> str:
+        """Return the card of a model on this machine. Raises: ModelUnknown."""
+        return model_card(name, self.models())
 
     # --- a sweep's life -------------------------------------------------------------------------------------
 
@@ -124,6 +143,10 @@ class Printroom:
         """Stop a sweep: workers leave it at their next batch. Its images stay; `resume` goes on."""
         return self.ledger.set_state(self.find(sweep), "cancelled")
 
+    def prioritise(self, sweep: str, priority: int) -> None:
+        """Change a sweep's priority; higher goes first, among what is not yet in the queue."""
+        self.ledger.set_priority(self.find(sweep), priority)
+
     def resume(self, sweep: str) -> State:
         """Go on with a paused, cancelled or (in Redis) lost sweep. Only what is missing is rendered."""
         sweep = self.find(sweep, in_store=True)
@@ -165,11 +188,12 @@ class Printroom:
         folder: str | Path,
         *,
         where: Mapping[str, Any] | None = None,
-        on_image: Callable[[int], None] = lambda total: None,
+        on_image: Callable[[int | None], None] = lambda total: None,
     ) -> fetching.Fetched:
         """Bring images and metadata home; what is there already is checked and kept."""
         sweep = self.find(sweep, in_store=True)
-        return fetching.fetch(sweep, self.store, Path(folder), where=where, on_image=on_image)
+        jobs = None if where else len(self.plan(sweep))
+        return fetching.fetch(sweep, self.store, Path(folder), where=where, jobs=jobs, on_image=on_image)
 
     def sheet(
         self,
@@ -217,7 +241,11 @@ class Printroom:
 
     def plan(self, sweep: str) -> Plan:
         """Return a submitted sweep's plan, from Redis or from the store."""
-        return Plan.from_bytes(self.ledger.plan_bytes(sweep) or self.store.get(names.plan_key(sweep)))
+        try:
+            data = self.ledger.plan_bytes(sweep)
+        except BrokerError:
+            data = None
+        return Plan.from_bytes(data or self.store.get(names.plan_key(sweep)))
 
     def feed(self) -> int | None:
         """Run the feeder once, so that a submit is felt at once; workers do it all the time."""
@@ -293,7 +321,4 @@ def _source_text(source: SweepSource) -> bytes:
     """Return what the store keeps as sweep.yaml: the file as it was, or what it would have said."""
     if isinstance(source, str | Path):
         return Path(source).read_bytes()
-    import yaml
-
-    fields = source.model_dump(exclude_unset=True) if isinstance(source, Sweep) else dict(source)
-    return yaml.safe_dump(fields, allow_unicode=True, sort_keys=False).encode()
+    return sweep_yaml(_as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()

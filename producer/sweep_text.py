@@ -170,7 +170,8 @@ class _Reader:
 
     def _take_scalar(self, event: Any, tag: str, line: int) -> None:
         if self._wants_key():
-            return self._take_key(event.value, tag, line)
+            self._take_key(event.value, tag, line)
+            return
         located = Located(line)
         if tag == _TAG + "str":
             value: Any = event.value

@@ -176,6 +176,9 @@ def broker_error(error: redis.RedisError) -> BrokerError:
         return BrokerFull(f"Redis is out of memory: raise its maxmemory or free some ({error})")
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
         return BrokerError(f"Redis refused us: check the password in PRINTROOM_REDIS_URL ({error})")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        mend = "add ?ssl_ca_certs=FILE to PRINTROOM_REDIS_URL"
+        return BrokerUnavailable(f"Redis has a certificate nobody we know has signed: {mend} ({error})")
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return BrokerUnavailable(
             f"Redis does not answer: is it running, and PRINTROOM_REDIS_URL right? ({error})"

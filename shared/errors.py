@@ -19,6 +19,7 @@ PrintroomError                      code            meaning
 ├── MessageError                                    a message on the queue
 │   ├── MessageCorrupt              message_corrupt
 │   └── VersionUnsupported          version_unsupported  made by another version
+├── WorkerFailed                    worker_failed   the local worker of `printroom render` ended by itself
 └── RenderError                                     one job or one model, on a worker
     ├── ModelLoadFailed             model_load_failed
     ├── ModelUnsupported            model_unsupported  a family or format we do not render
@@ -152,6 +153,12 @@ class VersionUnsupported(MessageError):
     """The message was made by another version of Printroom."""
 
     code = "version_unsupported"
+
+
+class WorkerFailed(PrintroomError):
+    """The local worker process ended by itself. Carries the end of its log."""
+
+    code = "worker_failed"
 
 
 class RenderError(PrintroomError):

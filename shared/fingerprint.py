@@ -42,7 +42,7 @@ def fingerprint_path(path: Path, *, cache: FileHashCache | None = None) -> str:
     """
     cache = cache or FileHashCache(None)
     digest = hashlib.blake2b(digest_size=16)
-    files = list(_counted_files(path))
+    files = _counted_files(path)
     if not files:
         raise ModelUnknown(f"{path}: no model here (a diffusers folder or a .safetensors file)")
     for name, file in files:
@@ -63,11 +63,24 @@ def parse_hub_name(name: str) -> str | None:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path looks like a model: a diffusers pipeline folder or a `.safetensors` file."""
+    """Whether a path looks like a model: a diffusers pipeline folder with weights, or a `.safetensors` file."""
     try:
-        return (path / "model_index.json").is_file() or (path.is_file() and path.suffix == ".safetensors")
+        if path.is_file():
+            return path.suffix == ".safetensors"
+        return (path / "model_index.json").is_file() and next(path.rglob("*.safetensors"), None) is not None
     except (OSError, ValueError):  # no path at all: too long, or not ours to look at
         return False
+
+
+def find_models(folders: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Return (name, path) of every model in folders of models; a folder may also be a model itself."""
+    models: list[Path] = []
+    for folder in folders:
+        if is_model(folder):
+            models.append(folder)
+        elif folder.is_dir():
+            models += [path for path in sorted(folder.iterdir()) if is_model(path)]
+    return [(path.stem if path.is_file() else path.name, path) for path in models]
 
 
 class FileHashCache:
@@ -105,9 +118,10 @@ class FileHashCache:
             self._changed = False
 
 
-def _counted_files(path: Path) -> Iterable[tuple[str, Path]]:
+def _counted_files(path: Path) -> list[tuple[str, Path]]:
+    """Return what decides a model's images, by name. A single file's configs stand in the folder of its name."""
     if path.is_file():
-        return [("", path)]
+        return [("", path), *_counted_files(path.with_suffix(""))]
     files = [file for file in path.rglob("*") if file.is_file() and file.suffix in _COUNTED_SUFFIXES]
     named = [(file.relative_to(path).as_posix(), file) for file in files]
     return sorted((name, file) for name, file in named if not name.startswith("."))

@@ -204,15 +204,21 @@ class Ledger:
 
     @_named
     def reopen_failed(self, sweep: str, plan: Plan) -> int:
-        """Take back every failure, so that those jobs are rendered again. Returns how many there were."""
+        """Take back every failure, so that those jobs are rendered again; a paused sweep stays paused.
+
+        Returns: how many there were.
+        """
         bitmap = cast("bytes | None", self._redis.get(self._sweep_key(sweep, "failed"))) or b""
-        chunks = [plan.chunk(number) for number in sorted({plan.chunk_of(index) for index in _set_bits(bitmap)})]
+        chunks = [
+            plan.chunk(number) for number in sorted({plan.chunk_of(index) for index in _set_bits(bitmap)})
+        ]
         parts = ["meta", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"]
         reopened = 0
         for first in range(0, len(chunks), _REOPEN_CHUNKS):
             ranges = [[c.number, c.start, c.stop] for c in chunks[first : first + _REOPEN_CHUNKS]]
             reopened += int(self._run("reopen", sweep, parts, [json.dumps(ranges)]))
-        self._follow_state(sweep, "active" if reopened else "")
+        if reopened:
+            self._follow_state(sweep, self.status(sweep).state)
         return reopened
 
     @_named
@@ -651,7 +657,7 @@ for _, range in ipairs(cjson.decode(ARGV[1])) do
 end
 if reopened > 0 then
   redis.call('HINCRBY', KEYS[1], 'failed', -reopened)
-  redis.call('HSET', KEYS[1], 'state', 'active')
+  if redis.call('HGET', KEYS[1], 'state') == 'done' then redis.call('HSET', KEYS[1], 'state', 'active') end
   redis.call('HDEL', KEYS[1], 'finished_at')
 end
 return reopened

@@ -22,10 +22,15 @@ log = logging.getLogger(__name__)
 #: A worker that dies is started again after this pause, so that a broken one does not spin.
 _RESTART_PAUSE_SECONDS = 5.0
 
+#: A heartbeat file older than this is a worker's that no longer beats.
+_FRESH_SECONDS = 15.0
+
 
 def main() -> int:
     """Run a worker, or one for each GPU. Returns the exit status."""
     arguments = _parse()
+    # Until Celery takes the signal over there is nothing to drain: a worker told to stop while it starts just ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     overrides = {"models": (arguments.models,)} if arguments.models else {}
     try:
         settings = load_settings(**overrides)
@@ -33,7 +38,7 @@ def main() -> int:
         if arguments.end_with_stdin:
             threading.Thread(target=_drain_at_end_of_input, name="stdin", daemon=True).start()
         if arguments.device == "all":
-            return _run_all(arguments.models)
+            return _run_all(arguments.models, settings.heartbeat_file)
         from worker.app import run_worker
 
         return run_worker(settings, device=arguments.device)
@@ -57,7 +62,7 @@ def _drain_at_end_of_input() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_all(models: Path | None) -> int:
+def _run_all(models: Path | None, heartbeat_file: Path | None) -> int:
     """Keep one worker process for each GPU running; pass SIGTERM on and wait for all to drain."""
     import torch
 
@@ -70,23 +75,40 @@ def _run_all(models: Path | None) -> int:
         for process in processes.values():
             process.send_signal(signal.SIGTERM)
 
-    processes = {device: _start(device, models) for device in devices}
+    beats = {device: _beat_file(heartbeat_file, device) for device in devices}
+    processes = {device: _start(device, models, beats[device]) for device in devices}
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while not stopping:
         time.sleep(0.5)
+        if heartbeat_file is not None and all(_fresh(file) for file in beats.values()):
+            heartbeat_file.touch()
         for device, process in processes.items():
             if process.poll() is not None and not stopping:
                 log.error("worker_died", extra={"device": device, "status": process.returncode})
                 time.sleep(_RESTART_PAUSE_SECONDS)
-                processes[device] = _start(device, models)
+                if not stopping:
+                    processes[device] = _start(device, models, beats[device])
     return max(abs(process.wait()) for process in processes.values())
 
 
-def _start(device: str, models: Path | None) -> subprocess.Popen[bytes]:
+def _beat_file(file: Path | None, device: str) -> Path | None:
+    """Return where one of several workers beats: a health check must not see only the liveliest."""
+    return file and file.with_name(f"{file.name}.{device.replace(':', '')}")
+
+
+def _fresh(file: Path | None) -> bool:
+    return file is not None and file.exists() and time.time() - file.stat().st_mtime < _FRESH_SECONDS
+
+
+def _start(device: str, models: Path | None, heartbeat_file: Path | None) -> subprocess.Popen[bytes]:
     extra = ["--models", str(models)] if models else []
-    command = [sys.executable, "-m", "worker", "--device", device, *extra]
-    return subprocess.Popen(command, env=os.environ, start_new_session=True)
+    command = [sys.executable, "-m", "worker", "--device", device, "--end-with-stdin", *extra]
+    # Their input is a pipe of ours: when this process is gone, even by kill -9, they drain.
+    beat = {"PRINTROOM_HEARTBEAT_FILE": str(heartbeat_file)} if heartbeat_file else {}
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, env={**os.environ, **beat}, start_new_session=True
+    )
 
 
 if __name__ == "__main__":

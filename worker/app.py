@@ -46,7 +46,8 @@ def make_kit(settings: Settings, *, device: str) -> Kit:
         endpoint_url=settings.s3_endpoint_url,
         region=settings.s3_region,
         checksums=settings.s3_checksums,
-        max_connections=settings.s3_max_connections,
+        # The publishers' connections and those of the task threads, which write manifests.
+        max_connections=settings.s3_max_connections + _CONCURRENCY,
         # Short: a worker waits out an outage in `persist`, which a drain can interrupt.
         patience_seconds=min(settings.store_patience_seconds, _STORE_PATIENCE_SECONDS),
     )

@@ -26,7 +26,8 @@ class Decision(Enum):
 _RULES: tuple[tuple[type[BaseException], Decision], ...] = (
     (errors.ObjectMissing, Decision.FAIL_JOBS),
     (errors.StoreError, Decision.WAIT),
-    (errors.BrokerError, Decision.WAIT),
+    (errors.BrokerUnavailable, Decision.WAIT),
+    (errors.BrokerFull, Decision.WAIT),
     (errors.VersionUnsupported, Decision.REFUSE),
     (errors.MessageError, Decision.DEAD_LETTER),
     (errors.ModelLoadFailed, Decision.GIVE_BACK),

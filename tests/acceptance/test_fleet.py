@@ -146,7 +146,9 @@ def test_one_bad_job_fails_alone(fleet, check_promise):
     """A job that cannot be made fails with its code and reason; the rest of its chunk is done; retry makes it."""
     poisoned = fleet.start(patch=POISON)
     fleet.wait_up()
-    sweep = fleet.room.submit({"name": "bad", "prompt": ["a cat", "poison"], "seed": [1, 2, 3, 4], "steps": 3}).sweep
+    sweep = fleet.room.submit(
+        {"name": "bad", "prompt": ["a cat", "poison"], "seed": [1, 2, 3, 4], "steps": 3}
+    ).sweep
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
     status = fleet.room.ledger.status(sweep)

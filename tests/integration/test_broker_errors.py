@@ -61,7 +61,9 @@ class TestRefused:
     """A password that is wrong or missing."""
 
     @pytest.mark.parametrize("password", [f":{WRONG}@", f"someone:{WRONG}@", ""])
-    @pytest.mark.parametrize("way", ["submit", "record", "status", "register", "queue_lengths", "chunks", "send"])
+    @pytest.mark.parametrize(
+        "way", ["submit", "record", "status", "register", "queue_lengths", "chunks", "send"]
+    )
     def test_wrong_password(self, valkey_server, password, way):
         """Every way in says to check PRINTROOM_REDIS_URL, and shows no password anywhere in the chain of causes."""
         settings = make_settings(f"redis://{password}127.0.0.1:{valkey_server.port}/0")
@@ -84,7 +86,9 @@ class TestRefused:
 class TestDown:
     """No server, or one that does not answer."""
 
-    @pytest.mark.parametrize("way", ["submit", "record", "status", "register", "queue_lengths", "chunks", "send"])
+    @pytest.mark.parametrize(
+        "way", ["submit", "record", "status", "register", "queue_lengths", "chunks", "send"]
+    )
     def test_nobody_listens(self, way):
         """A server that is down is BrokerUnavailable, with the mend."""
         with socket.socket() as held:
@@ -259,7 +263,7 @@ class TestTls:
         """A server whose authority we do not know is refused before it sees the password."""
         query = query.format(folder=authority)
         settings = make_settings(f"rediss://:{valkey_server.password}@127.0.0.1:{tls_port}/0{query}")
-        with pytest.raises(BrokerUnavailable, match="(?i)certificate") as caught:
+        with pytest.raises(BrokerUnavailable, match=r"add \?ssl_ca_certs=FILE") as caught:
             every_way(settings)[way]()
         assert valkey_server.password not in str(caught.value)
 

@@ -25,7 +25,9 @@ def make_plan(*, jobs: int = 10, jobs_per_chunk: int = 4, name: str = "sweep", s
         ListAxis(fields=("scheduler", "steps", "guidance_scale"), values=(("ddim", 4, 7.5),)),
         SeedRange(start=0, count=jobs),
     )
-    block = Block(bucket=Bucket(model=MODEL, width=size, height=size), axes=(0, 1, 2), jobs_per_chunk=jobs_per_chunk)
+    block = Block(
+        bucket=Bucket(model=MODEL, width=size, height=size), axes=(0, 1, 2), jobs_per_chunk=jobs_per_chunk
+    )
     return Plan(name=name, models={MODEL: "tiny"}, axes=axes, blocks=(block,))
 
 
@@ -66,7 +68,9 @@ def indices(plan: Plan, chunk: int) -> list[int]:
     return list(range(found.start, found.stop))
 
 
-def commit(ledger: Ledger, plan: Plan, chunk: int, *, failed: dict[int, tuple[str, str]] | None = None) -> str | None:
+def commit(
+    ledger: Ledger, plan: Plan, chunk: int, *, failed: dict[int, tuple[str, str]] | None = None
+) -> str | None:
     """Commit a chunk whose jobs are done, but for those that failed."""
     failed = failed or {}
     done = [index for index in indices(plan, chunk) if index not in failed]
@@ -99,7 +103,13 @@ class TestSubmit:
         assert plan.to_bytes() == ledger.plan_bytes(sweep)
         status = ledger.status(sweep)
         assert (status.name, status.state, status.jobs, status.chunks) == ("sweep", "active", 10, 3)
-        assert (status.done, status.failed, status.reused, status.chunks_done, status.remaining) == (0, 0, 0, 0, 10)
+        assert (status.done, status.failed, status.reused, status.chunks_done, status.remaining) == (
+            0,
+            0,
+            0,
+            0,
+            10,
+        )
         assert abs(status.created_at - time.time()) < 60
         assert {bucket.queue: bucket for bucket in plan.buckets} == ledger.buckets()
         assert [sweep] == ledger.active_sweeps()
@@ -362,7 +372,9 @@ class TestFailures:
         assert {"job_crashed": 1} == ledger.status(sweep).failures
         assert ledger.reopen_failed(sweep, plan) == 1
 
-    @pytest.mark.parametrize("reason", ["é" * 400, "x" + "猫" * 300, "half \ud83d of a pair", "nul \0 byte", '"\\\n'])
+    @pytest.mark.parametrize(
+        "reason", ["é" * 400, "x" + "猫" * 300, "half \ud83d of a pair", "nul \0 byte", '"\\\n']
+    )
     def test_any_reason(self, ledger, plan, sweep, reason):
         """A reason of any length and script is recorded, and the status shows its beginning."""
         commit(ledger, plan, 0, failed={0: ("job_crashed", reason)})
@@ -373,7 +385,9 @@ class TestFailures:
 
 #: What may happen to a chunk, at any time and in any order: (what, chunk, a worker's luck).
 events = st.tuples(
-    st.sampled_from(["begin", "progress", "commit", "fail", "give_back", "count", "absent", "feed", "pause", "retry"]),
+    st.sampled_from(
+        ["begin", "progress", "commit", "fail", "give_back", "count", "absent", "feed", "pause", "retry"]
+    ),
     st.integers(0, 2),
     st.integers(0, 3),
 )
@@ -416,7 +430,12 @@ class TestAnyOrder:
         elif what == "commit":
             commit(ledger, plan, chunk)
         elif what == "fail":
-            commit(ledger, plan, chunk, failed={index: (f"code_{luck}", "why") for index in indices(plan, chunk)[luck:]})
+            commit(
+                ledger,
+                plan,
+                chunk,
+                failed=dict.fromkeys(indices(plan, chunk)[luck:], (f"code_{luck}", "why")),
+            )
         elif what in ("give_back", "count"):
             ledger.give_back(plan.id, chunk, count_attempt=what == "count")
         elif what == "absent":
@@ -502,9 +521,13 @@ class TestStatus:
         """Reading the status sends one pipeline and nothing beside it."""
         sent = []
         execute = redis.client.Pipeline.execute
-        monkeypatch.setattr(redis.client.Pipeline, "execute", lambda *a, **k: sent.append("pipeline") or execute(*a, **k))
+        monkeypatch.setattr(
+            redis.client.Pipeline, "execute", lambda *a, **k: sent.append("pipeline") or execute(*a, **k)
+        )
         command = redis.Redis.execute_command
-        monkeypatch.setattr(redis.Redis, "execute_command", lambda *a, **k: sent.append(a[1]) or command(*a, **k))
+        monkeypatch.setattr(
+            redis.Redis, "execute_command", lambda *a, **k: sent.append(a[1]) or command(*a, **k)
+        )
         ledger.status(sweep)
         assert sent == ["pipeline"]
 
@@ -542,7 +565,9 @@ class TestStatus:
             ledger.begin(plan.id, chunk)
             commit(ledger, plan, chunk)
         ledger.record(plan.id, Outcome(done=[len(plan) - 1]), chunk=plan.chunk(plan.chunks - 1))
-        used = sum(client.memory_usage(key, samples=0) for key in client.scan_iter(f"{key_prefix}:*", count=1000))
+        used = sum(
+            client.memory_usage(key, samples=0) for key in client.scan_iter(f"{key_prefix}:*", count=1000)
+        )
         assert used < len(plan)
 
 

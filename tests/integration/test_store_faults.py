@@ -197,7 +197,7 @@ def test_outage_longer_than_patience(
         StoreUnavailable, match=r"'images/a.png' in s3://printroom-tests/.*gave up after"
     ) as raised:
         store.put("images/a.png", b"1", content_type=PNG)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 20
     assert proxy.url in str(raised.value)
     assert len(proxy.seen) > 2
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from producer.compile import compile_sweep
 from producer.convert import geneval_sweep, partiprompts_sweep, sweep_yaml
@@ -58,6 +60,13 @@ def test_other_tables_are_refused(tmp_path: Path, text: bytes, message: str) -> 
     assert str(caught.value).startswith(message)
 
 
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
+@example(["\x85", "\u2028", "a\u2029b", " \n ", "", "0", "no", "1e3", "2024-01-01", "=", "<<"])
+def test_a_sweep_survives_being_written(prompts: list[str]) -> None:
+    """Any prompt that was written to a sweep file is read from it unchanged."""
+    assert parse_sweep(sweep_yaml({"prompt": prompts})).prompt == tuple(prompts)
+
+
 @pytest.mark.parametrize("line", ["{", "[1]", '{"prompt": 3}', '{"prompt": ""}'])
 def test_broken_json_lines_are_refused(tmp_path: Path, line: str) -> None:
     """The line that holds no prompt is named."""
@@ -81,7 +90,8 @@ def test_all_of_partiprompts_becomes_a_plan() -> None:
     )
     expected = [line.split("\t")[0] for line in PARTIPROMPTS.read_text().split("\n")[1:] if line]
     assert expected == [job.prompt for _, job in plan.jobs()]
-    assert len(expected) == 1632 and "0" in expected
+    assert len(expected) == 1632
+    assert "0" in expected
 
 
 @pytest.mark.skipif(not GENEVAL.exists(), reason="GenEval is not beside the repository")

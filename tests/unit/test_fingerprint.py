@@ -47,7 +47,13 @@ def test_same_content_elsewhere(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"]
+    "file",
+    [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "tokenizer/merges.txt",
+    ],
 )
 def test_two_fine_tunes_differ(model, file):
     """A byte changed in any config, weight or vocabulary is another model."""
@@ -65,7 +71,9 @@ def test_a_file_moved_within_the_model(model):
     assert before != fingerprint_path(model)
 
 
-@pytest.mark.parametrize("extra", ["README.md", "card.png", ".gitattributes", ".cache/state.json", "optimizer.bin"])
+@pytest.mark.parametrize(
+    "extra", ["README.md", "card.png", ".gitattributes", ".cache/state.json", "optimizer.bin"]
+)
 def test_what_does_not_decide_images(model, extra):
     """Cards, pictures, download leftovers and training states do not change what a model is."""
     before = fingerprint_path(model)
@@ -147,5 +155,11 @@ def test_is_model(model, tmp_path):
     weights = tmp_path / "one.safetensors"
     weights.write_bytes(b"")
     assert [is_model(path) for path in (model, weights)] == [True, True]
-    others = [tmp_path, tmp_path / "none", model / "model_index.json", tmp_path / ("x" * 300), tmp_path / "nul\0"]
+    others = [
+        tmp_path,
+        tmp_path / "none",
+        model / "model_index.json",
+        tmp_path / ("x" * 300),
+        tmp_path / "nul\0",
+    ]
     assert [is_model(path) for path in others] == [False] * 5

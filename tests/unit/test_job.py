@@ -68,8 +68,11 @@ def test_null_is_not_empty():
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0, 1])
 def test_without_guidance_the_negative_prompt_is_unused(scale):
-    """At guidance 1 or less jobs that differ in the negative prompt are one image; the job still says what was asked."""
-    made = [make_job(**{**FIELDS, "guidance_scale": scale, "negative_prompt": text}) for text in (None, "", "mustache")]
+    """At guidance 1 or less jobs that differ in the negative prompt are one image; each says what was asked."""
+    made = [
+        make_job(**{**FIELDS, "guidance_scale": scale, "negative_prompt": text})
+        for text in (None, "", "mustache")
+    ]
     assert len({job.id for job in made}) == 1
     assert [job.negative_prompt for job in made] == [None, "", "mustache"]
     assert not any(job.guided for job in made)
@@ -78,7 +81,10 @@ def test_without_guidance_the_negative_prompt_is_unused(scale):
 def test_just_above_one_is_guided():
     """A guidance scale above 1, however little, has a negative branch, and the negative prompt counts."""
     scale = math.nextafter(1.0, 2.0)
-    made = [make_job(**{**FIELDS, "guidance_scale": scale, "negative_prompt": text}) for text in (None, "mustache")]
+    made = [
+        make_job(**{**FIELDS, "guidance_scale": scale, "negative_prompt": text})
+        for text in (None, "mustache")
+    ]
     assert len({job.id for job in made}) == 2
     assert all(job.guided for job in made)
 
@@ -104,7 +110,11 @@ def test_lone_surrogates(field):
 
 def test_canonical_json_ignores_insertion_order():
     """Objects of equal content have one spelling."""
-    assert canonical_json({"b": 1, "a": [None, "é"]}) == canonical_json({"a": [None, "é"], "b": 1}) == '{"a":[null,"é"],"b":1}'.encode()
+    assert (
+        canonical_json({"b": 1, "a": [None, "é"]})
+        == canonical_json({"a": [None, "é"], "b": 1})
+        == '{"a":[null,"é"],"b":1}'.encode()
+    )
 
 
 def test_fields_stand_in_canonical_order():

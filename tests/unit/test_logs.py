@@ -24,7 +24,9 @@ def stderr(capsys):
 def test_json(stderr):
     """In containers a line is one JSON object: time in UTC, level, logger, event, and the event's fields."""
     set_up_logging("json", "INFO")
-    logging.getLogger("worker.tasks").warning("chunk_%s", "done", extra={"sweep": "ab", "chunk": 3, "name_of": "é\n"})
+    logging.getLogger("worker.tasks").warning(
+        "chunk_%s", "done", extra={"sweep": "ab", "chunk": 3, "name_of": "é\n"}
+    )
     line = stderr()
     entry = json.loads(line)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", entry.pop("time"))
@@ -42,7 +44,7 @@ def test_json(stderr):
 def test_json_of_anything(stderr):
     """A field that JSON does not know is shown as text: a log line is never lost to its fields."""
     set_up_logging("json", "INFO")
-    logging.getLogger("x").info("event", extra={"place": {1, 1}, "error": ValueError("bad")})
+    logging.getLogger("x").info("event", extra={"place": {1}, "error": ValueError("bad")})
     entry = json.loads(stderr())
     assert (entry["place"], entry["error"]) == ("{1}", "bad")
 

@@ -63,7 +63,9 @@ def test_corrupt(body):
 @pytest.mark.parametrize("rest", [{"sweep": "ab12", "chunk": 7}, {"chunks": [1, 2]}, {}])
 def test_another_version(version, rest):
     """A message of another version is refused as such, whatever else it says: it is for somebody else."""
-    with pytest.raises(VersionUnsupported, match=f"message version {version}: this version speaks {PROTOCOL}"):
+    with pytest.raises(
+        VersionUnsupported, match=f"message version {version}: this version speaks {PROTOCOL}"
+    ):
         parse_message({"version": version, **rest})
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -260,7 +259,7 @@ def original_checkpoint(folder):
     def renamed(file, names, prefix):
         for name, value in safetensors.torch.load_file(folder / file).items():
             for pattern, replacement in names:
-                name = re.sub(pattern, replacement, name)  # noqa: PLW2901
+                name = re.sub(pattern, replacement, name)
             # The original VAE's attention is made of 1 x 1 convolutions.
             conv = "mid.attn_1" in name and value.ndim == 2
             yield prefix + name, (value[:, :, None, None] if conv else value).contiguous()
@@ -320,13 +319,12 @@ def test_dtypes_follow_device_and_family():
     assert decoder_dtype("sdxl", single, CPU, force_upcast=True) == single
 
 
-def test_the_bundled_model_is_made_once(tmp_path, monkeypatch):
+def test_the_bundled_model_is_made_once(tmp_path):
     """The first call makes the default model in the cache folder, the next finds it; nothing else is left."""
-    monkeypatch.setenv("PRINTROOM_CACHE", str(tmp_path))
-    first = bundled.bundled_model()
+    first = bundled.bundled_model(tmp_path)
     assert first == tmp_path / "models" / bundled.DEFAULT_MODEL
     stamp = (first / "model_index.json").stat().st_mtime_ns
-    assert bundled.bundled_model() == first
+    assert bundled.bundled_model(tmp_path) == first
     assert (first / "model_index.json").stat().st_mtime_ns == stamp
     assert [path.name for path in (tmp_path / "models").iterdir()] == [bundled.DEFAULT_MODEL]
     assert load(first).family == "sd"
@@ -334,7 +332,6 @@ def test_the_bundled_model_is_made_once(tmp_path, monkeypatch):
 
 def test_the_bundled_model_yields_to_who_was_faster(tmp_path, monkeypatch, model_folder):
     """A process that finds the folder made when its own is ready takes that one and clears its own away."""
-    monkeypatch.setenv("PRINTROOM_CACHE", str(tmp_path))
     target = tmp_path / "models" / bundled.DEFAULT_MODEL
 
     def slow(folder, **options):
@@ -343,11 +340,5 @@ def test_the_bundled_model_yields_to_who_was_faster(tmp_path, monkeypatch, model
         (target / "first").touch()
 
     monkeypatch.setattr("worker.models.random_weights.create_random_model", slow)
-    assert (bundled.bundled_model() / "first").exists()
+    assert (bundled.bundled_model(tmp_path) / "first").exists()
     assert [path.name for path in target.parent.iterdir()] == [target.name]
-
-
-def test_the_cache_is_the_users_own_by_default(monkeypatch):
-    """Without the variable, things are kept in ~/.cache/printroom."""
-    monkeypatch.delenv("PRINTROOM_CACHE", raising=False)
-    assert bundled.cache_folder() == Path.home() / ".cache" / "printroom"

@@ -88,11 +88,21 @@ def test_ambiguous_prefix(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["sb", "sd@sha:dddd", "SD", "org/name", "org/name@main", "~nobody_here/model", "x" * 300, "no/such/folder", "sha:12"],
+    [
+        "sb",
+        "sd@sha:dddd",
+        "SD",
+        "org/name",
+        "org/name@main",
+        "~nobody_here/model",
+        "x" * 300,
+        "no/such/folder",
+        "sha:12",
+    ],
 )
 def test_unknown(tmp_path, name):
     """A name nobody has is an error that lists what there is."""
-    with pytest.raises(ModelUnknown, match="there is: sd, turbo$"):
+    with pytest.raises(ModelUnknown, match=r"there is: sd, turbo$"):
         resolve_model(name, KNOWN, cache_dir=tmp_path)
 
 

@@ -6,7 +6,14 @@ import threading
 
 import pytest
 
-from shared.errors import BrokerFull, BrokerUnavailable, ObjectMissing, StoreDenied, StoreFull, StoreUnavailable
+from shared.errors import (
+    BrokerFull,
+    BrokerUnavailable,
+    ObjectMissing,
+    StoreDenied,
+    StoreFull,
+    StoreUnavailable,
+)
 from worker import patience
 from worker.patience import Abandoned, persist
 
@@ -20,6 +27,7 @@ class Waits(threading.Event):
         self.drain_after = drain_after
 
     def wait(self, timeout=None):
+        """Note how long, and do not wait."""
         self.pauses.append(timeout)
         if self.drain_after is not None and len(self.pauses) >= self.drain_after:
             self.set()
@@ -34,6 +42,7 @@ class Tries:
         self.calls = 0
 
     def __call__(self):
+        """Raise the next error, or return."""
         self.calls += 1
         if self.errors:
             raise self.errors.pop(0)

@@ -25,7 +25,9 @@ def make_plan(*, seeds: int = 100, prompts: tuple[str, ...] = ("a", "b"), jobs_p
     axes = (
         SeedRange(start=5, count=seeds),
         ListAxis(fields=("prompt", "negative_prompt"), values=tuple((text, None) for text in prompts)),
-        ListAxis(fields=("scheduler", "steps", "guidance_scale"), values=(("ddim", 4, 7.5), ("euler", 2, 1.0))),
+        ListAxis(
+            fields=("scheduler", "steps", "guidance_scale"), values=(("ddim", 4, 7.5), ("euler", 2, 1.0))
+        ),
         ListAxis(fields=("seed",), values=((7,), (2**64 - 1,), (0,))),
     )
     small = Bucket(model=MODEL, width=64, height=64)
@@ -83,7 +85,11 @@ def test_chunks_cover_every_index_once(plan):
         assert 1 <= len(chunk) <= max(block.jobs_per_chunk for block in plan.blocks)
         for index, job in plan.jobs(chunk.start, chunk.stop):
             assert number == plan.chunk_of(index)
-            assert (job.model, job.width, job.height) == (chunk.bucket.model, chunk.bucket.width, chunk.bucket.height)
+            assert (job.model, job.width, job.height) == (
+                chunk.bucket.model,
+                chunk.bucket.width,
+                chunk.bucket.height,
+            )
         expected_start = chunk.stop
     assert expected_start == len(plan)
 

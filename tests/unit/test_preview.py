@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from typing import Any
 
 from hypothesis import given
@@ -41,10 +40,10 @@ def previewed(text: str) -> Preview:
 @st.composite
 def sweeps(draw: st.DrawFn) -> Sweep:
     """Draw sweeps that repeat themselves, with guidance and negatives in one axis, two axes or the cases."""
-    case_fields = draw(st.sets(st.sampled_from(sorted(VALUES))))
-    cases = draw(
-        st.lists(st.fixed_dictionaries({}, optional={f: VALUES[f] for f in case_fields}), max_size=5)
-    )
+    case_fields = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, unique=True))
+    always = {field: VALUES[field] for field in case_fields[::2]}
+    sometimes = {field: VALUES[field] for field in case_fields[1::2]}
+    cases = draw(st.lists(st.fixed_dictionaries(always, optional=sometimes), max_size=5))
     mapping: dict[str, Any] = {"prompt": "a"}
     for field in sorted(VALUES):
         if field not in case_fields or not cases:
@@ -83,6 +82,9 @@ def test_guidance_one_makes_all_negatives_one_image_and_says_so() -> None:
         assert previewed(harmless).warnings == ()
     in_one_case = "prompt: a\ncases: [{guidance_scale: 1}, {negative_prompt: x}]"
     assert previewed(in_one_case).warnings == ()
+    cases = "[{guidance_scale: 1}, {guidance_scale: 1, negative_prompt: x}, {negative_prompt: x}]"
+    found = previewed(f"prompt: a\ncases: {cases}")
+    assert (found.jobs, found.images, len(found.warnings)) == (3, 2, 1)
 
 
 def test_a_negation_in_a_prompt_names_the_word_to_move() -> None:
@@ -134,6 +136,5 @@ def test_a_preview_is_json_and_a_page() -> None:
 
 def test_a_large_plan_is_looked_over_at_once() -> None:
     """Four billion jobs are previewed without touching them."""
-    start = time.perf_counter()
     found = previewed("prompt: a\nseed: {count: 4294967296}")
-    assert found.jobs == found.images == 2**32 and time.perf_counter() - start < 1
+    assert found.jobs == found.images == 2**32

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.sampling.cache import LruCache
@@ -44,10 +44,14 @@ def test_short_texts_are_bit_for_bit_the_encoders(tiny_model, family, text):
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=400))
-def test_no_token_is_ever_lost(tiny_model, text):
+@given(
+    piece=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    times=st.integers(min_value=1, max_value=20),
+)
+@example(piece="a cat ", times=100)
+def test_no_token_is_ever_lost(tiny_model, piece, times):
     """For any text the chunks hold every token in order, 75 each, and their number is the token count's."""
-    model = tiny_model("sd1")
+    model, text = tiny_model("sd1"), piece * times
     ids = model.tokenizers[0](text, add_special_tokens=False, verbose=False)["input_ids"]
     tokenized = tokenize(model, text)
     kept = [

@@ -33,7 +33,9 @@ def test_every_wrong_variable_at_once(monkeypatch):
     with pytest.raises(SettingsError) as caught:
         load_settings()
     lines = str(caught.value).splitlines()
-    assert sorted(line.split(": ")[0] for line in lines) == sorted(f"{name}={value}" for name, value in wrong.items())
+    assert sorted(line.split(": ")[0] for line in lines) == sorted(
+        f"{name}={value}" for name, value in wrong.items()
+    )
     assert all(line.endswith("(see .env.example)") for line in lines)
     assert "PRINTROOM_MAX_ATTEMPTS=0: Input should be greater than or equal to 1 (see .env.example)" in lines
 

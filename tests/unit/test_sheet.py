@@ -76,7 +76,8 @@ def test_other_fields_become_sections_below_one_another() -> None:
     cells = [cell(((n + 1) * 40, 0, 0), prompt=f"p{n}", seed=1) for n in range(3)]
     centres = colours(draw_sheet(cells, rows="steps", columns="seed"))
     heights = [centres[(n + 1) * 40, 0, 0][1] for n in range(3)]
-    assert heights == sorted(heights) and len(set(heights)) == 3
+    assert heights == sorted(heights)
+    assert len(set(heights)) == 3
 
 
 def test_failed_missing_and_unreadable_jobs_are_marked() -> None:
@@ -95,7 +96,8 @@ def test_failed_missing_and_unreadable_jobs_are_marked() -> None:
     for one in cells:
         image = draw_sheet([one, cell((0, 200, 0), seed=9)], rows="steps", columns="seed")
         filled = colours(image)
-        assert (0, 200, 0) in filled and len(filled) == 3
+        assert (0, 200, 0) in filled
+        assert len(filled) == 3
 
 
 def test_of_equal_jobs_the_finished_one_is_drawn() -> None:
@@ -119,7 +121,8 @@ def test_small_images_are_enlarged_and_large_ones_reduced() -> None:
     """64 pixels become readable under their labels, 1024 do not fill the wall."""
     small = draw_sheet([cell((0, 200, 0))], rows="prompt", columns="seed")
     large = draw_sheet([cell((0, 200, 0), width=1024, height=1024)], rows="prompt", columns="seed")
-    assert small.width >= 640 and large.width < 1024
+    assert small.width >= 640
+    assert large.width < 1024
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_any_text_can_be_a_label(text: str) -> None:
 
 
 def test_null_and_empty_negatives_have_different_labels() -> None:
-    """null is no negative prompt, "" is an empty one."""
+    """Null is no negative prompt, "" is an empty one."""
     assert _label("negative_prompt", None, {}) == "(no negative)"
     assert _label("negative_prompt", "", {}) == "(empty)"
     assert _label("guidance_scale", 7.0, {}) == "7"
@@ -147,7 +150,8 @@ def test_wrapping_keeps_every_word_until_the_last_line() -> None:
     """Lines fit their width; what is left over ends in an ellipsis."""
     text = "the quick brown fox jumps over the lazy dog"
     assert " ".join(_wrap(text, 90, 14, 20)) == text
-    assert len(_wrap(text, 90, 14, 2)) == 2 and _wrap(text, 90, 14, 2)[-1].endswith("…")
+    assert len(_wrap(text, 90, 14, 2)) == 2
+    assert _wrap(text, 90, 14, 2)[-1].endswith("…")
     assert _fit("short", 500, 14) == "short"
 
 

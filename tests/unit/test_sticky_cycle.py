@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def drain(cycle, waiting):
 
 def switches(taken):
     """Return how often the queue changed: a model to load, each time."""
-    return sum(before != after for before, after in zip(taken, taken[1:], strict=False))
+    return sum(before != after for before, after in pairwise(taken))
 
 
 def test_far_fewer_switches():
@@ -90,7 +91,9 @@ def test_nothing_starves(masks):
     assert longest_wait(StickyCycle(["b", "c", "d", "a"]), arrivals, "a") <= STICKY_MAX * (len(QUEUES) - 1)
 
 
-@pytest.mark.xfail(reason="a queue that is left stays before the others: two that refill in turn starve a third")
+@pytest.mark.xfail(
+    reason="a queue that is left stays before the others: two that refill in turn starve a third"
+)
 def test_two_trickles_do_not_starve_a_third():
     """Two queues that refill in turn, one message at a time, leave a third its turn."""
     arrivals = [{"b": 1, "c": 0} if step % 2 else {"b": 0, "c": 1} for step in range(200)]

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from shared.names import DEFAULT_MODEL
 
-#: Environment variable for where made and fetched things are kept; by default the user's cache folder.
-CACHE_VARIABLE = "PRINTROOM_CACHE"
 
-
-def bundled_model() -> Path:
+def bundled_model(cache_dir: Path) -> Path:
     """Return the folder of the default model, making it on first use.
 
     Several processes may ask at once: each builds in a folder of its own, and the first rename wins.
+
+    Args:
+        cache_dir: where Printroom keeps what it can make again.
     """
-    folder = cache_folder() / "models" / DEFAULT_MODEL
+    folder = cache_dir / "models" / DEFAULT_MODEL
     if not (folder / "model_index.json").is_file():
         _build(folder)
     return folder
-
-
-def cache_folder() -> Path:
-    """Return where Printroom keeps what it can make again."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "printroom"
 
 
 def _build(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shared.errors import ModelLoadFailed
-from shared.fingerprint import FileHashCache, fingerprint_path, hub_fingerprint, is_model
+from shared.fingerprint import FileHashCache, find_models, fingerprint_path, hub_fingerprint
 from shared.names import DEFAULT_MODEL
 from worker.models.bundled import bundled_model
 from worker.models.loader import ModelSource
@@ -25,7 +25,7 @@ def take_inventory(
     """Return every model this worker can load: fingerprint -> the names and places it has here."""
     hashes = FileHashCache(cache_dir / "fingerprints.json")
     found: dict[str, list[ModelSource]] = defaultdict(list)
-    for name, path in [(DEFAULT_MODEL, bundled_model()), *_local_models(folders)]:
+    for name, path in [(DEFAULT_MODEL, bundled_model(cache_dir)), *find_models(folders)]:
         source = _local_source(name, path, hashes)
         found[source.fingerprint].append(source)
     for spec in hub_models:
@@ -33,17 +33,6 @@ def take_inventory(
         if hub_source is not None:
             found[hub_source.fingerprint].append(hub_source)
     return dict(found)
-
-
-def _local_models(folders: Iterable[Path]) -> list[tuple[str, Path]]:
-    models: list[tuple[str, Path]] = []
-    for folder in folders:
-        if is_model(folder):
-            models.append((folder.stem if folder.is_file() else folder.name, folder))
-        elif folder.is_dir():
-            entries = sorted(folder.iterdir())
-            models += [(p.stem if p.is_file() else p.name, p) for p in entries if is_model(p)]
-    return models
 
 
 def _local_source(name: str, path: Path, hashes: FileHashCache) -> ModelSource:
