@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 #: More words for pytest: make test TESTS="tests/unit -k plan"
 TESTS ?=
+#: Tests run at once. Most of a run is workers that start; two cores are well used by two.
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +26,7 @@ demo: $(STAMP) ## Render examples/mustache.yaml on this machine, with nothing el
 	@$(BIN)/printroom render examples/mustache.yaml --out prints/mustache
 
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(TESTS)
 
 check: $(STAMP) ## Check format, lint, types, imports, documentation links, compose file and Dockerfiles
 	$(BIN)/ruff format --check .

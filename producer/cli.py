@@ -10,7 +10,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,11 +133,12 @@ def render(what: str, out: Path | None, device: str, yes: bool, as_json: bool, *
     finishes the batch in hand; the same command again goes on where it stopped.
     """
     from producer.local import render_locally
+    from producer.progress import Progress
 
     sweep, source = _sweep_or_prompt(what, words)
     folder = out or Path("prints") / sweep.name
     settings = _settings()
-    with _Progress() as bar:
+    with Progress() as bar:
         made = render_locally(
             source, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
         )
@@ -196,13 +196,15 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
 
     Exit status 1 for a sweep that is done with failures.
     """
+    from producer.progress import Progress
+
     room = _room()
     if sweep is None and watch:
         raise click.UsageError("--watch follows one sweep: say which")
     if sweep is None:
         return _list_sweeps(room, as_json)
     if watch and not as_json:
-        with _Progress() as bar:
+        with Progress() as bar:
             room.wait(sweep, on_status=bar.update)
     elif watch:
         room.wait(sweep, poll_seconds=1.0, on_status=lambda seen: _print_json(seen.to_json(), indent=None))
@@ -287,9 +289,10 @@ def fetch(sweep: str, folder: Path, where: tuple[str, ...], as_json: bool) -> in
 
     Every file is checked against its sha256. FOLDER gets images/, metadata.jsonl, sweep.yaml and the manifests.
     """
+    from producer.progress import Progress
     from producer.results import parse_where
 
-    with _Progress(what="images") as bar:
+    with Progress(what="images") as bar:
         done = _room().fetch(sweep, folder, where=parse_where(where), on_image=bar.step)
     if as_json:
         _print_json(
@@ -437,6 +440,8 @@ def _jsonable(value: Any) -> Any:
 def _list_sweeps(room: Printroom, as_json: bool) -> int:
     from rich.table import Table
 
+    from producer.progress import duration
+
     statuses = room.statuses()
     if as_json:
         _print_json([{name: getattr(s, name) for name in s.__dataclass_fields__} for s in statuses])
@@ -449,12 +454,14 @@ def _list_sweeps(room: Printroom, as_json: bool) -> int:
     )
     for s in statuses:
         figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
-        table.add_row(s.sweep[:12], s.name, s.state, *figures, _duration(s.eta_seconds))
+        table.add_row(s.sweep[:12], s.name, s.state, *figures, duration(s.eta_seconds))
     _out().print(table)
     return 0
 
 
 def _show_status(seen: Overview) -> None:
+    from producer.progress import duration
+
     s = seen.status
     click.echo(f"{s.name}  {s.sweep}")
     click.echo(f"{s.state}: {s.done:,} of {s.jobs:,} done ({s.reused:,} reused), {s.failed:,} failed")
@@ -462,7 +469,7 @@ def _show_status(seen: Overview) -> None:
         f"chunks: {s.chunks_done} done, {s.chunks_running} running, {s.chunks_queued} queued, of {s.chunks}"
     )
     if s.state == "active":
-        click.echo(f"{s.images_per_second:.2f} images/s, {_duration(s.eta_seconds)} to go")
+        click.echo(f"{s.images_per_second:.2f} images/s, {duration(s.eta_seconds)} to go")
     for code, count in sorted(s.failures.items()):
         click.echo(f"failed {code}: {count} ({s.reasons.get(code, '')})")
     for line in seen.obstacles:
@@ -470,16 +477,6 @@ def _show_status(seen: Overview) -> None:
     for w in seen.workers:
         hands = ", ".join(chunk[:8] + chunk[32:] for chunk in w.chunks) or "idle"
         click.echo(f"worker {w.name}: {w.device}, {w.images_per_second:.2f} images/s, {hands}")
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    whole = int(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
 def _result_columns(row: dict[str, Any]) -> Iterator[str]:
@@ -528,61 +525,6 @@ def _summarise(status: SweepStatus, interrupted: bool, found: int) -> None:
         click.echo(f"failed {code}: {count} ({status.reasons.get(code, '')})", err=True)
     if interrupted:
         click.echo("interrupted: the same command goes on from here", err=True)
-
-
-class _Progress:
-    """A bar on stderr, silent where that is no terminal: there, a line now and then."""
-
-    def __init__(self, *, what: str = "jobs") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn(what + "  {task.fields[rate]}"),
-            TimeElapsedColumn(),
-        )
-        self._bar = Progress(
-            *columns, console=self._console, disable=not self._console.is_terminal, expand=True
-        )
-        self._task = self._bar.add_task("", total=None, rate="")
-        self._said: tuple[str, float] = ("", 0.0)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def stage(self, text: str) -> None:
-        """Say what is going on."""
-        self._bar.update(self._task, description=text)
-        self._say(text, every_seconds=0.0)
-
-    def step(self, total: int | None) -> None:
-        """Count one of `total`."""
-        self._bar.update(self._task, total=total, advance=1)
-
-    def update(self, seen: Overview) -> None:
-        """Show a sweep's figures."""
-        s = seen.status
-        finished = s.done + s.failed
-        text = s.name if not seen.obstacles else seen.obstacles[0]
-        rate = f"{s.images_per_second:.1f}/s, {_duration(s.eta_seconds)} to go"
-        if s.failed:
-            rate += f", {s.failed} failed"
-        self._bar.update(self._task, total=s.jobs, completed=finished, description=text, rate=rate)
-        self._say(f"{text}: {finished}/{s.jobs}, {rate}", every_seconds=10.0)
-
-    def _say(self, text: str, *, every_seconds: float) -> None:
-        if self._console.is_terminal or text == self._said[0] or time.monotonic() < self._said[1]:
-            return
-        self._said = (text, time.monotonic() + every_seconds)
-        click.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class Printroom:
     def resume(self, sweep: str) -> State:
         """Go on with a paused, cancelled or (in Redis) lost sweep. Only what is missing is rendered."""
         sweep = self.find(sweep, in_store=True)
-        if self.ledger.plan_bytes(sweep) is None:
+        if self.ledger.state(sweep) in (None, "rebuilding"):
             rebuild(sweep, store=self.store, ledger=self.ledger)
         state = self.ledger.set_state(sweep, "active")
         self.feed()

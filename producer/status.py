@@ -41,6 +41,8 @@ def overview(sweep: str, ledger: Ledger) -> Overview:
 def _obstacles(sweep: str, status: SweepStatus, workers: Sequence[WorkerInfo], ledger: Ledger) -> list[str]:
     if status.state in ("done", "cancelled"):
         return []
+    if status.state == "rebuilding":
+        return [f"being read back from the store; if that was interrupted, `printroom resume {sweep[:12]}`"]
     if status.state == "paused":
         return [f"paused: `printroom resume {sweep[:12]}` goes on"]
     if not workers:

@@ -51,7 +51,7 @@ def submit_plan(
 def rebuild(sweep: str, *, store: Store, ledger: Ledger, on_chunk: Callable[[], None] = lambda: None) -> int:
     """Bring a sweep back into Redis from its plan and manifests. Returns the chunks found done.
 
-    The sweep is paused until all its bits are set, so that nothing done is fed.
+    Nothing is fed until all its bits are set, so that nothing done is rendered again. Doing it twice does no harm.
 
     Raises: SweepUnknown where the store does not have it either; StoreError; BrokerError.
     """
@@ -59,7 +59,7 @@ def rebuild(sweep: str, *, store: Store, ledger: Ledger, on_chunk: Callable[[], 
         plan = Plan.from_bytes(store.get(names.plan_key(sweep)))
     except ObjectMissing as error:
         raise SweepUnknown(f"{sweep}: no such sweep, neither in Redis nor in {store.url}") from error
-    ledger.submit(sweep, plan, state="paused")
+    ledger.submit(sweep, plan, state="rebuilding")
     found = 0
     for number, outcome in _recorded(sweep, store):
         ledger.record(sweep, outcome, chunk=plan.chunk(number))
@@ -70,10 +70,11 @@ def rebuild(sweep: str, *, store: Store, ledger: Ledger, on_chunk: Callable[[], 
 
 
 def _outcome(plan: Plan, source: bytes, store: Store, ledger: Ledger, priority: int) -> str:
-    if ledger.plan_bytes(plan.id) is not None:
+    state = ledger.state(plan.id)
+    if state not in (None, "rebuilding"):
         ledger.submit(plan.id, plan)  # changes nothing, unless the first submit died midway
         return "known"
-    if store.head(names.plan_key(plan.id)) is not None:
+    if state or store.head(names.plan_key(plan.id)) is not None:
         rebuild(plan.id, store=store, ledger=ledger)
         ledger.set_priority(plan.id, priority)
         return "rebuilt"

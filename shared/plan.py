@@ -182,18 +182,18 @@ class Plan:
         """Read what `to_bytes` wrote. Raises ValueError for any other bytes or format."""
         try:
             document = json.loads(zstandard.ZstdDecompressor().decompress(data))
-        except (zstandard.ZstdError, json.JSONDecodeError) as error:
+            if document.get("format") != PLAN_FORMAT:
+                raise ValueError(f"plan format {document.get('format')}: this version reads {PLAN_FORMAT}")
+            sampler = document["sampler"]
+            return cls(
+                name=document["name"],
+                models=document["models"],
+                axes=tuple(_axis_from_json(axis) for axis in document["axes"]),
+                blocks=tuple(_block_from_json(block, sampler) for block in document["blocks"]),
+                sampler=sampler,
+            )
+        except (zstandard.ZstdError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
-        if document.get("format") != PLAN_FORMAT:
-            raise ValueError(f"plan format {document.get('format')}: this version reads {PLAN_FORMAT}")
-        sampler = document["sampler"]
-        return cls(
-            name=document["name"],
-            models=document["models"],
-            axes=tuple(_axis_from_json(axis) for axis in document["axes"]),
-            blocks=tuple(_block_from_json(block, sampler) for block in document["blocks"]),
-            sampler=sampler,
-        )
 
     @cached_property
     def _canonical(self) -> bytes:

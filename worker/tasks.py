@@ -6,6 +6,7 @@ committed is found by the feeder (given back, or fed and nowhere to be seen) and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,7 +19,7 @@ from celery.exceptions import Reject
 
 from shared import names
 from shared.broker import ChunkMessage, parse_message
-from shared.errors import PrintroomError
+from shared.errors import BrokerError, PrintroomError
 from worker.execute import execute
 from worker.kit import Kit
 from worker.patience import Abandoned
@@ -59,9 +60,8 @@ def _handle(body: Any, kit: Kit, hands: _Hands, tag: str) -> None:
                 kit.pulse.chunk_ended(label)
     except Abandoned:
         log.info("given_back", extra={"body": body})
-    except (
-        BaseException
-    ) as error:  # a slot of the pool must outlive its tasks, MemoryError and SystemExit too
+    except BaseException as error:
+        # Whatever it is, MemoryError and SystemExit too: a slot of the pool must outlive its tasks.
         _settle(error, body, kit)
 
 
@@ -75,10 +75,10 @@ def _settle(error: BaseException, body: Any, kit: Kit) -> None:
         time.sleep(_REFUSAL_PAUSE_SECONDS)
         raise Reject(str(error), requeue=True)
     if decision is Decision.DEAD_LETTER:
-        log.error("dead_letter", extra={"code": code, "reason": str(error)})
-        kit.ledger.dead_letter(
-            {"code": code, "reason": str(error), "body": repr(body)[:2000], "worker": kit.name}
-        )
+        evidence = {"code": code, "reason": str(error), "body": repr(body)[:2000]}
+        log.error("dead_letter", extra=evidence)
+        with contextlib.suppress(BrokerError):  # the log has it
+            kit.ledger.dead_letter({**evidence, "worker": kit.name})
         return
     log.error("chunk_failed", extra={"code": code, "reason": str(error), "body": body}, exc_info=error)
 

@@ -94,8 +94,13 @@ class StickyCycle(round_robin_cycle):
 
     def rotate(self, last_used: str) -> str:
         """Note which queue gave the last message, and move it back once it has had its run."""
-        self._run = self._run + 1 if last_used == self._last else 1
-        self._last = last_used
+        if last_used != self._last:
+            # What was left goes behind those that waited, or two queues in turn would starve a third.
+            if self._last in self.items:
+                self.items.remove(self._last)
+                self.items.append(self._last)
+            self._run = 0
+        self._last, self._run = last_used, self._run + 1
         if last_used in self.items:
             self.items.remove(last_used)
             if self._run >= STICKY_MAX:

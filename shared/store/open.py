@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 from urllib.parse import unquote, urlsplit
 
 from shared.errors import SettingsError
@@ -15,8 +15,7 @@ from shared.store.keys import check_key
 #: How long a store may fail before we give up on a request, unless told otherwise.
 PATIENCE_SECONDS = 120.0
 
-#: How uploads are protected on their way; see `shared.store.s3.S3Store`.
-ChecksumMode = Literal["when_required", "when_supported"]
+_CHECKSUM_MODES = ("when_required", "when_supported")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 #: S3's own rule for bucket names.
@@ -57,8 +56,8 @@ def open_store(
         raise SettingsError(f"store {scheme[0]}...: unknown kind; use a folder's path or s3://bucket/prefix")
     bucket, prefix = _bucket_and_prefix(url)
     _check_endpoint(endpoint_url)
-    if checksums not in get_args(ChecksumMode):
-        raise SettingsError(f"checksums {checksums!r}: use one of {', '.join(get_args(ChecksumMode))}")
+    if checksums not in _CHECKSUM_MODES:
+        raise SettingsError(f"checksums {checksums!r}: use one of {', '.join(_CHECKSUM_MODES)}")
 
     from shared.store.s3 import S3Store  # boto3 takes 0.25 s to import; a folder needs none of it
 
@@ -67,7 +66,7 @@ def open_store(
         prefix,
         endpoint_url=endpoint_url,
         region=region,
-        checksums=cast(ChecksumMode, checksums),
+        checksums=cast(Literal["when_required", "when_supported"], checksums),
         max_connections=max_connections,
         patience_seconds=patience_seconds,
     )

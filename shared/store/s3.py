@@ -22,21 +22,13 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    CredentialRetrievalError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSLError,
 )
-from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
-from shared.errors import ObjectMissing, StoreDenied, StoreError, StoreFull, StoreUnavailable
+from shared.errors import ObjectMissing
 from shared.store.base import ObjectInfo
 from shared.store.keys import check_key, check_prefix
-from shared.store.open import ChecksumMode
+from shared.store.s3_errors import Damaged, code_of, is_transient, reason_of, store_error
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -46,6 +38,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AddressingStyle = Literal["auto", "path", "virtual"]
+
+#: How uploads are protected on their way; see `S3Store`.
+ChecksumMode = Literal["when_required", "when_supported"]
 
 #: Region that signatures name when nobody says another. S3-compatible servers take it; R2 knows it as "auto".
 DEFAULT_REGION = "us-east-1"
@@ -63,43 +58,6 @@ _PAGE_KEYS = 1000
 
 #: Object metadata in which `put` leaves the content's MD5, for `get` to check. An ETag is not always one.
 _MD5 = "md5"
-
-_TRANSIENT_STATUSES = {408, 425, 429}
-_TRANSIENT_CODES = {
-    "BadDigest",
-    "IncompleteBody",
-    "InternalError",
-    "OperationAborted",
-    "RequestLimitExceeded",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-    "XAmzContentChecksumMismatch",
-    "XAmzContentSHA256Mismatch",
-}
-_FULL_CODES = {
-    "InsufficientStorage",
-    "QuotaExceeded",
-    "StorageFull",
-    "XMinioAdminBucketQuotaExceeded",
-    "XMinioStorageFull",
-}
-#: How servers without a code of their own say it (SeaweedFS; Go's and C's ENOSPC).
-_FULL_WORDS = ("no free volume", "no writable volume", "no space left")
-_KEY_CODES = {
-    "AuthFailure",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
-_REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
-_MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
 
 class S3Store:
@@ -273,7 +231,7 @@ class S3Store:
         try:
             client.create_bucket(**arguments)
         except ClientError as e:
-            if _code(e) != "BucketAlreadyOwnedByYou":
+            if code_of(e) != "BucketAlreadyOwnedByYou":
                 raise
 
     def _key(self, key: str) -> str:
@@ -307,13 +265,13 @@ class S3Store:
         while True:
             try:
                 return call(self._client())
-            except (ClientError, BotoCoreError, ResponseParserError, _Damaged) as e:
+            except (ClientError, BotoCoreError, ResponseParserError, Damaged) as e:
                 delay_seconds = backoff_seconds(attempt, random.random())
-                if not _is_transient(e) or time.monotonic() + delay_seconds > deadline:
+                if not is_transient(e) or time.monotonic() + delay_seconds > deadline:
                     self._raise(e, verb, key, attempts=attempt + 1)
                 log.warning(
                     "store_retry",
-                    extra={"verb": verb, "key": key, "attempt": attempt + 1, "reason": _reason(e)},
+                    extra={"verb": verb, "key": key, "attempt": attempt + 1, "reason": reason_of(e)},
                 )
             time.sleep(delay_seconds)
             attempt += 1
@@ -321,12 +279,8 @@ class S3Store:
     def _raise(self, error: Exception, verb: str, key: str | None, *, attempts: int) -> NoReturn:
         """Raise the store error that a failure stands for, with what was asked and the mend."""
         what = f"bucket {self.bucket}" if key is None else f"{key!r} in {self.url}"
-        said = f"cannot {verb} {what} ({self.endpoint}): {_reason(error)}"
-        raise _store_error(error, said, attempts=attempts) from error
-
-
-class _Damaged(Exception):
-    """What arrived is not what was stored."""
+        said = f"cannot {verb} {what} ({self.endpoint}): {reason_of(error)}"
+        raise store_error(error, said, attempts=attempts) from error
 
 
 def backoff_seconds(attempt: int, draw: float) -> float:
@@ -344,75 +298,9 @@ def _read(client: S3Client, bucket: str, key: str) -> bytes:
         data: bytes = body.read()
     expected = answer["Metadata"].get(_MD5)
     if expected is not None and expected != _md5(data).hex():
-        raise _Damaged("the content does not match its MD5")
+        raise Damaged("the content does not match its MD5")
     return data
 
 
 def _md5(data: bytes) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-def _is_transient(error: Exception) -> bool:
-    """Return whether the same request may well succeed a little later."""
-    if isinstance(error, ClientError):
-        if _is_full(error):
-            return False
-        status = _status(error)
-        # 501 is "not implemented" and stays so.
-        server_error = status >= 500 and status != 501
-        return server_error or status in _TRANSIENT_STATUSES or _code(error) in _TRANSIENT_CODES
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return False
-    kinds = (BotoConnectionError, HTTPClientError, IncompleteReadError, FlexibleChecksumError)
-    return isinstance(error, (*kinds, ResponseParserError, _Damaged))
-
-
-def _is_full(error: ClientError) -> bool:
-    message = error.response.get("Error", {}).get("Message", "").lower()
-    full_words = _status(error) >= 500 and any(words in message for words in _FULL_WORDS)
-    return _status(error) == 507 or _code(error) in _FULL_CODES or full_words
-
-
-def _store_error(error: Exception, said: str, *, attempts: int) -> StoreError:
-    """Return the store error of a failure that is not, or no longer, tried again."""
-    if _is_transient(error):
-        return StoreUnavailable(f"{said}; gave up after {attempts} attempts, is the server up?")
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
-        return StoreDenied(f"{said}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    if not isinstance(error, ClientError):
-        return StoreUnavailable(f"{said}; check the endpoint URL and the network")
-    code = _code(error)
-    if _is_full(error):
-        return StoreFull(f"{said}; free some space there or raise the quota")
-    if code == "NoSuchBucket":
-        return StoreDenied(f"{said}; make the bucket or mend PRINTROOM_STORE")
-    if code in _MISSING_CODES:
-        return ObjectMissing(said)
-    if code in _KEY_CODES:
-        return StoreDenied(f"{said}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    if code == "RequestTimeTooSkewed":
-        return StoreDenied(f"{said}; set this machine's clock")
-    if code in _REGION_CODES or _status(error) == 301:
-        return StoreDenied(f"{said}; set the bucket's region (AWS_REGION)")
-    if _status(error) in (401, 403):
-        return StoreDenied(
-            f"{said}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may read, write, list"
-            " and delete here"
-        )
-    return StoreError(said)
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _reason(error: Exception) -> str:
-    """Return a failure in words: S3's code and status, never headers, which hold signatures."""
-    if isinstance(error, ClientError):
-        message = error.response.get("Error", {}).get("Message", "")[:200]
-        return f"{_code(error)}, HTTP {_status(error)}" + (f": {message}" if message else "")
-    return f"{type(error).__name__}: {error}"[:300]

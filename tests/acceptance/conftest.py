@@ -44,10 +44,8 @@ class WorkerProcess:
 
     def __init__(self, environment: Mapping[str, str], log_path: Path, *, patch: str = "") -> None:
         self.log_path = log_path
-        code = f"{patch}\nimport sys\nsys.argv[1:] = ['--device', 'cpu']\nfrom worker.__main__ import main\nsys.exit(main())"
-        command = (
-            [sys.executable, "-c", code] if patch else [sys.executable, "-m", "worker", "--device", "cpu"]
-        )
+        start = "import sys\nfrom worker.__main__ import main\nsys.argv[1:] = ['--device', 'cpu']\nsys.exit(main())"
+        command = [sys.executable, "-c", f"{patch}\n{start}"]
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

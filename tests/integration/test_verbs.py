@@ -24,7 +24,7 @@ from shared.errors import (
     SweepUnknown,
     UsageError,
 )
-from shared.ledger import Outcome, WorkerInfo
+from shared.ledger import Ledger, Outcome, WorkerInfo
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
 from shared.plan import Plan
@@ -430,6 +430,37 @@ class TestResume:
             bench.work(sweep, plan, chunk)
         assert bench.room.status(sweep).status.state == "done"
         assert bench.room.resume(sweep) == "done"
+
+    def test_an_interrupted_rebuild_starts_again(self, start_valkey, tmp_path, folder_store, monkeypatch):
+        """A rebuild that dies midway feeds nothing, and says so; resume reads every manifest after all."""
+        server = start_valkey()
+        bench = Bench(make_settings(server.url, "again:", tmp_path), folder_store)
+        sweep, plan = bench.submit(seed={"start": 0, "count": 60})
+        for chunk in (0, 1, 5):
+            bench.work(sweep, plan, chunk)
+        before = bench.room.status(sweep).status
+        bench.room._redis.flushall()
+        plain, calls = Ledger.record, []
+
+        def record(*args, **kwargs):
+            calls.append(args)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(Ledger, "record", record)
+        with pytest.raises(KeyboardInterrupt):
+            bench.room.resume(sweep)
+        seen = bench.room.status(sweep)
+        assert (seen.status.state, bench.room.feed(), bench.room.pause(sweep)) == (
+            "rebuilding",
+            0,
+            "rebuilding",
+        )
+        assert "printroom resume" in seen.obstacles[0]
+        assert bench.room.resume(sweep) == "active"
+        after = bench.room.status(sweep).status
+        assert (after.done, after.chunks_done) == (before.done, before.chunks_done)
 
     def test_a_finished_sweep_after_a_wipe(self, start_valkey, tmp_path, folder_store):
         """A sweep that was done is done again, and nothing is fed; a failed job can still be retried."""

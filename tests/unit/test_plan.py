@@ -24,7 +24,7 @@ def make_plan(*, seeds: int = 100, prompts: tuple[str, ...] = ("a", "b"), jobs_p
     """Return a plan of two buckets: a seed range times prompts, then listed seeds."""
     axes = (
         SeedRange(start=5, count=seeds),
-        ListAxis(fields=("prompt", "negative_prompt"), values=tuple((text, None) for text in prompts)),
+        ListAxis(fields=("prompt", "negative_prompt"), values=tuple((text, "ugly") for text in prompts)),
         ListAxis(
             fields=("scheduler", "steps", "guidance_scale"), values=(("ddim", 4, 7.5), ("euler", 2, 1.0))
         ),
@@ -67,6 +67,8 @@ def test_bytes_round_trip(plan):
         (zstandard.compress(b"\x80"), "decode"),
         (zstandard.compress(b"{}"), "plan format None: this version reads 1"),
         (zstandard.compress(b'{"format": 2}'), "plan format 2: this version reads 1"),
+        (zstandard.compress(b"[]"), "not a plan"),
+        (zstandard.compress(b'{"format": 1}'), "not a plan"),
     ],
 )
 def test_bad_bytes(data, said):

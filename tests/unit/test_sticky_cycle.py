@@ -91,9 +91,6 @@ def test_nothing_starves(masks):
     assert longest_wait(StickyCycle(["b", "c", "d", "a"]), arrivals, "a") <= STICKY_MAX * (len(QUEUES) - 1)
 
 
-@pytest.mark.xfail(
-    reason="a queue that is left stays before the others: two that refill in turn starve a third"
-)
 def test_two_trickles_do_not_starve_a_third():
     """Two queues that refill in turn, one message at a time, leave a third its turn."""
     arrivals = [{"b": 1, "c": 0} if step % 2 else {"b": 0, "c": 1} for step in range(200)]

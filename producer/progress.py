@@ -1,0 +1,75 @@
+"""How far it is: a bar on stderr for people, a line now and then for logs."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import rich.progress
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+from producer.status import Overview
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them; a dash for None."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
+
+
+class Progress:
+    """A bar on stderr, silent where that is no terminal: there, a line now and then."""
+
+    def __init__(self, *, what: str = "jobs") -> None:
+        self._console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn(what + "  {task.fields[rate]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = rich.progress.Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal, expand=True
+        )
+        self._task = self._bar.add_task("", total=None, rate="")
+        self._said: tuple[str, float] = ("", 0.0)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def stage(self, text: str) -> None:
+        """Say what is going on."""
+        self._bar.update(self._task, description=text)
+        self._say(text, every_seconds=0.0)
+
+    def step(self, total: int | None) -> None:
+        """Count one of `total`."""
+        self._bar.update(self._task, total=total, advance=1)
+
+    def update(self, seen: Overview) -> None:
+        """Show a sweep's figures."""
+        s = seen.status
+        finished = s.done + s.failed
+        text = s.name if not seen.obstacles else seen.obstacles[0]
+        rate = f"{s.images_per_second:.1f}/s, {duration(s.eta_seconds)} to go"
+        if s.failed:
+            rate += f", {s.failed} failed"
+        self._bar.update(self._task, total=s.jobs, completed=finished, description=text, rate=rate)
+        self._say(f"{text}: {finished}/{s.jobs}, {rate}", every_seconds=10.0)
+
+    def _say(self, text: str, *, every_seconds: float) -> None:
+        if self._console.is_terminal or text == self._said[0] or time.monotonic() < self._said[1]:
+            return
+        self._said = (text, time.monotonic() + every_seconds)
+        click.echo(text, err=True)
