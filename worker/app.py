@@ -94,7 +94,7 @@ def run_worker(settings: Settings, *, device: str) -> int:
         kit.draining.set()
 
     # Celery warns of root for the sake of pickle, which we do not accept.
-    warnings.filterwarnings("ignore", message="(?s).*superuser privileges", category=RuntimeWarning)
+    warnings.filterwarnings("ignore", message="(?s).*superuser privileges")
     signals.worker_shutting_down.connect(drain, weak=False)
     for chatty in ("celery.app.trace", "celery.worker.strategy"):  # we log chunks, with more to say
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -301,14 +301,17 @@ def _patiently(kit: Kit, beat: Callable[..., None], action: Callable[[], _R]) ->
 
 def _plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
     """Return a sweep's plan: from memory, from Redis, or from the store."""
-    if sweep not in kit.plans:
-        data = _patiently(
-            kit, beat, lambda: kit.ledger.plan_bytes(sweep) or kit.store.get(names.plan_key(sweep))
+    plan = kit.plans.get(sweep)
+    if plan is None:
+        key = names.plan_key(sweep)
+        plan = Plan.from_bytes(
+            _patiently(kit, beat, lambda: kit.ledger.plan_bytes(sweep) or kit.store.get(key))
         )
-        kit.plans[sweep] = Plan.from_bytes(data)
-        while len(kit.plans) > _PLANS_KEPT:
-            kit.plans.pop(next(iter(kit.plans)), None)
-    return kit.plans[sweep]
+        # The two task threads share this; each step of it is one that Python does whole.
+        kit.plans[sweep] = plan
+        for old in list(kit.plans)[:-_PLANS_KEPT]:
+            kit.plans.pop(old, None)
+    return plan
 
 
 def _stored(key: str, data: bytes, provenance: Provenance) -> StoredImage:
