@@ -64,7 +64,8 @@ def test_kill_at_every_step(fleet, check_promise, step):
     """Dying at any step of a chunk, between any two promises, loses nothing and counts nothing twice."""
     doomed = fleet.start(PRINTROOM_FAILPOINT=f"{step}:1")
     sweep = fleet.room.submit({**SWEEP_300, "seed": 7, "steps": 2}).sweep
-    fleet.wait_for(lambda: fleet.begun(), 60, "the chunk to begin")
+    # The second one starts while the first is at work: it takes seconds to come up.
+    fleet.wait_for(lambda: fleet.begun() or doomed.process.poll(), 60, "the chunk to begin")
     fleet.start()
     assert doomed.process.wait(60) == -signal.SIGKILL
     fleet.wait_done(sweep)
