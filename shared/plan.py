@@ -254,9 +254,17 @@ class _BlockDecoder:
         self._fixed_fragments = [
             _fragment(name, value) for name, value in zip(RECIPE_FIELDS, self._fixed, strict=True)
         ]
-        axes = [_prepare_axis(plan.axes[position]) for position in block.axes]
-        self._outer = axes[:-1][::-1]
-        self._inner_length, self._inner = axes[-1]
+        axes: list[_PreparedAxis] = []
+        for position in block.axes:
+            length, columns = _prepare_axis(plan.axes[position])
+            if length > 1:
+                axes.append((length, columns))
+            else:  # an axis of one value is a constant
+                for field_position, column, column_fragments in columns:
+                    self._fixed[field_position] = column[0]
+                    self._fixed_fragments[field_position] = column_fragments[0]
+        self._inner_length, self._inner = axes.pop() if axes else (1, [])
+        self._outer = axes[::-1]
         #: (outer index, values, fragments); replaced whole, so that threads may share it.
         self._recent: tuple[int, list[Any], list[bytes]] = (-1, [], [])
 
@@ -273,7 +281,7 @@ class _BlockDecoder:
             fragments[_NEGATIVE] = _NULL_NEGATIVE
         content = b"{" + b",".join(fragments) + b"}"
         values.append(blake2b(content, digest_size=16).hexdigest())
-        return Job._make(values)
+        return tuple.__new__(Job, values)  # Job._make, without its check of the length
 
     def _decode_outer(self, index: int) -> tuple[list[Any], list[bytes]]:
         values, fragments = self._fixed.copy(), self._fixed_fragments.copy()
@@ -299,7 +307,11 @@ class _SeedFragments:
 _Column = tuple[int, Sequence[Any], Sequence[bytes] | _SeedFragments]
 
 
-def _prepare_axis(axis: Axis) -> tuple[int, list[_Column]]:
+#: (length, columns).
+_PreparedAxis = tuple[int, list[_Column]]
+
+
+def _prepare_axis(axis: Axis) -> _PreparedAxis:
     if isinstance(axis, SeedRange):
         return axis.count, [(_SEED, range(axis.start, axis.start + axis.count), _SeedFragments(axis.start))]
     columns: list[_Column] = []
