@@ -25,6 +25,7 @@ FOLDERS = {
     "examples": "sweeps that run as they are; the tests render them",
     "benchmarks": "scripts that measure; `make bench`",
     "docs": "these pages; start at docs/README.md",
+    "training": "a small model of portraits in the making; no weights pass its table yet",
     "docker": "images of the producer and the worker",
 }
 

@@ -1,0 +1,1 @@
+"""Scripts that make the models of the repository. Not part of the installed package."""

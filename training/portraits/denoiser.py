@@ -1,0 +1,154 @@
+"""Trains the UNet and the text encoder together, on cached latents. Knows nothing of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.portraits.networks import TRAIN_TIMESTEPS, make_scheduler, make_text_encoder, make_unet
+from training.portraits.stage import Stage, StageSettings, process_count, process_number
+from training.portraits.tokenizer import tokenize
+
+#: The loss is reported for this many equal ranges of timesteps: the low ones are details, the high ones layout.
+TIMESTEP_RANGES = 5
+
+#: One step in so many has captions of 77 tokens, padded as a pipeline pads them, some of them full of junk. The
+#: others end with their longest caption: among few tokens, attention learns much sooner which one matters.
+FULL_EVERY = 4
+
+#: How fast the reported losses forget.
+_LOSS_MEMORY = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoiser:
+    """The two networks that are trained together: the averages of their weights."""
+
+    unet: Any
+    text_encoder: Any
+
+
+def train_denoiser(
+    latents: torch.Tensor,
+    caption_of: Callable[[int, int, bool], str],
+    tokenizer: Any,
+    settings: StageSettings,
+    *,
+    batch: int,
+    folder: Path,
+    device: torch.device,
+    resume: bool,
+) -> Denoiser:
+    """Train a UNet to predict v from noisy latents and captions.
+
+    Args:
+        latents: scaled, (N, 4, 8, 8).
+        caption_of: the caption of a picture, given its index, the epoch and whether it may be full of junk.
+        tokenizer: whose vocabulary the text encoder gets.
+        settings: of the stage.
+        batch: pictures a step and process.
+        folder: for checkpoints.
+        device: to train on.
+        resume: from the checkpoint in the folder.
+    """
+    torch.manual_seed(settings.seed)
+    unet = make_unet().to(device)
+    text_encoder = make_text_encoder(len(tokenizer)).to(device)
+    stage = Stage({"unet": unet, "text_encoder": text_encoder}, settings, folder)
+    if resume:
+        stage.resume()
+    feed = _Feed(latents, caption_of, tokenizer, batch=batch, seed=settings.seed)
+    losses = _LossByTimestep()
+    alphas = make_scheduler().alphas_cumprod.to(device)
+
+    def loss_of(step: int) -> torch.Tensor:
+        clean, ids = (part.to(device) for part in feed.batch(step))
+        return _loss(unet, text_encoder, clean, ids, alphas, feed.chance(step), losses)
+
+    stage.run(loss_of, lambda: str(losses))
+    return Denoiser(unet=stage.averages["unet"], text_encoder=stage.averages["text_encoder"])
+
+
+class _Feed:
+    """Deals out latents and token ids, every process its own; what a step gets depends on its number alone."""
+
+    def __init__(
+        self,
+        latents: torch.Tensor,
+        caption_of: Callable[[int, int, bool], str],
+        tokenizer: Any,
+        *,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self._latents = latents
+        self._caption_of = caption_of
+        self._tokenizer = tokenizer
+        self._batch = batch
+        self._seed = seed
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the latents, (B, 4, 8, 8), and the token ids, (B, up to 77), of a step."""
+        steps = len(self._latents) // (self._batch * process_count())
+        epoch, position = divmod(step, steps)
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._latents))
+        first = (position * process_count() + process_number()) * self._batch
+        chosen = order[first : first + self._batch]
+        full = step % FULL_EVERY == 0
+        ids = tokenize(self._tokenizer, [self._caption_of(int(index), epoch, full) for index in chosen])
+        if not full:
+            ends = (ids == self._tokenizer.eos_token_id).int().argmax(dim=1)
+            ids = ids[:, : int(ends.max()) + 1]
+        return self._latents[torch.from_numpy(chosen)], ids
+
+    def chance(self, step: int) -> torch.Generator:
+        """Return what the noise of a step is drawn from."""
+        seed = (self._seed * 1_000_003 + step) * process_count() + process_number()
+        return torch.Generator().manual_seed(seed)
+
+
+class _LossByTimestep:
+    """A moving mean of the loss for each range of timesteps."""
+
+    def __init__(self) -> None:
+        self._means = [float("nan")] * TIMESTEP_RANGES
+
+    def add(self, timesteps: torch.Tensor, losses: torch.Tensor) -> None:
+        """Take the losses of a batch into account."""
+        ranges = timesteps * TIMESTEP_RANGES // TRAIN_TIMESTEPS
+        for number in range(TIMESTEP_RANGES):
+            chosen = losses[ranges == number]
+            if chosen.numel():
+                old, new = self._means[number], float(chosen.mean())
+                self._means[number] = new if old != old else _LOSS_MEMORY * old + (1 - _LOSS_MEMORY) * new
+
+    def __str__(self) -> str:
+        return "loss by timestep, low to high: " + " ".join(f"{mean:.4f}" for mean in self._means)
+
+
+def _loss(
+    unet: Any,
+    text_encoder: Any,
+    clean: torch.Tensor,
+    ids: torch.Tensor,
+    alphas: torch.Tensor,
+    chance: torch.Generator,
+    losses: _LossByTimestep,
+) -> torch.Tensor:
+    """Return the mean squared error of v = sqrt(a) noise - sqrt(1 - a) clean (Salimans and Ho 2022)."""
+    noise = torch.randn(clean.shape, generator=chance).to(clean.device)
+    # Evenly spread over the batch, so that every batch sees early and late timesteps.
+    spread = (torch.arange(len(clean)) + torch.rand(len(clean), generator=chance)) / len(clean)
+    timesteps = (spread * TRAIN_TIMESTEPS).long().clamp(max=TRAIN_TIMESTEPS - 1).to(clean.device)
+    alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    predicted = unet(noisy, timesteps, encoder_hidden_states=text_encoder(ids)[0]).sample
+    errors = (predicted - wanted).square().mean(dim=(1, 2, 3))
+    losses.add(timesteps, errors.detach())
+    return errors.mean()
