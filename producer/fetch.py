@@ -26,8 +26,8 @@ from shared.store.base import Store
 #: Images read at once.
 _READERS = 16
 
-#: Jobs looked after at a time.
-_BATCH_ROWS = 512
+#: Jobs looked after at a time: few, so that an interrupt leaves the rest untouched.
+_BATCH_ROWS = 2 * _READERS
 
 _OUTCOMES = ("fetched", "skipped", "failed")
 

@@ -14,8 +14,8 @@ import pytest
 
 #: One chunk of 16 jobs. With SLOW it takes six seconds and more: longer than any visibility timeout here.
 LONG_CHUNK = {"name": "long", "prompt": "a cat", "seed": {"start": 0, "count": 16}, "steps": 60}
-#: The same for half a minute and more: time for a fault to show, whoever the message goes to first.
-LONGER_CHUNK = {**LONG_CHUNK, "steps": 300}
+#: The same for a quarter of a minute and more: time for a fault to show, whoever the message goes to first.
+LONGER_CHUNK = {**LONG_CHUNK, "steps": 150}
 
 SLOW = """
 import time
@@ -85,12 +85,10 @@ def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
     fleet.start(patch=patch, **SHORT_LEASE)
     fleet.wait_up(2)
     sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
-    if mended:
-        fleet.wait_done(sweep)
-        check_promise(fleet, sweep)
-        assert fleet.begun()[f"{sweep}/0"] == 1
-    else:
-        fleet.wait_for(lambda: fleet.begun()[f"{sweep}/0"] == 2, 60, "the chunk to begin elsewhere")
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    times = fleet.begun()[f"{sweep}/0"]
+    assert times == 1 if mended else times >= 2
 
 
 def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
@@ -118,12 +116,10 @@ def test_worker_whose_clock_is_an_hour_ahead(fleet, check_promise, mended):
     sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
     skewed.signal(signal.SIGCONT)
-    if mended:
-        fleet.wait_done(sweep)
-        check_promise(fleet, sweep)
-        assert fleet.begun()[f"{sweep}/0"] == 1
-    else:
-        fleet.wait_for(lambda: fleet.begun()[f"{sweep}/0"] == 2, 60, "the chunk to begin elsewhere")
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    times = fleet.begun()[f"{sweep}/0"]
+    assert times == 1 if mended else times >= 2
 
 
 def test_slot_survives_what_a_task_raises(fleet, check_promise):

@@ -357,7 +357,7 @@ class TestFetch:
         with pytest.raises(KeyboardInterrupt):
             bench.room.fetch(sweep, tmp_path, on_image=interrupt)
         left = sorted((tmp_path / "images").iterdir())
-        assert 5 <= len(left) <= 63  # a fast folder may be done before the interrupt arrives
+        assert 5 <= len(left) < 63
         for path in left:
             read_image(path.read_bytes())
         again = bench.room.fetch(sweep, tmp_path)
