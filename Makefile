@@ -57,5 +57,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (minutes the first time, torch is large) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[worker,local,test,check]'
+	  --constraint constraints.txt --editable '.[worker,jxl,local,test,check]'
 	@touch $@

@@ -1,4 +1,7 @@
-"""PNG encoders side by side: milliseconds and kilobytes for one photograph-like image on one core.
+"""Image formats side by side: milliseconds and kilobytes for one photograph-like image on one core.
+
+Pillow's PNG, then every format as a worker writes it, with its texts and its checksums. `check` is what it takes to
+see that a file in the store is whole and whose it is, before it is used again.
 
 python benchmarks/encoders.py [--size 512] [--repeats 20] [--json]
 """
@@ -11,12 +14,15 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shared.png import ENCODER, encode_png
+from shared.images.files import encode, encoders, open_image, read_texts
+from shared.images.format import parse_format
+from shared.images.texts import Texts
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -24,6 +30,13 @@ Pixels = npt.NDArray[np.uint8]
 #: what it makes of a real 512x512 photograph: about 425 kB (level 1: 466 kB).
 _SPECTRUM_EXPONENT = 1.6
 _NOISE_LEVELS = 1.5
+
+
+#: What a worker may be asked for. Lossy ones at the qualities people use.
+_FORMATS = ("png", "webp", "jxl", "webp:90", "webp:80", "jpeg:95", "jpeg:90", "jpeg:80")
+
+#: As long as those of an image with a sentence for a prompt.
+_TEXTS = Texts(infotext="portrait photo of a man " * 20, truth=json.dumps({"job": "x" * 900}))
 
 
 def photo_like(size_px: int, seed: int = 0) -> Pixels:
@@ -45,11 +58,11 @@ def _pillow(pixels: Pixels, level: int) -> bytes:
     return file.getvalue()
 
 
-def _median_ms(encode: Callable[[Pixels], bytes], pixels: Pixels, repeats: int) -> float:
+def _median_ms(action: Callable[[], object], repeats: int) -> float:
     times_ms = []
     for _ in range(repeats):
         started = time.perf_counter()
-        encode(pixels)
+        action()
         times_ms.append((time.perf_counter() - started) * 1e3)
     return statistics.median(times_ms)
 
@@ -57,27 +70,33 @@ def _median_ms(encode: Callable[[Pixels], bytes], pixels: Pixels, repeats: int) 
 def measure(size_px: int, repeats: int) -> list[dict[str, str | float]]:
     """Return a row an encoder; ratios are against Pillow's default."""
     pixels = photo_like(size_px)
-    encoders: dict[str, Callable[[Pixels], bytes]] = {
-        "Pillow default (level 6)": lambda image: _pillow(image, 6),
-        "Pillow level 1": lambda image: _pillow(image, 1),
-        f"printroom ({ENCODER})": lambda image: encode_png(image, {}),
+    actions: dict[str, Callable[[], bytes]] = {
+        "PNG, Pillow level 6": lambda: _pillow(pixels, 6),
+        "PNG, Pillow level 1": lambda: _pillow(pixels, 1),
+        **{name: partial(encode, pixels, _TEXTS, parse_format(name)) for name in _FORMATS if _is_here(name)},
     }
     rows: list[dict[str, str | float]] = []
-    for name, encode in encoders.items():
-        data = encode(pixels)
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels), name
-        milliseconds, kilobytes = _median_ms(encode, pixels, repeats), len(data) / 1e3
+    for name, action in actions.items():
+        data = action()
+        error = np.abs(np.asarray(open_image(data)).astype(int) - pixels)
+        milliseconds, kilobytes = _median_ms(action, repeats), len(data) / 1e3
         first_ms, first_kb = (rows[0]["ms"], rows[0]["kB"]) if rows else (milliseconds, kilobytes)
         rows.append(
             {
                 "encoder": name,
                 "ms": round(milliseconds, 2),
+                "check_ms": round(_median_ms(partial(read_texts, data), repeats), 2),
                 "kB": round(kilobytes, 1),
                 "speedup": round(float(first_ms) / milliseconds, 1),
                 "bytes_ratio": round(kilobytes / float(first_kb), 3),
+                "mean_error": round(float(error.mean()), 2),
             }
         )
     return rows
+
+
+def _is_here(name: str) -> bool:
+    return parse_format(name).kind in encoders()
 
 
 def main() -> None:
@@ -89,13 +108,16 @@ def main() -> None:
     options = parser.parse_args()
     rows = measure(options.size, options.repeats)
     if options.json:
-        print(json.dumps({"size_px": options.size, "repeats": options.repeats, "rows": rows}))
+        document = {"size_px": options.size, "repeats": options.repeats, "encoders": encoders(), "rows": rows}
+        print(json.dumps(document))
         return
-    print(f"{'encoder':28} {'ms':>8} {'kB':>8} {'faster':>7} {'bytes':>6}")
+    for kind, version in encoders().items():
+        print(f"{kind:8} {version}")
+    print(f"{'':20} {'ms':>8} {'check':>6} {'kB':>8} {'faster':>7} {'bytes':>6} {'error':>6}")
     for row in rows:
         print(
-            f"{row['encoder']:28} {row['ms']:8.2f} {row['kB']:8.1f} {row['speedup']:6.1f}x"
-            f" {row['bytes_ratio']:6.3f}"
+            f"{row['encoder']:20} {row['ms']:8.2f} {row['check_ms']:6.2f} {row['kB']:8.1f} {row['speedup']:6.1f}x"
+            f" {row['bytes_ratio']:6.3f} {row['mean_error']:6.2f}"
         )
 
 

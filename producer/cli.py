@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from producer.local import Rendered
     from producer.room import Printroom, SweepSource
+    from producer.show import Shown
     from producer.status import Overview
+    from producer.submit import Submission
     from producer.sweep import Sweep
     from shared.ledger import SweepStatus
 
@@ -117,8 +119,16 @@ def plan(file: Path, sample: int, as_json: bool) -> None:
     "--count", type=click.IntRange(min=1), help="With a prompt: images of each, seeds 0, 1, 2 ... [4]"
 )
 @click.option("--guidance", type=float, help="With a prompt: guidance scale.")
+@click.option(
+    "--guidance-rule",
+    "guidance_rules",
+    multiple=True,
+    metavar="RULE",
+    help="With a prompt: a guidance rule, such as apg or '{rescale: 0.7}'; repeatable.",
+)
 @click.option("--steps", type=int, help="With a prompt: sampling steps.")
 @click.option("--model", help="With a prompt: a model's name or folder.")
+@click.option("--format", help="With a prompt: png, webp, webp:90, jpeg:95 or jxl.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
 @_json_flag
@@ -160,14 +170,7 @@ def submit(file: Path, priority: int, yes: bool, as_json: bool) -> None:
     The same sweep again is a no-op; an extended sweep renders only what is new, since images are named by what
     they are.
     """
-    done = _room().submit(file, priority=priority, confirmed=yes)
-    if as_json:
-        _print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
-        return
-    click.echo(done.sweep)
-    said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
-    said["rebuilt"] = "Redis had lost it: rebuilt from the store"
-    click.echo(f"{said[done.outcome]}; {done.jobs:,} jobs in {done.chunks:,} chunks", err=True)
+    _report_submission(_room().submit(file, priority=priority, confirmed=yes), as_json)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -327,6 +330,37 @@ def sheet(sweep: str, out: Path, rows: str | None, columns: str | None, where: t
     click.echo(f"{image.width} x {image.height} pixels", err=True)
 
 
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--sweep", "as_sweep", is_flag=True, help="Print a sweep file that asks for this image again.")
+@click.option("--resubmit", is_flag=True, help="Submit that sweep, and print its id.")
+@_json_flag
+def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
+    """Read the recipe out of an image: one of ours, or as far as it goes one with A1111's infotext.
+
+    Exit status 2 for a file that says nothing, and for --resubmit where a recipe leaves something open.
+    """
+    from producer.show import plain, show_image
+    from shared.errors import UsageError
+
+    shown = show_image(file)
+    if as_sweep and resubmit:
+        raise click.UsageError("--sweep prints and --resubmit submits: choose one")
+    if resubmit and shown.open:
+        listed = "\n".join(f"{key}: {plain(reason)}" for key, reason in shown.open.items())
+        raise UsageError(f"{file}: not submitted\n{listed}\nadd it to `printroom show {file} --sweep`")
+    if resubmit:
+        _report_notes(shown)
+        _report_submission(_room().submit(shown.sweep), as_json)
+    elif as_json:
+        _print_json(shown.to_json())
+    elif as_sweep:
+        click.echo(shown.to_yaml(), nl=False)
+    else:
+        _show_recipe(shown)
+        _report_notes(shown)
+
+
 # --- looking after it ----------------------------------------------------------------------------------------
 
 
@@ -398,11 +432,13 @@ def _room() -> Printroom:
 def _sweep_or_prompt(what: str, words: dict[str, Any]) -> tuple[Sweep, SweepSource]:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
     from producer.sweep import load_sweep, sweep_from_mapping
+    from producer.sweep_text import read_inline
 
     path, given = Path(what), {name: value for name, value in words.items() if value not in (None, ())}
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if given:
-            option = "--negative" if "negatives" in given else f"--{next(iter(given))}"
+            name = next(iter(given))
+            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(name, f"--{name}")
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
         if not path.is_file():
             raise click.UsageError(f"{what}: no such file")
@@ -411,6 +447,7 @@ def _sweep_or_prompt(what: str, words: dict[str, Any]) -> tuple[Sweep, SweepSour
         "steps": given.get("steps"),
         "guidance_scale": given.get("guidance"),
         "model": given.get("model"),
+        "format": given.get("format"),
     }
     mapping: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9]+", "-", what).strip("-").lower()[:60] or "prompt",
@@ -420,6 +457,9 @@ def _sweep_or_prompt(what: str, words: dict[str, Any]) -> tuple[Sweep, SweepSour
     }
     if "negatives" in given:
         mapping["negative_prompt"] = list(given["negatives"])
+    if "guidance_rules" in given:
+        rules = (read_inline(rule, what="--guidance-rule") for rule in given["guidance_rules"])
+        mapping["guidance_rule"] = list(rules)
     return sweep_from_mapping(mapping), mapping
 
 
@@ -435,6 +475,40 @@ def _print_json(value: Any, *, indent: int | None = 2) -> None:
 
 def _jsonable(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _report_submission(done: Submission, as_json: bool) -> None:
+    if as_json:
+        _print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
+        return
+    click.echo(done.sweep)
+    said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
+    said["rebuilt"] = "Redis had lost it: rebuilt from the store"
+    click.echo(f"{said[done.outcome]}; {done.jobs:,} jobs in {done.chunks:,} chunks", err=True)
+
+
+def _show_recipe(shown: Shown) -> None:
+    """Print whose recipe it is, the recipe as a sweep file says it, and how the image was made."""
+    from producer.convert import sweep_yaml
+
+    made = shown.provenance
+    facts: dict[str, Any] = {"file": shown.path.name, "format": shown.image_format}
+    facts["recipe"] = "Printroom's, checked" if shown.job else "A1111's infotext"
+    if shown.job and made:
+        facts |= {"job": shown.job.id, "model_name": made.model_name, "device": made.device}
+        facts |= {"dtype": made.dtype, "batch_rows": made.batch_rows, "versions": made.versions}
+    recipe = {key: value for key, value in shown.sweep.items() if key not in ("name", "format")}
+    # YAML escapes what would steer a terminal: a file may say anything.
+    click.echo(f"{sweep_yaml(facts)}\n{sweep_yaml(recipe)}", nl=False)
+
+
+def _report_notes(shown: Shown) -> None:
+    from producer.show import plain
+
+    for key, reason in shown.open.items():
+        click.echo(f"! {key} is open: {plain(reason)}", err=True)
+    for note in shown.notes:
+        click.echo(f"! {plain(note)}", err=True)
 
 
 def _list_sweeps(room: Printroom, as_json: bool) -> int:
@@ -480,9 +554,13 @@ def _show_status(seen: Overview) -> None:
 
 
 def _result_columns(row: dict[str, Any]) -> Iterator[str]:
+    from shared.guidance import rule_label
+
     outcome = row["key"] if row["status"] == "done" else f"{row['error_code']}: {row['error']}"
     yield from (str(row["index"]), row["status"], row.get("url") or outcome)
-    yield f"seed={row['seed']} guidance={row['guidance_scale']:g} steps={row['steps']} {row['scheduler']}"
+    rule = "" if row["guidance_rule"] is None else f" ({rule_label(row['guidance_rule'])})"
+    guidance = f"guidance={row['guidance_scale']:g}{rule}"
+    yield f"seed={row['seed']} {guidance} steps={row['steps']} {row['scheduler']}"
     yield json.dumps(row["prompt"], ensure_ascii=False)
     yield json.dumps(row["negative_prompt"], ensure_ascii=False)
 

@@ -12,13 +12,15 @@ from typing import Any
 
 from producer.sweep import Case, SeedSpan, Sweep, default_size, size_sides
 from shared.fingerprint import ResolvedModel
+from shared.guidance import read_rule
+from shared.images.format import parse_format
 from shared.plan import Axis, Block, Bucket, ListAxis, Plan, SeedRange, jobs_per_chunk
 
 #: Turns the name of a model in a sweep into what the model is. Raises ModelUnknown or ModelAmbiguous.
 ResolveModel = Callable[[str], ResolvedModel]
 
 #: Axes of a block, outermost first. The cases stand before the texts.
-_AXES_BEFORE_CASES = ("scheduler", "steps", "guidance_scale", "seed")
+_AXES_BEFORE_CASES = ("scheduler", "steps", "guidance_rule", "guidance_scale", "seed")
 _AXES_AFTER_CASES = ("prompt", "negative_prompt")
 
 _BUCKET_FIELDS = ("model", "size")
@@ -36,7 +38,13 @@ def compile_sweep(sweep: Sweep, *, resolve: ResolveModel) -> Plan:
     axes = _AxisTable()
     blocks = [_block(sweep, bucket, cases, axes) for bucket, cases in _group_by_bucket(sweep, models)]
     names = {model.fingerprint: model.name for model in reversed(models.values())}
-    return Plan(name=sweep.name, models=names, axes=tuple(axes.axes), blocks=tuple(blocks))
+    return Plan(
+        name=sweep.name,
+        models=names,
+        axes=tuple(axes.axes),
+        blocks=tuple(blocks),
+        image_format=parse_format(sweep.format),
+    )
 
 
 def _resolve_models(sweep: Sweep, resolve: ResolveModel) -> dict[str, ResolvedModel]:
@@ -53,7 +61,7 @@ def _group_by_bucket(sweep: Sweep, models: dict[str, ResolvedModel]) -> list[tup
     for model in sweep.model:
         for size in sweep.size or (None,):
             for number, case in enumerate(sweep.cases or (Case(),)):
-                bucket = _bucket(case, model, size, models)
+                bucket = _bucket(sweep, case, model, size, models)
                 groups.setdefault(bucket, {})[number] = case
     model_order = {
         fingerprint: n for n, fingerprint in enumerate(dict.fromkeys(bucket.model for bucket in groups))
@@ -62,13 +70,16 @@ def _group_by_bucket(sweep: Sweep, models: dict[str, ResolvedModel]) -> list[tup
     return [(bucket, tuple(groups[bucket].values())) for bucket in ordered]
 
 
-def _bucket(case: Case, model: str, size: str | None, models: dict[str, ResolvedModel]) -> Bucket:
+def _bucket(
+    sweep: Sweep, case: Case, model: str, size: str | None, models: dict[str, ResolvedModel]
+) -> Bucket:
     if "model" in case.model_fields_set:
         model = case.model
     if "size" in case.model_fields_set:
         size = case.size
     width, height = size_sides(size or default_size(model))
-    return Bucket(model=models[model].fingerprint, width=width, height=height)
+    encoder = parse_format(sweep.format).encoder
+    return Bucket(model=models[model].fingerprint, width=width, height=height, encoder=encoder)
 
 
 class _AxisTable:
@@ -93,11 +104,15 @@ def _block(sweep: Sweep, bucket: Bucket, cases: Sequence[Case], axes: _AxisTable
 
     case_axis = _case_axis(sweep, cases, case_fields)
     wanted = [*own_axes(_AXES_BEFORE_CASES), *case_axis, *own_axes(_AXES_AFTER_CASES)]
-    steps = [_case_value(sweep, case, "steps") for case in cases] if "steps" in case_fields else sweep.steps
+    steps, rules = (
+        [_case_value(sweep, case, field) for case in cases] if field in case_fields else getattr(sweep, field)
+        for field in ("steps", "guidance_rule")
+    )
+    rows = max(read_rule(rule).rows for rule in rules)
     return Block(
         bucket=bucket,
         axes=tuple(axes.position(axis) for axis in wanted),
-        jobs_per_chunk=jobs_per_chunk(bucket.width, bucket.height, max(steps)),
+        jobs_per_chunk=jobs_per_chunk(bucket.width, bucket.height, max(steps), rows),
     )
 
 

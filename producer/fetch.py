@@ -1,6 +1,6 @@
 """A sweep's images and metadata into a folder: resumable, each file checked against its sha256.
 
-Layout: images/<index>-<start of job id>.png, metadata.jsonl (a line a job, with `file_name`), sweep.yaml and the
+Layout: images/<index>-<start of job id>.<png, ...>, metadata.jsonl (a line a job, with `file_name`), sweep.yaml and the
 manifests. What is there and right is not read again; a running sweep can be fetched again and again.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from producer.results import Where, manifest_rows, to_json_line
@@ -90,7 +90,9 @@ def fetch(
 
 
 def _file_name(row: dict[str, Any]) -> str:
-    return f"images/{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}.png"
+    """Return where an image goes: one sweep has one format, so the quality in its key's ending is not repeated."""
+    extension = PurePosixPath(row["key"]).suffix
+    return f"images/{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}{extension}"
 
 
 def _fetch_one(store: Store, folder: Path, row: dict[str, Any]) -> str:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from producer.embedded import EmbeddedValkey
-from producer.room import Printroom, SweepSource
+from producer.room import Printroom, SweepSource, as_sweep
 from producer.status import Overview
 from producer.submit import Submission
 from shared.errors import ModelUnknown, WorkerFailed
+from shared.images.files import require_encoder
+from shared.images.format import parse_format
 from shared.ledger import SweepStatus
 from shared.settings import Settings
 
@@ -63,8 +65,10 @@ def render_locally(
         on_stage: told what is going on before the first image, in words.
         on_status: told how far it is, several times a second.
 
-    Raises: SweepError, ModelUnknown, WorkerFailed and the other errors of submitting.
+    Raises: SettingsError where the sweep's format wants a package that is not installed; SweepError, ModelUnknown,
+        WorkerFailed and the other errors of submitting.
     """
+    require_encoder(parse_format(as_sweep(source).format))
     folder.mkdir(parents=True, exist_ok=True)
     with EmbeddedValkey() as valkey:
         settings = settings.model_copy(

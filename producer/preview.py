@@ -10,14 +10,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console, Group
+from rich.filesize import decimal
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from shared.guidance import read_rule, rule_label
+from shared.images.format import PNG, ImageFormat
 from shared.job import Job
 from shared.plan import Axis, Block, ListAxis, Plan, SeedRange
 
@@ -30,8 +35,24 @@ _EXAMPLES = 3
 #: Buckets listed on the terminal; `to_json` has them all.
 _BUCKETS_SHOWN = 20
 
+#: UNet rows of a guided job without a rule: the prompt and the negative prompt.
+_PLAIN_ROWS = 2
+
+#: Bytes a pixel of photographs without loss, and by quality (`benchmarks/encoders.py`; half or twice as many for some).
+_BYTES_LOSSLESS = {"png": 1.8, "webp": 1.5, "jxl": 1.4}
+_BYTES_LOSSY = {
+    "webp": ((1, 50, 75, 90, 95, 100), (0.03, 0.10, 0.13, 0.22, 0.33, 0.60)),
+    "jpeg": ((1, 50, 75, 90, 95, 100), (0.035, 0.14, 0.21, 0.35, 0.50, 1.40)),
+}
+
+#: The texts in each file.
+_BYTES_TEXTS = 2_000
+
 #: Jobs shown when nobody asks for more or fewer.
 SAMPLE_JOBS = 5
+
+#: Fields that only guidance reads, and what messages call them.
+_GUIDED_FIELDS = {"negative_prompt": "the negative prompt", "guidance_rule": "the guidance rule"}
 
 #: "without a mustache" -> "mustache": up to three words, to the next stop or conjunction.
 _NEGATION = re.compile(
@@ -69,6 +90,11 @@ class Preview:
     chunks: int
     #: Models that a single worker would load, one after the other.
     model_loads: int
+    #: UNet rows that the costliest job takes at a step, at most: 1 without guidance, 2 with it, more with some rules.
+    rows_max: int
+    #: What every image becomes, and what all of them take in the store, about.
+    format: ImageFormat
+    storage_bytes: int
     buckets: tuple[BucketPreview, ...]
     #: (fields that move together, how many values), over all blocks, outermost first; single values left out.
     axes: tuple[tuple[str, int], ...]
@@ -86,6 +112,7 @@ class Preview:
         document = {field: getattr(self, field) for field in _PLAIN_FIELDS}
         return {
             **document,
+            "format": str(self.format),
             "images": self.images,
             "buckets": [asdict(bucket) for bucket in self.buckets],
             "axes": [{"fields": fields.split(", "), "values": count} for fields, count in self.axes],
@@ -94,7 +121,7 @@ class Preview:
         }
 
 
-_PLAIN_FIELDS = ("sweep", "name", "jobs", "duplicates", "chunks", "model_loads")
+_PLAIN_FIELDS = ("sweep", "name", "jobs", "duplicates", "chunks", "model_loads", "rows_max", "storage_bytes")
 
 
 def preview(plan: Plan, *, sample: int = SAMPLE_JOBS) -> Preview:
@@ -104,7 +131,8 @@ def preview(plan: Plan, *, sample: int = SAMPLE_JOBS) -> Preview:
         sample: how many of the first jobs to show.
     """
     buckets = tuple(_buckets(plan))
-    images = sum(_count_images(plan, block) for block in plan.blocks)
+    counts = [_count_images(plan, block) for block in plan.blocks]
+    images = sum(counts)
     return Preview(
         sweep=plan.id,
         name=plan.name,
@@ -112,6 +140,9 @@ def preview(plan: Plan, *, sample: int = SAMPLE_JOBS) -> Preview:
         duplicates=len(plan) - images,
         chunks=plan.chunks,
         model_loads=len({bucket.fingerprint for bucket in buckets}),
+        rows_max=max((_rows_max(plan, block) for block in plan.blocks), default=0),
+        format=plan.image_format,
+        storage_bytes=sum(map(partial(_storage_bytes, plan), plan.blocks, counts)),
         buckets=buckets,
         axes=tuple((", ".join(axis.fields), len(axis)) for axis in _used_axes(plan) if len(axis) > 1),
         warnings=tuple(_warnings(plan)),
@@ -149,47 +180,81 @@ def _buckets(plan: Plan) -> Iterator[BucketPreview]:
 def _count_images(plan: Plan, block: Block) -> int:
     """Count the different images of a block: blocks are different buckets, so they share none.
 
-    Axes are independent, so the count is a product of the axes' distinct values; but for the guidance and the
-    negative prompt, which are counted together: without guidance all negatives make one image.
+    Axes are independent, so the count is a product of the axes' distinct values: one product for the scales that
+    guide, and one for those that do not, where all negatives and all rules make one image.
     """
+    scales, others = _split_by_guidance(plan, block)
+    position = scales.fields.index("guidance_scale")
+    guided = {value for value in scales.values if value[position] > 1.0}
+    unguided = {_used_part(scales, value) for value in scales.values if value[position] <= 1.0}
+    images = len(guided) * math.prod(map(_count_distinct, others))
+    if unguided:
+        images += len(unguided) * math.prod(map(_count_used, others))
+    return images
+
+
+def _storage_bytes(plan: Plan, block: Block, images: int) -> int:
+    """Return what the images of a block take in the store, about."""
+    kind, quality = plan.image_format.kind, plan.image_format.quality
+    per_pixel = _BYTES_LOSSLESS[kind] if quality is None else np.interp(quality, *_BYTES_LOSSY[kind])
+    return images * (_BYTES_TEXTS + int(block.bucket.width * block.bucket.height * per_pixel))
+
+
+def _split_by_guidance(plan: Plan, block: Block) -> tuple[ListAxis, list[Axis]]:
+    """Return the axis that has the guidance scale, and the others."""
     axes = [plan.axes[position] for position in block.axes]
-    guidance = next(axis for axis in axes if "guidance_scale" in axis.fields)
-    negative = next(axis for axis in axes if "negative_prompt" in axis.fields)
-    others = math.prod(
-        _count_distinct(axis) for axis in axes if axis is not guidance and axis is not negative
-    )
-    return others * _count_guided_pairs(guidance, negative)
+    scales = next(axis for axis in axes if "guidance_scale" in axis.fields)
+    assert isinstance(scales, ListAxis)
+    return scales, [axis for axis in axes if axis is not scales]
 
 
 def _count_distinct(axis: Axis) -> int:
     return axis.count if isinstance(axis, SeedRange) else len(set(axis.values))
 
 
-def _count_guided_pairs(guidance: Axis, negative: Axis) -> int:
-    assert isinstance(guidance, ListAxis) and isinstance(negative, ListAxis)
-    scale, text = guidance.fields.index("guidance_scale"), negative.fields.index("negative_prompt")
-    if guidance is negative:
-        return len({_drop(value, text) if value[scale] <= 1.0 else value for value in guidance.values})
-    scales = set(guidance.values)
-    unguided = sum(1 for value in scales if value[scale] <= 1.0)
-    negatives = set(negative.values)
-    without_text = {_drop(value, text) for value in negatives}
-    return (len(scales) - unguided) * len(negatives) + unguided * len(without_text)
+def _count_used(axis: Axis) -> int:
+    """Count an axis' distinct values as far as a job without guidance uses them."""
+    if isinstance(axis, SeedRange):
+        return axis.count
+    return len({_used_part(axis, value) for value in axis.values})
 
 
-def _drop(value: tuple[Any, ...], position: int) -> tuple[Any, ...]:
-    """Return a value with null for its negative prompt, as the job id has it without guidance."""
-    return (*value[:position], None, *value[position + 1 :])
+def _used_part(axis: ListAxis, value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a value with null for what only guidance reads, as the job id has it without guidance."""
+    return tuple(
+        None if field in _GUIDED_FIELDS else part for field, part in zip(axis.fields, value, strict=True)
+    )
+
+
+def _rows_max(plan: Plan, block: Block) -> int:
+    """Return the UNet rows that the costliest job of a block takes at a step, at most."""
+    scales, others = _split_by_guidance(plan, block)
+    position = scales.fields.index("guidance_scale")
+    guided = [value for value in scales.values if value[position] > 1.0]
+    if not guided:
+        return 1
+    holder = next((axis for axis in (scales, *others) if "guidance_rule" in axis.fields), None)
+    if not isinstance(holder, ListAxis):
+        return _PLAIN_ROWS
+    position = holder.fields.index("guidance_rule")
+    rules = {value[position] for value in (guided if holder is scales else holder.values)}
+    return max(read_rule(rule).rows for rule in rules)
 
 
 # Warnings.
 
 
 def _warnings(plan: Plan) -> Iterator[str]:
-    yield from _unused_negatives(plan)
+    if encoder := plan.image_format.encoder:
+        yield f"format {plan.image_format} waits for workers that have it: pip install 'printroom[{encoder}]' there"
+    yield from _unguided(plan)
     yield from _repeated_values(plan)
     prompts = list(dict.fromkeys(_values(plan, "prompt")))
-    negatives = [text for text in dict.fromkeys(_values(plan, "negative_prompt")) if text is not None]
+    rules = [read_rule(rule) for rule in dict.fromkeys(_values(plan, "guidance_rule"))]
+    weighted = [negative.text for rule in rules for negative in rule.negatives]
+    negatives = [
+        text for text in dict.fromkeys([*_values(plan, "negative_prompt"), *weighted]) if text is not None
+    ]
     yield from _negations(prompts)
     yield from _long_texts(prompts, "prompt")
     yield from _long_texts(negatives, "negative prompt")
@@ -208,26 +273,27 @@ def _values(plan: Plan, field: str) -> Iterator[Any]:
             yield from (value[position] for value in axis.values)
 
 
-def _unused_negatives(plan: Plan) -> Iterator[str]:
-    for block in plan.blocks:
-        axes = [plan.axes[position] for position in block.axes]
-        if any(_has_unused_negative(guidance, negative) for guidance in axes for negative in axes):
-            yield (
-                "guidance_scale 1 or less never uses the negative prompt: "
-                "jobs that differ only in it are one image"
-            )
-            return
+def _unguided(plan: Plan) -> Iterator[str]:
+    unused = [
+        field for field in _GUIDED_FIELDS if any(_is_unused(plan, block, field) for block in plan.blocks)
+    ]
+    if unused:
+        what = " or ".join(_GUIDED_FIELDS[field] for field in unused)
+        them = "it" if len(unused) == 1 else "them"
+        yield f"guidance_scale 1 or less never uses {what}: jobs that differ only in {them} are one image"
 
 
-def _has_unused_negative(guidance: Axis, negative: Axis) -> bool:
-    if "guidance_scale" not in guidance.fields or "negative_prompt" not in negative.fields:
+def _is_unused(plan: Plan, block: Block, field: str) -> bool:
+    """Return whether some job has the field and no guidance that would read it."""
+    scales, others = _split_by_guidance(plan, block)
+    position = scales.fields.index("guidance_scale")
+    unguided = [value for value in scales.values if value[position] <= 1.0]
+    if field in scales.fields:
+        return any(value[scales.fields.index(field)] is not None for value in unguided)
+    axis = next((axis for axis in others if field in axis.fields), None)
+    if not unguided or not isinstance(axis, ListAxis):
         return False
-    assert isinstance(guidance, ListAxis) and isinstance(negative, ListAxis)
-    scale, text = guidance.fields.index("guidance_scale"), negative.fields.index("negative_prompt")
-    if guidance is negative:
-        return any(value[scale] <= 1.0 and value[text] is not None for value in guidance.values)
-    unguided = any(value[scale] <= 1.0 for value in guidance.values)
-    return unguided and any(value[text] is not None for value in negative.values)
+    return any(value[axis.fields.index(field)] is not None for value in axis.values)
 
 
 def _repeated_values(plan: Plan) -> Iterator[str]:
@@ -243,7 +309,9 @@ def _value_text(axis: ListAxis, value: tuple[Any, ...]) -> str:
     if not axis.fields:
         return "the same case"
     pairs = zip(axis.fields, value, strict=True)
-    return ", ".join(f"{field} {_quoted(part)}" for field, part in pairs)
+    return ", ".join(
+        f"{field} {rule_label(part) if field == 'guidance_rule' else _quoted(part)}" for field, part in pairs
+    )
 
 
 def _negations(prompts: list[str]) -> Iterator[str]:
@@ -312,6 +380,13 @@ def _summary(preview: Preview) -> Group:
     )
     facts.add_row("chunks", f"{preview.chunks:,}")
     facts.add_row("model loads", f"{preview.model_loads:,}")
+    if preview.rows_max > _PLAIN_ROWS:
+        said = (
+            f"up to {preview.rows_max} a job at each step: some guidance rules predict more than two prompts"
+        )
+        facts.add_row("UNet rows", said)
+    storage = f"about {decimal(preview.storage_bytes)} in the store"
+    facts.add_row("files", storage if preview.format == PNG else f"{preview.format}, {storage}")
     facts.add_row("sweep", Text(preview.sweep, style="cyan"))
     return Group(facts)
 
@@ -337,23 +412,19 @@ def _job_table(preview: Preview) -> Table:
     table.add_column("negative prompt", ratio=2)
     table.add_column("seed", justify="right")
     table.add_column("guidance", justify="right")
+    with_rules = any(job.guidance_rule is not None for job in preview.first)
+    if with_rules:
+        table.add_column("rule", ratio=1)
     table.add_column("steps", justify="right")
     table.add_column("scheduler")
     for number, job in enumerate(preview.first):
         negative = (
             Text("none", style="dim") if job.negative_prompt is None else Text(_cell(job.negative_prompt))
         )
+        rule = [Text(_cell(rule_label(job.guidance_rule)))] if with_rules else []
         guidance = f"{job.guidance_scale:g}"
-        row = (
-            str(number),
-            Text(_cell(job.prompt)),
-            negative,
-            str(job.seed),
-            guidance,
-            str(job.steps),
-            job.scheduler,
-        )
-        table.add_row(*row)
+        texts = (str(number), Text(_cell(job.prompt)), negative, str(job.seed), guidance)
+        table.add_row(*texts, *rule, str(job.steps), job.scheduler)
     return table
 
 

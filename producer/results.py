@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
+from producer.sweep_text import read_inline
 from shared import names
 from shared.errors import StoreError, UsageError
+from shared.guidance import RuleInvalid, parse_rule
 from shared.job import RECIPE_FIELDS
 from shared.manifest import MANIFEST_SCHEMA, read_columns
 from shared.store.base import Store
@@ -33,7 +36,8 @@ FILTERS = (
     "model_name",
 )
 
-_NUMBERS = {
+#: How a condition's text is read, where it is not taken as it stands.
+_VALUES: dict[str, Callable[[str], Any]] = {
     "seed": int,
     "steps": int,
     "width": int,
@@ -41,6 +45,7 @@ _NUMBERS = {
     "index": int,
     "chunk": int,
     "guidance_scale": float,
+    "guidance_rule": partial(read_inline, what="--where"),
 }
 
 Where = Mapping[str, Any]
@@ -50,12 +55,11 @@ def manifest_rows(sweep: str, store: Store, *, where: Where | None = None) -> It
     """Yield the rows of every manifest so far, in plan order, as plain values.
 
     Args:
-        where: column -> wanted value; None means null.
+        where: column -> wanted value; None means null. A guidance rule may be written as in a sweep.
 
     Raises: UsageError for an unknown column; StoreError.
     """
-    where = where or {}
-    check_fields(where)
+    where = canonical_where(where or {})
     for key, data in manifests(sweep, store):
         try:
             rows = read_columns(data, MANIFEST_SCHEMA.names).to_pylist()
@@ -80,7 +84,7 @@ def manifests(sweep: str, store: Store) -> Iterator[tuple[str, bytes]]:
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, Any]:
-    """Read `field=value` conditions: numbers where the field is one, `null` for null.
+    """Read `field=value` conditions: numbers where the field is one, a rule however it is written, `null` for null.
 
     Raises: UsageError naming the condition and the mend.
     """
@@ -91,10 +95,25 @@ def parse_where(conditions: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--where {condition}: write field=value, such as seed=3")
         check_fields([name])
         try:
-            where[name] = None if text == "null" else _NUMBERS.get(name, str)(text)
+            where[name] = None if text == "null" else _VALUES.get(name, str)(text)
         except ValueError as error:
             raise UsageError(f"--where {condition}: {name} is a number") from error
-    return where
+    return canonical_where(where)
+
+
+def canonical_where(where: Where) -> dict[str, Any]:
+    """Return conditions with a guidance rule as rows have it, however it was written.
+
+    Raises: UsageError for a field that rows do not have, or a rule that is none.
+    """
+    check_fields(where)
+    found = dict(where)
+    if "guidance_rule" in found:
+        try:
+            found["guidance_rule"] = parse_rule(found["guidance_rule"])
+        except RuleInvalid as error:
+            raise UsageError(str(error)) from error
+    return found
 
 
 def check_fields(fields: Any) -> None:

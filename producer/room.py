@@ -66,7 +66,7 @@ class Printroom:
                 unknown.append(str(error))
                 return ResolvedModel(name=name, fingerprint=f"unknown:{name}")
 
-        return compile_sweep(_as_sweep(source), resolve=resolve)
+        return compile_sweep(as_sweep(source), resolve=resolve)
 
     def models(self) -> list[KnownModel]:
         """Return the models of this machine and of live workers; without Redis, those of this machine."""
@@ -91,7 +91,7 @@ class Printroom:
 
         Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
         """
-        sweep = _as_sweep(source)
+        sweep = as_sweep(source)
         plan = self.compile(sweep)
         submission = submit_plan(
             plan,
@@ -309,7 +309,8 @@ class Printroom:
         return f"{text}: no such sweep{hint}; `printroom status` lists them"
 
 
-def _as_sweep(source: SweepSource) -> Sweep:
+def as_sweep(source: SweepSource) -> Sweep:
+    """Return the sweep that a path, a mapping or a Sweep means. Raises: SweepError."""
     if isinstance(source, Sweep):
         return source
     if isinstance(source, Mapping):
@@ -321,4 +322,4 @@ def _source_text(source: SweepSource) -> bytes:
     """Return what the store keeps as sweep.yaml: the file as it was, or what it would have said."""
     if isinstance(source, str | Path):
         return Path(source).read_bytes()
-    return sweep_yaml(_as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()
+    return sweep_yaml(as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()

@@ -7,7 +7,6 @@ then rows, columns and sections are left off, and the sheet says so at its foot.
 from __future__ import annotations
 
 import difflib
-import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +18,24 @@ from typing import Any, Literal
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from shared.errors import PrintroomError, UsageError
+from shared.guidance import rule_label
+from shared.images.files import open_image
 from shared.job import Job
 
 log = logging.getLogger(__name__)
 
 #: What a sheet can be laid out by.
-SHEET_FIELDS = ("prompt", "negative_prompt", "seed", "guidance_scale", "steps", "scheduler", "size", "model")
+SHEET_FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "guidance_scale",
+    "guidance_rule",
+    "steps",
+    "scheduler",
+    "size",
+    "model",
+)
 
 #: Pixels of a sheet. Pillow warns of a decompression bomb from 89 million on, and other viewers give up soon after.
 MAX_PIXELS = 80_000_000
@@ -164,7 +175,9 @@ def _lay_out(
 ) -> _Layout:
     others = [field for field in SHEET_FIELDS if field not in (rows, columns)]
     varying = [field for field in others if len({_value(cell.job, field) for cell in cells}) > 1]
-    constant = [field for field in others if field not in varying]
+    # Plain guidance everywhere is not worth a word.
+    plain = [field for field in others if field == "guidance_rule" and cells[0].job.guidance_rule is None]
+    constant = [field for field in others if field not in [*varying, *plain]]
     subtitle = "  ·  ".join(_phrase(field, _value(cells[0].job, field), models) for field in constant)
     sections = list(_sections(cells, rows, columns, varying, models))
     notes: list[str] = []
@@ -379,8 +392,8 @@ def _reason(error: Exception) -> str:
 
 
 def _thumb(data: bytes, job: Job, scale: float) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as picture:
-        size = max(1, round(job.width * scale)), max(1, round(job.height * scale))
+    size = max(1, round(job.width * scale)), max(1, round(job.height * scale))
+    with open_image(data) as picture:
         thumb = picture.convert("RGB")
     return thumb if thumb.size == size else thumb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
@@ -407,6 +420,8 @@ def _value(job: Job, field: str) -> Any:
 
 def _label(field: str, value: Any, models: Mapping[str, str]) -> str:
     """Return a field's value as the sheet shows it: null and "" apart."""
+    if field == "guidance_rule":
+        return _one_line(rule_label(value))
     if value is None:
         return "(no negative)"
     if value == "":
@@ -429,7 +444,8 @@ def _phrase(field: str, value: Any, models: Mapping[str, str]) -> str:
 
 
 def _field_name(field: str) -> str:
-    return {"negative_prompt": "negative", "guidance_scale": "guidance"}.get(field, field)
+    short = {"negative_prompt": "negative", "guidance_scale": "guidance", "guidance_rule": "rule"}
+    return short.get(field, field)
 
 
 def _one_line(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from producer.results import manifest_rows
+from producer.results import canonical_where, manifest_rows
 from producer.sheet import SHEET_FIELDS, Cell, draw_sheet
 from shared.errors import UsageError
 from shared.job import RECIPE_FIELDS, Job
@@ -24,6 +24,7 @@ _SCAN_MAX = 2_000_000
 _COLUMN_CHOICE = (
     "seed",
     "guidance_scale",
+    "guidance_rule",
     "steps",
     "scheduler",
     "negative_prompt",
@@ -31,7 +32,17 @@ _COLUMN_CHOICE = (
     "size",
     "model",
 )
-_ROW_CHOICE = ("negative_prompt", "prompt", "guidance_scale", "scheduler", "steps", "size", "model", "seed")
+_ROW_CHOICE = (
+    "negative_prompt",
+    "prompt",
+    "guidance_rule",
+    "guidance_scale",
+    "scheduler",
+    "steps",
+    "size",
+    "model",
+    "seed",
+)
 
 
 def sweep_sheet(
@@ -69,6 +80,7 @@ def _choose(plan: Plan, where: Mapping[str, Any]) -> dict[int, Job]:
     unknown = [name for name in where if name not in RECIPE_FIELDS]
     if unknown:
         raise UsageError(f"no field {unknown[0]!r} to choose jobs by; there are: {', '.join(RECIPE_FIELDS)}")
+    where = canonical_where(where)
     jobs: dict[int, Job] = {}
     for index, job in plan.jobs() if len(plan) <= _SCAN_MAX else ():
         if all(getattr(job, name) == value for name, value in where.items()):

@@ -50,7 +50,10 @@ def _obstacles(sweep: str, status: SweepStatus, workers: Sequence[WorkerInfo], l
     found = [f"worker {worker.name}: {worker.trouble}" for worker in workers if worker.trouble]
     found += [f"worker {w.name} refused messages: {_counts(w.refused)}" for w in workers if w.refused]
     data = ledger.plan_bytes(sweep)
-    return found + (_unserved(Plan.from_bytes(data), workers) if data else [])
+    if data is None:
+        return found
+    plan = Plan.from_bytes(data)
+    return [*found, *_unserved(plan, workers), *_unencoded(plan, workers)]
 
 
 def _unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
@@ -67,6 +70,17 @@ def _unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
         f"no live worker has model {plan.models.get(model, model)} ({model}): {count} jobs wait; "
         f"workers hold {', '.join(names) or 'none'}"
         for model, count in jobs.items()
+    ]
+
+
+def _unencoded(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
+    """Say that no live worker can write the plan's format."""
+    encoder = plan.image_format.encoder
+    if not encoder or any(encoder in worker.versions for worker in workers):
+        return []
+    return [
+        f"no live worker can write {plan.image_format}: {len(plan):,} jobs wait; "
+        f"pip install 'printroom[{encoder}]' on the workers and restart them"
     ]
 
 

@@ -21,20 +21,21 @@ from pydantic import (
     Discriminator,
     Field,
     ModelWrapValidatorHandler,
+    PlainSerializer,
     Tag,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from producer.rules import RULES_MAX, RuleProblem, count_rules, expand_rule, written_rule
 from producer.sweep_text import FILE_BYTES_MAX, Located, Problem, decode_text, read_yaml
 from shared.errors import SweepError
+from shared.images.format import EXAMPLES, PNG, FormatInvalid, parse_format
+from shared.job import PROMPT_BYTES_MAX
 from shared.names import DEFAULT_MODEL
 from shared.plan import JOBS_MAX
 from shared.schedulers import DEFAULT_SCHEDULER, SCHEDULERS, canonical_scheduler
-
-#: Longest prompt, bytes of UTF-8. The longest prompts in use are a hundredth of it.
-PROMPT_BYTES_MAX = 65_536
 
 #: A thousand training timesteps is all there is to sample.
 STEPS_MAX = 1000
@@ -60,13 +61,24 @@ DEFAULT_SIZE = "512x512"
 DEFAULT_SIZES: Mapping[str, str] = {DEFAULT_MODEL: "64x64"}
 
 #: Fields of a job that a sweep may set, in the order in which the documentation names them.
-FIELDS = ("prompt", "negative_prompt", "seed", "guidance_scale", "steps", "scheduler", "size", "model")
+FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "guidance_scale",
+    "guidance_rule",
+    "steps",
+    "scheduler",
+    "size",
+    "model",
+)
 
 #: What other programs call our fields.
 _ALIASES = {
     "cfg": "guidance_scale",
     "cfg_scale": "guidance_scale",
     "guidance": "guidance_scale",
+    "rule": "guidance_rule",
     "height": "size",
     "width": "size",
     "resolution": "size",
@@ -77,6 +89,24 @@ _ALIASES = {
     "sampler": "scheduler",
     "sampler_name": "scheduler",
     "checkpoint": "model",
+    "image_format": "format",
+    "output_format": "format",
+    "file_format": "format",
+    "quality": "format",
+}
+
+#: Keys of other programs, or on a wrong level -> the guidance rule that they mean.
+_RULE_ALIASES = {
+    "guidance_rescale": "{rescale: 0.7}",
+    "cfg_rescale": "{rescale: 0.7}",
+    "rescale": "{rescale: 0.7}",
+    "guidance_interval": "{interval: [0.2, 0.8]}",
+    "interval": "{interval: [0.2, 0.8]}",
+    "negative_interval": "{negative_interval: [0.2, 1]}",
+    "negative_weight": "{rule: decoupled, negative_weight: 2}",
+    "perp_neg": "perp_neg",
+    "apg": "apg",
+    "cfg_zero_star": "cfg_zero_star",
 }
 
 #: Problems shown at once. A table with a wrong column need not scroll for an hour.
@@ -186,6 +216,35 @@ def _check_guidance_scale(value: Any) -> float:
     return float(value) + 0.0
 
 
+def _check_guidance_rule(value: Any) -> str | None:
+    """Return the one rule of a case."""
+    (rules, problems) = expand_rule(value, lists=False)
+    if problems:
+        raise _merged(list(_rule_details((), problems)))
+    return rules[0]
+
+
+def _check_guidance_rules(value: Any) -> tuple[str | None, ...]:
+    """Return an axis of rules, those with lists in them spread out."""
+    items = _check_axis(value)
+    count = sum(map(count_rules, items))
+    if count > RULES_MAX:
+        raise _problem("rules", f"guidance_rule: {count:,} rules: use at most {RULES_MAX:,}")
+    rules: list[str | None] = []
+    details: list[InitErrorDetails] = []
+    for position, item in enumerate(items):
+        found, problems = expand_rule(item)
+        rules += found
+        details += _rule_details((position,), problems)
+    if details:
+        raise _merged(details)
+    return tuple(rules)
+
+
+def _rule_details(place: tuple[int, ...], problems: list[RuleProblem]) -> Iterable[InitErrorDetails]:
+    return (_detail((*place, *problem.place), "rule", problem.text) for problem in problems)
+
+
 def _check_scheduler(value: Any) -> str:
     if not isinstance(value, str):
         raise _problem("wants_text", f"scheduler is {_kind(value)}")
@@ -236,6 +295,15 @@ def _check_name(value: Any) -> str:
     return value
 
 
+def _check_format(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _problem("format", f"format is {_kind(value)}: write one for the whole sweep: {EXAMPLES}")
+    try:
+        return str(parse_format(value))
+    except FormatInvalid as error:
+        raise _problem("format", str(error)) from error
+
+
 def _check_axis(value: Any) -> Any:
     """Return an axis as a tuple: a single value is an axis of one."""
     if not isinstance(value, list | tuple | range):
@@ -265,12 +333,16 @@ Prompt = Annotated[str, BeforeValidator(_check_prompt)]
 NegativePrompt = Annotated[str | None, BeforeValidator(_check_negative_prompt)]
 Seed = Annotated[int, BeforeValidator(_check_seed)]
 GuidanceScale = Annotated[float, BeforeValidator(_check_guidance_scale)]
+#: Canonical text of a rule (`shared.guidance`); a dump says it as a sweep file would.
+GuidanceRule = Annotated[str | None, BeforeValidator(_check_guidance_rule), PlainSerializer(written_rule)]
 Steps = Annotated[int, BeforeValidator(_check_steps)]
 Scheduler = Annotated[str, BeforeValidator(_check_scheduler)]
 #: "WIDTHxHEIGHT", pixels.
 Size = Annotated[str, BeforeValidator(_check_size)]
 ModelName = Annotated[str, BeforeValidator(_check_model)]
 Name = Annotated[str, BeforeValidator(_check_name)]
+#: As `str(ImageFormat)` says it.
+Format = Annotated[str, BeforeValidator(_check_format)]
 
 
 class _Strict(BaseModel):
@@ -308,6 +380,7 @@ class Case(_Strict):
     negative_prompt: NegativePrompt = None
     seed: Seed = 0
     guidance_scale: GuidanceScale = 0.0
+    guidance_rule: GuidanceRule = None
     steps: Steps = 0
     scheduler: Scheduler = ""
     size: Size = ""
@@ -319,6 +392,9 @@ def _seed_form(value: Any) -> str:
 
 
 _Axis = BeforeValidator(_check_axis)
+_RuleAxis = Annotated[
+    tuple[Annotated[str | None, PlainSerializer(written_rule)], ...], BeforeValidator(_check_guidance_rules)
+]
 _SeedList = Annotated[tuple[Seed, ...], _Axis]
 SeedAxis = Annotated[
     Annotated[SeedSpan, Tag("span")] | Annotated[_SeedList, Tag("list")],
@@ -333,12 +409,16 @@ class Sweep(_Strict):
     """
 
     name: Name = "sweep"
+    #: What every image becomes; no axis, for it is no part of a job.
+    format: Format = str(PNG)
     #: Empty where every case brings its own.
     prompt: Annotated[tuple[Prompt, ...], _Axis] = ()
     #: None is not "": SDXL renders them differently.
     negative_prompt: Annotated[tuple[NegativePrompt, ...], _Axis] = (None,)
     seed: SeedAxis = Field(default=(0,))
     guidance_scale: Annotated[tuple[GuidanceScale, ...], _Axis] = (7.5,)
+    #: None is plain classifier-free guidance.
+    guidance_rule: _RuleAxis = (None,)
     steps: Annotated[tuple[Steps, ...], _Axis] = (25,)
     scheduler: Annotated[tuple[Scheduler, ...], _Axis] = (DEFAULT_SCHEDULER,)
     #: Empty for each model's own size (`default_size`).
@@ -463,7 +543,7 @@ def _whole_problems(data: Mapping[str, Any]) -> Iterable[InitErrorDetails]:
             if "prompt" not in _fields_set(case):
                 yield _detail(("cases", number), "missing", "no prompt, and none at the top: add one")
     for field in FIELDS:
-        if _axis_length(data.get(field)) < 2:
+        if _declared_length(field, data.get(field)) < 2:
             continue
         for number, case in mappings:
             if field in _fields_set(case):
@@ -477,6 +557,12 @@ def _is_case(case: Any) -> bool:
 
 def _fields_set(case: dict[str, Any] | Case) -> Iterable[str]:
     return case.model_fields_set if isinstance(case, Case) else case
+
+
+def _declared_length(field: str, value: Any) -> int:
+    if field == "guidance_rule":
+        return sum(map(count_rules, value if isinstance(value, list | tuple) else (value,)))
+    return _axis_length(value)
 
 
 def _axis_length(value: Any) -> int:
@@ -513,19 +599,22 @@ def _located_problem(detail: ErrorDetails, root: Located) -> Problem | None:
         place = place.children.get(part, place)
     if place.refused and detail["type"] != "extra_forbidden":
         return None
+    if detail["type"] == "rule" and _holds_refused(place):
+        return None
     return Problem(place.line, _case_prefix(detail["loc"]) + _text(detail, place.raw))
+
+
+def _holds_refused(place: Located) -> bool:
+    return place.refused or any(map(_holds_refused, place.children.values()))
 
 
 def _unlocated_problem(detail: ErrorDetails, mapping: Mapping[str, Any]) -> Problem:
     """Return a problem of values that never stood in a file: of a list, say which item."""
     loc = detail["loc"]
     prefix = _case_prefix(loc)
-    if (
-        not prefix
-        and isinstance(loc[-1] if loc else None, int)
-        and _axis_length(mapping.get(str(loc[0]))) > 1
-    ):
-        prefix = f"item {int(loc[-1]) + 1}: "
+    item = next((part for part in loc[1:] if isinstance(part, int)), None)
+    if not prefix and item is not None and _axis_length(mapping.get(str(loc[0]))) > 1:
+        prefix = f"item {item + 1}: "
     return Problem(None, prefix + _text(detail, None))
 
 
@@ -557,12 +646,16 @@ def _wants_text(text: str, value: Any, raw: str | None) -> str:
 
 
 def _unknown_key(key: str, loc: tuple[str | int, ...]) -> str:
-    known: tuple[str, ...] = (*FIELDS, "name", "cases")
+    known: tuple[str, ...] = (*FIELDS, "name", "format", "cases")
     if loc[0] == "cases":
         known = FIELDS
+        if key == "format":
+            return "format holds for the whole sweep: write it at the top"
     elif loc[0] == "seed":
         known = ("start", "count")
     folded = key.strip().casefold().replace("-", "_").replace(" ", "_")
+    if "guidance_rule" in known and folded in _RULE_ALIASES:
+        return f"unknown key {_show(key)}: write 'guidance_rule: {_RULE_ALIASES[folded]}'"
     near = [_ALIASES[folded]] if folded in _ALIASES else difflib.get_close_matches(folded, known, n=1)
     if near and near[0] in known:
         return f"unknown key {_show(key)}: did you mean {near[0]!r}?"

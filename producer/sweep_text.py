@@ -105,6 +105,19 @@ def read_yaml(text: str, *, filename: str) -> Document:
     return Document(value=reader.root[0], located=reader.root[1], problems=reader.problems)
 
 
+def read_inline(text: str, *, what: str) -> Any:
+    """Return the value that an option holds, written as YAML on one line: `apg`, `{rescale: 0.7}`.
+
+    Raises: SweepError naming the option for text that is not YAML, or that YAML reads as nobody means it.
+    """
+    if not text.strip():
+        raise SweepError([f"{what}: nothing there: write a value, or null"])
+    document = read_yaml(text, filename=what)
+    if document.problems:
+        raise SweepError([f"{what}: {problem.text}" for problem in document.problems])
+    return document.value
+
+
 def _check_size(size: int, filename: str) -> None:
     if size > FILE_BYTES_MAX:
         limit = FILE_BYTES_MAX >> 20

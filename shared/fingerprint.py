@@ -18,8 +18,9 @@ from pathlib import Path
 
 from shared.errors import ModelUnknown
 
-#: What decides a model's images. Cards, pictures and training leftovers do not.
-_COUNTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+#: What decides a model's images: weights, configs, vocabularies, chat templates. Cards, pictures and training
+#: leftovers do not.
+_COUNTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 
 _HASH_BLOCK_BYTES = 4 << 20
 

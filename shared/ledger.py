@@ -471,7 +471,7 @@ def _set_bits(bitmap: bytes) -> Iterator[int]:
 
 
 def _bucket_json(bucket: Bucket, plan: Plan) -> dict[str, Any]:
-    fields = {name: getattr(bucket, name) for name in ("model", "width", "height", "sampler")}
+    fields = {name: getattr(bucket, name) for name in ("model", "width", "height", "sampler", "encoder")}
     return {"bucket": fields, "model_name": plan.models.get(bucket.model, bucket.model)}
 
 

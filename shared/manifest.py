@@ -18,7 +18,7 @@ from shared.job import RECIPE_FIELDS, Job
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
 #: Raise it when a reader of the old columns would be misled. It stands in each file's schema metadata.
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 
 _FORMAT_KEY = b"printroom.manifest_format"
 
@@ -56,6 +56,13 @@ MANIFEST_SCHEMA = pa.schema(
         ),
         _column("seed", pa.uint64(), "Seed of the job's own random generator."),
         _column("guidance_scale", pa.float64(), "Scale of classifier-free guidance."),
+        _column(
+            "guidance_rule",
+            pa.string(),
+            "Guidance rule as canonical JSON (docs/sweeps.md). Null for plain classifier-free guidance; unused at a"
+            " guidance scale of 1 or less.",
+            nullable=True,
+        ),
         _column("steps", pa.uint32(), "Sampling steps."),
         _column("scheduler", pa.string(), "Scheduler, by Printroom's name."),
         _column("width", pa.uint32(), "Image width, pixels."),

@@ -1,9 +1,9 @@
-"""A job, its pixels and their provenance to a PNG that explains itself, and back. Knows nothing of stores.
+"""A job, its pixels and their provenance to an image file that explains itself, and back. Knows nothing of stores.
 
-Two texts stand in the file: `printroom`, JSON and the truth, which `read_image` reads and checks against the
-job's id; and `parameters`, A1111's infotext, for the tools people already have. Infotext has no escapes, so a
-prompt may well be misread from it; the JSON never is. The names `prompt`, `workflow` and `Comment` belong to
-other tools and are never written.
+Two texts stand in the file: JSON, the truth, which `read_image` reads and checks against the job's id; and A1111's
+infotext, for the tools people already have. Infotext has no escapes, so a prompt may well be misread from it; the
+JSON never is. In a PNG they are `printroom` and `parameters`; the names `prompt`, `workflow` and `Comment` belong
+to other tools and are never written. Other formats have them as XMP and as EXIF (`shared.images`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.guidance import rule_label
+from shared.images.files import encode, kind_of, read_texts
+from shared.images.format import PNG, ImageFormat, parse_format
+from shared.images.texts import KEYWORD, Texts
 from shared.job import Job, canonical_json, canonical_recipe, job_id, make_job
-from shared.png import encode_png, read_png_texts
 from shared.result import Provenance
 from shared.schedulers import SCHEDULERS
 
-#: Keyword of our own text chunk, and the version of the JSON in it.
-KEYWORD = "printroom"
-FORMAT = 1
+#: Version of the JSON in an image.
+FORMAT = 2
 
 #: What the JSON holds, and the types each field may have. bool is no int here.
 _RECIPE_TYPES: dict[str, tuple[type, ...]] = {
+    "guidance_rule": (str, type(None)),
     "guidance_scale": (float,),
     "height": (int,),
     "model": (str,),
@@ -56,30 +59,41 @@ _MODEL_HASH_DIGITS = 10
 class ImageMetadata:
     """What an image says of itself."""
 
-    #: The job in canonical form: without guidance its negative prompt is None, whatever the sweep said.
+    #: The job in canonical form: without guidance its negative prompt and its rule are None, whatever the sweep said.
     job: Job
     provenance: Provenance
+    #: The file's format, with the quality that it was written at.
+    image_format: ImageFormat = PNG
 
 
-def image_bytes(job: Job, pixels: npt.NDArray[np.uint8], provenance: Provenance) -> bytes:
-    """Return the PNG of a job. The same job, pixels and provenance give the same bytes (see `shared.png`).
+def image_bytes(
+    job: Job,
+    pixels: npt.NDArray[np.uint8],
+    provenance: Provenance,
+    image_format: ImageFormat = PNG,
+) -> bytes:
+    """Return the file of a job. The same job, pixels, provenance, format and encoder give the same bytes.
 
     Args:    pixels: (job.height, job.width, 3) uint8, RGB.
-    Raises:  ValueError for pixels of another shape, and for prompts with NUL or lone surrogates.
+    Raises:  ValueError for pixels of another shape, and for prompts with NUL or lone surrogates; SettingsError
+        where the encoder is an extra that is not installed.
     """
     if pixels.shape != (job.height, job.width, 3):
         raise ValueError(f"pixels {pixels.shape}: job {job.id} is {job.height}x{job.width}x3")
-    texts = {"parameters": infotext(job, provenance), KEYWORD: _truth(job, provenance)}
-    return encode_png(pixels, texts)
+    texts = Texts(infotext=infotext(job, provenance), truth=_truth(job, provenance, image_format))
+    return encode(pixels, texts, image_format)
 
 
 def read_image(data: bytes) -> ImageMetadata:
-    """Return what a PNG of ours says of itself, after checking the file's CRCs and the job's id.
+    """Return what an image of ours says of itself, after checking the file's checksums and the job's id.
 
     Raises: ValueError with the reason: damaged, not ours, of another format, or of a recipe that does not
         give its id.
     """
-    text = read_png_texts(data).get(KEYWORD)
+    texts = read_texts(data)
+    text = texts.truth
+    if texts.broken is not None:
+        raise ValueError(texts.broken)
     if text is None:
         raise ValueError(f"no {KEYWORD!r} text: not an image of Printroom's")
     try:
@@ -94,7 +108,11 @@ def read_image(data: bytes) -> ImageMetadata:
         raise ValueError("provenance.versions: every version is a text")
     if truth.get("id") != job_id(recipe):
         raise ValueError(f"id {truth.get('id')!r} does not match its recipe, which gives {job_id(recipe)}")
-    return ImageMetadata(job=make_job(**recipe), provenance=Provenance(**provenance))
+    return ImageMetadata(
+        job=make_job(**recipe),
+        provenance=Provenance(**provenance),
+        image_format=_image_format(truth.get("image_format"), data),
+    )
 
 
 def infotext(job: Job, provenance: Provenance) -> str:
@@ -115,12 +133,18 @@ def _settings(job: Job, provenance: Provenance) -> dict[str, str]:
         "Sampler": scheduler.a1111_sampler if scheduler else _plain(job.scheduler),
         "Schedule type": (scheduler.a1111_schedule or "") if scheduler else "",
         "CFG scale": repr(job.guidance_scale).removesuffix(".0"),
+        "Guidance rule": _rule(job) if job.guided and job.guidance_rule else "",
         "Seed": str(job.seed),
         "Size": f"{job.width}x{job.height}",
         "Model hash": _model_hash(job.model),
         "Model": _plain(provenance.model_name),
         "Version": f"printroom {_plain(provenance.versions.get('printroom', ''))}".strip(),
     }
+
+
+def _rule(job: Job) -> str:
+    """Return the rule for people: `apg / eta 0.5`. Infotext has no place for what could be read back."""
+    return _plain(rule_label(job.guidance_rule).replace(", ", " / ").replace("–", "-"))
 
 
 def _model_hash(fingerprint: str) -> str:
@@ -134,14 +158,25 @@ def _plain(value: str) -> str:
     return re.sub(r"[^\w./+@ -]", "_", " ".join(value.split()))
 
 
-def _truth(job: Job, provenance: Provenance) -> str:
+def _truth(job: Job, provenance: Provenance, image_format: ImageFormat) -> str:
     truth = {
         "format": FORMAT,
         "id": job.id,
+        "image_format": str(image_format),
         "job": json.loads(canonical_recipe(job.recipe())),
         "provenance": asdict(provenance),
     }
     return canonical_json(truth).decode()
+
+
+def _image_format(found: Any, data: bytes) -> ImageFormat:
+    """Return the format a file says it has. Raises: ValueError where its bytes are of another kind."""
+    if not isinstance(found, str):
+        raise ValueError("image_format: expected a text")
+    image_format = parse_format(found)
+    if image_format.kind != kind_of(data):
+        raise ValueError(f"image_format {found!r} in a {kind_of(data)} file: the file was converted")
+    return image_format
 
 
 def _fields(found: Any, types: dict[str, tuple[type, ...]], what: str) -> dict[str, Any]:

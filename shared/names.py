@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from shared.images.format import PNG, ImageFormat
+
 #: Version of the queue protocol: message body, Redis layout and queue names move together.
 PROTOCOL = 1
 
@@ -20,9 +22,14 @@ IDLE_QUEUE = f"render.v{PROTOCOL}.idle"
 REDIS_PREFIX = "printroom:"
 
 
-def queue_name(model: str, width: int, height: int, sampler: str) -> str:
-    """Return the queue of a bucket: one per model and size, apart for every protocol and sampler version."""
-    digest = hashlib.blake2b(f"{model}\n{width}x{height}".encode(), digest_size=6).hexdigest()
+def queue_name(model: str, width: int, height: int, sampler: str, encoder: str = "") -> str:
+    """Return the queue of a bucket: one per model and size, apart for every protocol and sampler version.
+
+    Args:
+        encoder: what only some workers have, and the jobs want; they wait in a queue of their own.
+    """
+    content = f"{model}\n{width}x{height}" + (f"\n{encoder}" if encoder else "")
+    digest = hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
     return f"render.v{PROTOCOL}.s{sampler}.{digest}"
 
 
@@ -59,9 +66,9 @@ def chunk_of_manifest(key: str) -> int:
     return int(key.rsplit("/", 1)[1].removesuffix(".parquet"))
 
 
-def image_key(job_id: str) -> str:
-    """Return the key of an image: named by its job, shared by every sweep that has it."""
-    return f"images/{job_id[:2]}/{job_id}.png"
+def image_key(job_id: str, image_format: ImageFormat = PNG) -> str:
+    """Return the key of an image: named by its job and format, shared by every sweep that has both."""
+    return f"images/{job_id[:2]}/{job_id}.{image_format.ending}"
 
 
 # Redis.

@@ -19,25 +19,29 @@ from typing import Any
 import zstandard
 
 from shared import names
+from shared.images.format import PNG, ImageFormat, parse_format
 from shared.job import RECIPE_FIELDS, SAMPLER_VERSION, Job, canonical_json
 
 #: Version of the plan's own format.
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 #: Jobs a chunk: enough to fill a batch, few enough to lose little with a worker.
 CHUNK_JOBS_MIN = 16
 CHUNK_JOBS_MAX = 64
 
-#: Pixel-steps that 64 jobs of 512x512 at 30 steps take: about two minutes of a slow GPU (0.5 images/s).
+#: Pixel-steps that 64 guided jobs of 512x512 at 30 steps take: about two minutes of a slow GPU (0.5 images/s).
 CHUNK_PIXEL_STEPS = 64 * 512 * 512 * 30
 
 #: One bit a job in a Redis string, which ends at 512 MB.
 JOBS_MAX = 2**32
 
 _BLOCK_FIELDS = ("model", "width", "height")
-_NULL_NEGATIVE = b'"negative_prompt":null'
+#: The first field's JSON has the opening brace.
+_NULL_NEGATIVE, _NULL_RULE = b'"negative_prompt":null', b'{"guidance_rule":null'
 _POSITION = {name: position for position, name in enumerate(RECIPE_FIELDS)}
-_GUIDANCE, _NEGATIVE, _SEED = (_POSITION[name] for name in ("guidance_scale", "negative_prompt", "seed"))
+_RULE, _SCALE, _NEGATIVE, _SEED = (
+    _POSITION[name] for name in ("guidance_rule", "guidance_scale", "negative_prompt", "seed")
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,17 +77,19 @@ Axis = ListAxis | SeedRange
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bucket:
-    """What must match for jobs to share a UNet batch. Dtype follows from the worker's device."""
+    """What must match for jobs to share a UNet batch, and what a worker must have. Dtype follows from its device."""
 
     model: str
     width: int
     height: int
     sampler: str = SAMPLER_VERSION
+    #: An encoder that only some workers have (`ImageFormat.encoder`); "" where any worker will do.
+    encoder: str = ""
 
     @property
     def queue(self) -> str:
         """The Celery queue of this bucket."""
-        return names.queue_name(self.model, self.width, self.height, self.sampler)
+        return names.queue_name(self.model, self.width, self.height, self.sampler, self.encoder)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +125,8 @@ class Plan:
     axes: tuple[Axis, ...]
     blocks: tuple[Block, ...]
     sampler: str = SAMPLER_VERSION
+    #: What every image of the sweep becomes. No part of a job: its id is the same in every format.
+    image_format: ImageFormat = PNG
     _decoders: dict[int, _BlockDecoder] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -166,6 +174,10 @@ class Plan:
         """The buckets, in plan order."""
         return tuple(block.bucket for block in self.blocks)
 
+    def jobs_in(self, bucket: Bucket) -> int:
+        """Return how many jobs of the plan a bucket has."""
+        return sum(self._block_length(block) for block in self.blocks if block.bucket == bucket)
+
     def chunk_runs(self) -> Iterator[tuple[Bucket, int, int]]:
         """Yield (bucket, first chunk, stop chunk) for every block, in order."""
         first = 0
@@ -184,13 +196,16 @@ class Plan:
             document = json.loads(zstandard.ZstdDecompressor().decompress(data))
             if document.get("format") != PLAN_FORMAT:
                 raise ValueError(f"plan format {document.get('format')}: this version reads {PLAN_FORMAT}")
-            sampler = document["sampler"]
+            sampler, image_format = document["sampler"], parse_format(document["image_format"])
             return cls(
                 name=document["name"],
                 models=document["models"],
                 axes=tuple(_axis_from_json(axis) for axis in document["axes"]),
-                blocks=tuple(_block_from_json(block, sampler) for block in document["blocks"]),
+                blocks=tuple(
+                    _block_from_json(block, sampler, image_format.encoder) for block in document["blocks"]
+                ),
                 sampler=sampler,
+                image_format=image_format,
             )
         except (zstandard.ZstdError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
@@ -202,6 +217,7 @@ class Plan:
                 "format": PLAN_FORMAT,
                 "name": self.name,
                 "sampler": self.sampler,
+                "image_format": str(self.image_format),
                 "models": dict(self.models),
                 "axes": [_axis_to_json(axis) for axis in self.axes],
                 "blocks": [_block_to_json(block) for block in self.blocks],
@@ -230,9 +246,9 @@ class Plan:
         return bisect_right(stops, value)
 
 
-def jobs_per_chunk(width: int, height: int, steps: int) -> int:
-    """Return how many jobs of a size and step count make a chunk: 16 to 64, about two minutes of a slow GPU."""
-    fitting = CHUNK_PIXEL_STEPS // (width * height * steps)
+def jobs_per_chunk(width: int, height: int, steps: int, rows: int = 2) -> int:
+    """Return how many jobs of a size, step count and UNet rows make a chunk: 16 to 64, two minutes of a slow GPU."""
+    fitting = CHUNK_PIXEL_STEPS * 2 // (width * height * steps * rows)
     return max(CHUNK_JOBS_MIN, min(CHUNK_JOBS_MAX, fitting))
 
 
@@ -277,10 +293,10 @@ class _BlockDecoder:
         for position, column, column_fragments in self._inner:
             values[position] = column[digit]
             fragments[position] = column_fragments[digit]
-        if values[_GUIDANCE] <= 1.0:
+        if values[_SCALE] <= 1.0:  # as `canonical_recipe` has it
             fragments[_NEGATIVE] = _NULL_NEGATIVE
-        content = b"{" + b",".join(fragments) + b"}"
-        values.append(blake2b(content, digest_size=16).hexdigest())
+            fragments[_RULE] = _NULL_RULE
+        values.append(blake2b(b",".join(fragments), digest_size=16).hexdigest())
         return tuple.__new__(Job, values)  # Job._make, without its check of the length
 
     def _decode_outer(self, index: int) -> tuple[list[Any], list[bytes]]:
@@ -321,7 +337,10 @@ def _prepare_axis(axis: Axis) -> _PreparedAxis:
 
 
 def _fragment(name: str, value: Any) -> bytes:
-    return canonical_json({name: value})[1:-1]
+    """Return a field's part of the canonical JSON. The first field has the opening brace, the last the closing one."""
+    whole = canonical_json({name: value})
+    start = 0 if name == RECIPE_FIELDS[0] else 1
+    return whole[start:] if name == RECIPE_FIELDS[-1] else whole[start:-1]
 
 
 def _running_sum(lengths: Iterator[int] | Sequence[int] | Any) -> list[int]:
@@ -353,6 +372,6 @@ def _block_to_json(block: Block) -> dict[str, Any]:
     }
 
 
-def _block_from_json(document: dict[str, Any], sampler: str) -> Block:
-    bucket = Bucket(**{name: document[name] for name in _BLOCK_FIELDS}, sampler=sampler)
+def _block_from_json(document: dict[str, Any], sampler: str, encoder: str) -> Block:
+    bucket = Bucket(**{name: document[name] for name in _BLOCK_FIELDS}, sampler=sampler, encoder=encoder)
     return Block(bucket=bucket, axes=tuple(document["axes"]), jobs_per_chunk=document["jobs_per_chunk"])

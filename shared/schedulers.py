@@ -2,18 +2,22 @@
 
 Every override that decides the sampler is spelled out, also where it is diffusers' default: a model's own
 scheduler config may say otherwise, and `euler` must not become Karras because the model's config does.
-Left out: samplers that need packages Printroom does not require (LMS and beta sigmas need scipy, DPM++ SDE
-over a Brownian tree needs torchsde).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Literal
 
-#: Config overrides of one sampler; the values are what diffusers' scheduler configs hold.
-Overrides = Mapping[str, str | int | float | bool]
+#: A config override; the values are what diffusers' scheduler configs hold.
+Override = str | int | float | bool
+
+#: The path from image to noise that a model was trained on, and that a sampler walks back: a table of betas over
+#: timesteps (Stable Diffusion, epsilon or v), a straight line (flow matching), or a quarter circle in continuous
+#: time (v-diffusion, which diffusers' IPNDM is written for).
+ModelPath = Literal["betas", "flow", "circle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +27,32 @@ class SchedulerSpec:
     #: Class in diffusers.
     class_name: str
     #: What `class.from_config(model's scheduler config, **overrides)` gets.
-    overrides: Overrides = field(default_factory=lambda: MappingProxyType({}))
+    overrides: Mapping[str, Override] = field(default_factory=lambda: MappingProxyType({}))
+    #: `eta` of the pipeline call, for the schedulers that know it: 0 adds no noise.
+    eta: float = 0.0
+    #: The fewest steps it can do.
+    min_steps: int = 1
+    #: The models it fits.
+    path: ModelPath = "betas"
     #: `Sampler:` in A1111's infotext.
     a1111_sampler: str
     #: `Schedule type:` in A1111's infotext; None where A1111 writes none.
     a1111_schedule: str | None = None
 
 
+#: `Schedule type:` in A1111's infotext -> (end of our key, diffusers' switch): how noise levels are spaced.
+_SPACINGS = {
+    None: ("", None),
+    "Karras": ("_karras", "use_karras_sigmas"),
+    "Exponential": ("_exponential", "use_exponential_sigmas"),
+    "Beta": ("_beta", "use_beta_sigmas"),
+}
+
+_SWITCHES = [switch for _, switch in _SPACINGS.values() if switch]
+
+
 def _spec(
-    class_name: str, sampler: str, schedule: str | None = None, **overrides: str | int | float | bool
+    class_name: str, sampler: str, schedule: str | None = None, /, **overrides: Override
 ) -> SchedulerSpec:
     return SchedulerSpec(
         class_name=class_name,
@@ -41,65 +62,95 @@ def _spec(
     )
 
 
-def _multistep(
-    sampler: str, schedule: str | None = None, *, algorithm: str = "dpmsolver++", order: int = 2
-) -> SchedulerSpec:
-    return _spec(
+def _spaced(key: str, class_name: str, sampler: str, /, **overrides: Override) -> dict[str, SchedulerSpec]:
+    """Return a sampler's four rows: the plain spacing of noise levels, Karras, exponential and beta."""
+    return {
+        key + end: _spec(
+            class_name, sampler, schedule, **{other: other == switch for other in _SWITCHES}, **overrides
+        )
+        for schedule, (end, switch) in _SPACINGS.items()
+    }
+
+
+def _multistep(key: str, sampler: str, *, algorithm: str, order: int = 2) -> dict[str, SchedulerSpec]:
+    return _spaced(
+        key,
         "DPMSolverMultistepScheduler",
         sampler,
-        schedule,
         algorithm_type=algorithm,
         solver_order=order,
-        use_karras_sigmas=schedule == "Karras",
+        use_lu_lambdas=False,
+        use_flow_sigmas=False,
     )
 
 
-def _singlestep(sampler: str, schedule: str | None = None, *, algorithm: str) -> SchedulerSpec:
-    return _spec(
+def _singlestep(key: str, sampler: str, *, algorithm: str) -> dict[str, SchedulerSpec]:
+    return _spaced(
+        key,
         "DPMSolverSinglestepScheduler",
         sampler,
-        schedule,
         algorithm_type=algorithm,
         solver_order=2,
-        use_karras_sigmas=schedule == "Karras",
+        use_flow_sigmas=False,
         # Without it an odd number of steps ends in half a second-order step.
         lower_order_final=True,
     )
 
 
+#: Rows for models trained by flow matching; the worker adds the model's own shift.
+_FLOW = {
+    **_spaced("flow_euler", "FlowMatchEulerDiscreteScheduler", "Euler FlowMatch", stochastic_sampling=False),
+    "flow_heun": _spec("FlowMatchHeunDiscreteScheduler", "Heun FlowMatch"),
+    "flow_dpmpp_2m": _spec(
+        "DPMSolverMultistepScheduler",
+        "DPM++ 2M FlowMatch",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        use_lu_lambdas=False,
+        use_flow_sigmas=True,
+        prediction_type="flow_prediction",
+        **dict.fromkeys(_SWITCHES, False),
+    ),
+}
+
 #: Every sampler a job may name. The first of a class is what the bare class name means.
 SCHEDULERS: dict[str, SchedulerSpec] = {
     # Clipping x0 to [-1, 1] is for pixels; both classes clip unless told not to.
     "ddim": _spec("DDIMScheduler", "DDIM", clip_sample=False),
+    "ddim_eta1": replace(_spec("DDIMScheduler", "DDIM eta 1", clip_sample=False), eta=1.0),
     "ddpm": _spec("DDPMScheduler", "DDPM", clip_sample=False),
-    "euler": _spec("EulerDiscreteScheduler", "Euler", use_karras_sigmas=False),
-    "euler_karras": _spec("EulerDiscreteScheduler", "Euler", "Karras", use_karras_sigmas=True),
+    **_spaced("euler", "EulerDiscreteScheduler", "Euler"),
     "euler_sgm_uniform": _spec(
-        "EulerDiscreteScheduler", "Euler", "SGM Uniform", use_karras_sigmas=False, timestep_spacing="trailing"
+        "EulerDiscreteScheduler",
+        "Euler",
+        "SGM Uniform",
+        **dict.fromkeys(_SWITCHES, False),
+        timestep_spacing="trailing",
     ),
     "euler_a": _spec("EulerAncestralDiscreteScheduler", "Euler a"),
-    "dpmpp_2m": _multistep("DPM++ 2M"),
-    "dpmpp_2m_karras": _multistep("DPM++ 2M", "Karras"),
-    "dpmpp_2m_sde": _multistep("DPM++ 2M SDE", algorithm="sde-dpmsolver++"),
-    "dpmpp_2m_sde_karras": _multistep("DPM++ 2M SDE", "Karras", algorithm="sde-dpmsolver++"),
-    "dpmpp_3m_sde": _multistep("DPM++ 3M SDE", algorithm="sde-dpmsolver++", order=3),
-    "dpmpp_3m_sde_karras": _multistep("DPM++ 3M SDE", "Karras", algorithm="sde-dpmsolver++", order=3),
-    "dpmpp_2s": _singlestep("DPM++ 2S", algorithm="dpmsolver++"),
-    "dpmpp_sde": _singlestep("DPM++ SDE", algorithm="sde-dpmsolver++"),
-    "dpmpp_sde_karras": _singlestep("DPM++ SDE", "Karras", algorithm="sde-dpmsolver++"),
-    "heun": _spec("HeunDiscreteScheduler", "Heun", use_karras_sigmas=False),
-    "heun_karras": _spec("HeunDiscreteScheduler", "Heun", "Karras", use_karras_sigmas=True),
-    "kdpm2": _spec("KDPM2DiscreteScheduler", "DPM2", use_karras_sigmas=False),
-    "kdpm2_karras": _spec("KDPM2DiscreteScheduler", "DPM2", "Karras", use_karras_sigmas=True),
-    "kdpm2_a": _spec("KDPM2AncestralDiscreteScheduler", "DPM2 a", use_karras_sigmas=False),
-    "kdpm2_a_karras": _spec("KDPM2AncestralDiscreteScheduler", "DPM2 a", "Karras", use_karras_sigmas=True),
+    **_multistep("dpmpp_2m", "DPM++ 2M", algorithm="dpmsolver++"),
+    **_multistep("dpmpp_2m_sde", "DPM++ 2M SDE", algorithm="sde-dpmsolver++"),
+    **_multistep("dpmpp_3m_sde", "DPM++ 3M SDE", algorithm="sde-dpmsolver++", order=3),
+    **_singlestep("dpmpp_2s", "DPM++ 2S", algorithm="dpmsolver++"),
+    **_singlestep("dpmpp_sde", "DPM++ SDE", algorithm="sde-dpmsolver++"),
+    # The same equation as the row above over a Brownian tree, as k-diffusion solves it; two model calls a step.
+    **_spaced("dpm_sde_brownian", "DPMSolverSDEScheduler", "DPM SDE"),
+    **_spaced("heun", "HeunDiscreteScheduler", "Heun"),
+    **_spaced("kdpm2", "KDPM2DiscreteScheduler", "DPM2"),
+    **_spaced("kdpm2_a", "KDPM2AncestralDiscreteScheduler", "DPM2 a"),
     # Stable Diffusion's own configs skip the Runge-Kutta steps; A1111 calls that PLMS.
     "pndm": _spec("PNDMScheduler", "PLMS", skip_prk_steps=True),
-    "unipc": _spec("UniPCMultistepScheduler", "UniPC", use_karras_sigmas=False),
-    "unipc_karras": _spec("UniPCMultistepScheduler", "UniPC", "Karras", use_karras_sigmas=True),
-    "deis": _spec("DEISMultistepScheduler", "DEIS", use_karras_sigmas=False),
+    # Three Runge-Kutta steps, then the same; diffusers cannot make fewer than one step of the second kind.
+    "pndm_prk": replace(_spec("PNDMScheduler", "PNDM PRK", skip_prk_steps=False), min_steps=4),
+    **_spaced("lms", "LMSDiscreteScheduler", "LMS"),
+    **_spaced("unipc", "UniPCMultistepScheduler", "UniPC", use_flow_sigmas=False),
+    **_spaced("deis", "DEISMultistepScheduler", "DEIS", use_flow_sigmas=False),
+    **_spaced("sa", "SASolverScheduler", "SA Solver", use_flow_sigmas=False),
     "lcm": _spec("LCMScheduler", "LCM"),
     "tcd": _spec("TCDScheduler", "TCD"),
+    # In one step it would go to zero, whatever the model says.
+    "ipndm": replace(_spec("IPNDMScheduler", "IPNDM"), path="circle", min_steps=2),
+    **{key: replace(spec, path="flow") for key, spec in _FLOW.items()},
 }
 
 #: The sampler of a sweep that names none.

@@ -21,6 +21,13 @@ from shared.names import REDIS_PREFIX
 _REDIS_SCHEMES = ("redis://", "rediss://")
 
 
+#: How a UNet is compiled.
+CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+
+#: What leaves the GPU while it is not needed: networks as wholes, or layer by layer.
+OffloadMode = Literal["none", "model", "sequential"]
+
+
 class Settings(BaseSettings):
     """Everything that differs between one machine and a fleet."""
 
@@ -46,11 +53,15 @@ class Settings(BaseSettings):
     models: Annotated[tuple[Path, ...], NoDecode] = (Path("models"),)
     #: Hub models a worker may load: org/name or org/name@revision, comma-separated.
     hub_models: Annotated[tuple[str, ...], NoDecode] = ()
-    #: Where fingerprints and the bundled model are kept.
+    #: What can be found out again is kept here: models' fingerprints, and how many rows fit a GPU.
     cache: Path = Path("~/.cache/printroom")
 
     #: UNet rows a batch on this worker; 0 lets the worker choose by device.
     batch_rows: int = Field(default=0, ge=0, le=512)
+    #: torch.compile's mode for UNets of Stable Diffusion; reduce-overhead captures CUDA graphs.
+    compile: CompileMode = "off"
+    #: Where the networks of other families wait for their turn: none keeps all on the GPU.
+    offload: OffloadMode = "none"
     #: A delivered chunk nobody renews is handed to another worker after this long.
     visibility_timeout_seconds: float = Field(default=30.0, ge=2)
     #: How often workers look for such chunks.

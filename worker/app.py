@@ -14,18 +14,20 @@ from celery import Celery, signals
 from shared.broker import BrokerView, connect, make_app, send_chunk
 from shared.errors import BrokerError
 from shared.feeder import Feeder
+from shared.images.files import encoders
 from shared.ledger import Ledger
 from shared.names import IDLE_QUEUE
-from shared.png import ENCODER
 from shared.settings import Settings
 from shared.store.open import open_store
 from worker.background import Background, beat_once, feed_once
 from worker.consumer import FollowBuckets
-from worker.device import choose_device
+from worker.device import Device, choose_device
 from worker.kit import Kit, worker_name
 from worker.lease import Leases, LeaseStep
 from worker.models.inventory import take_inventory
 from worker.models.shelf import ModelShelf
+from worker.sampling.engine import Engine
+from worker.sampling.memory import RowCeilings
 from worker.tasks import register_task
 
 log = logging.getLogger(__name__)
@@ -51,18 +53,31 @@ def make_kit(settings: Settings, *, device: str) -> Kit:
         # Short: a worker waits out an outage in `persist`, which a drain can interrupt.
         patience_seconds=min(settings.store_patience_seconds, _STORE_PATIENCE_SECONDS),
     )
+    shelf = ModelShelf(inventory, chosen, settings)
     return Kit(
         name=worker_name(),
         settings=settings,
         ledger=Ledger(connect(settings), prefix=settings.redis_prefix),
         store=store,
         device=chosen,
-        shelf=ModelShelf(inventory, chosen),
+        shelf=shelf,
+        engine=Engine(
+            shelf.load,
+            stall_seconds=settings.stall_seconds,
+            load_seconds=settings.load_seconds,
+            ceilings=_row_ceilings(settings, chosen),
+        ),
         leases=Leases(stall_seconds=settings.stall_seconds),
         lease_client=connect(settings),
         publishers=ThreadPoolExecutor(settings.s3_max_connections, thread_name_prefix="publish"),
-        versions=_versions(),
+        versions=_versions(settings),
     )
+
+
+def _row_ceilings(settings: Settings, device: Device) -> RowCeilings:
+    """Return what fits the device: kept in a file for a GPU, which is measured; in memory for a CPU."""
+    path = settings.cache_dir / "rows.json" if device.torch_device.type == "cuda" else None
+    return RowCeilings(path, device=f"{device.name} {device.dtype_name}")
 
 
 def make_worker_app(settings: Settings, kit: Kit) -> Celery:
@@ -106,6 +121,7 @@ def run_worker(settings: Settings, *, device: str) -> int:
         return int(stopped.code or 0)
     finally:
         background.stop()
+        kit.engine.close()
         kit.publishers.shutdown(wait=True)
         _leave(kit, feeder)
     return 0
@@ -135,7 +151,8 @@ def _leave(kit: Kit, feeder: Feeder) -> None:
     log.info("worker_down", extra={"worker": kit.name})
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions that decide an image's bytes, the PNG encoder's among them."""
+def _versions(settings: Settings) -> dict[str, str]:
+    """Return the versions that decide an image's bytes, those of the encoders this worker has among them."""
     names = ("printroom", "torch", "diffusers", "transformers")
-    return {**{name: importlib.metadata.version(name) for name in names}, "png": ENCODER}
+    made = {} if settings.compile == "off" else {"compile": settings.compile}
+    return {**{name: importlib.metadata.version(name) for name in names}, **encoders(), **made}

@@ -72,8 +72,9 @@ def beat_once(kit: Kit) -> None:
 
 
 def can_serve(kit: Kit, bucket: Bucket) -> bool:
-    """Whether this worker can render a bucket."""
-    return bucket.sampler == SAMPLER_VERSION and bucket.model in kit.shelf.usable
+    """Whether this worker can render a bucket, and encode what becomes of it."""
+    encodes = not bucket.encoder or bucket.encoder in kit.versions
+    return encodes and bucket.sampler == SAMPLER_VERSION and bucket.model in kit.shelf.usable
 
 
 def feed_once(feeder: Feeder) -> None:

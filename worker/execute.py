@@ -12,15 +12,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from shared import names
 from shared.broker import ChunkMessage
 from shared.errors import MessageCorrupt, ObjectMissing, RenderError, WorkerLost
+from shared.images.files import versions_for
 from shared.job import Job
-from shared.ledger import Outcome
+from shared.ledger import Outcome as Recorded
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
 from shared.plan import Chunk, Plan
@@ -29,8 +30,8 @@ from worker.failpoints import failpoint
 from worker.kit import Kit
 from worker.patience import Abandoned, persist
 from worker.retry import Decision, decide
-from worker.sampling.request import Sampled, SampleRequest
-from worker.sampling.sampler import sample
+from worker.sampling.memory import choose_rows
+from worker.sampling.request import Outcome, Sampled, SampleRequest
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ _PROGRESS_SECONDS = 0.5
 #: Plans kept in memory.
 _PLANS_KEPT = 8
 
-_PNG = "image/png"
 _PARQUET = "application/vnd.apache.parquet"
 
 _R = TypeVar("_R")
@@ -124,7 +124,7 @@ class _ChunkRun:
 
     def _take(self, job: Job) -> bool:
         """Take one image from the store, if it is there and is what its name says."""
-        key = names.image_key(job.id)
+        key = names.image_key(job.id, self._plan.image_format)
         try:
             data = self._patiently(lambda: self._kit.store.get(key))
             found = read_image(data)
@@ -133,8 +133,9 @@ class _ChunkRun:
         except ValueError as error:
             log.warning("image_unreadable", extra={"key": key, "reason": str(error)})
             return False
-        if found.job.id != job.id:
-            log.warning("image_misplaced", extra={"key": key, "holds": found.job.id})
+        if (found.job.id, found.image_format) != (job.id, self._plan.image_format):
+            holds = names.image_key(found.job.id, found.image_format)
+            log.warning("image_misplaced", extra={"key": key, "holds": holds})
             return False
         self._finish(job, _stored(key, data, found.provenance), reused=True, sample_seconds=None)
         return True
@@ -149,48 +150,61 @@ class _ChunkRun:
             self._fail(jobs, lost)
             return
         uploads: list[Future[None]] = []
-        with self._kit.turn(self._beat):
-            if not self._should_stop():
-                self._sample(jobs, uploads)
+        waiting = self._submit(jobs)
+        try:
+            while waiting:
+                self._beat_with_engine()
+                if self._should_stop():
+                    _cancel(waiting)
+                answered, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in answered:
+                    self._take_answer(waiting.pop(future), future, uploads)
+        finally:
+            _cancel(waiting)
         self._await(uploads)
 
-    def _sample(self, jobs: list[Job], uploads: list[Future[None]]) -> None:
-        self._kit.device_beat(self._beat, allow_seconds=self._kit.settings.load_seconds)
+    def _submit(self, jobs: Sequence[Job]) -> dict[Future[Outcome], Job]:
+        if self._should_stop():
+            return {}
+        bucket = self._chunk.bucket
+        rows = choose_rows(2 * self._plan.jobs_in(bucket), limit=self._kit.device.batch_rows)
+        submit = self._kit.engine.submit
+        return {submit(bucket.model, _request(job), rows=rows): job for job in jobs}
+
+    def _take_answer(self, job: Job, future: Future[Outcome], uploads: list[Future[None]]) -> None:
+        if future.cancelled():
+            return
         try:
-            model = self._kit.shelf.load(self._chunk.bucket.model)
-        except RenderError as error:
+            outcome = future.result()
+        except RenderError as error:  # the model, not the job
             decision = decide(error, attempt=self._attempt, max_attempts=self._kit.settings.max_attempts)
-            if decision is Decision.FAIL_JOBS:
-                self._fail(jobs, error)
-                return
-            raise
-        requests = [_request(job) for job in jobs]
-        rows = self._kit.device.batch_rows
-        for outcome in sample(
-            model, requests, batch_rows=rows, on_step=self._step, should_stop=self._should_stop
-        ):
-            job = jobs[outcome.request_index]
-            if isinstance(outcome, Sampled):
-                uploads.append(self._kit.publishers.submit(self._publish, job, outcome))
-                failpoint("sampled")
-            else:
-                self._fail([job], outcome.error)
+            if decision is not Decision.FAIL_JOBS:
+                raise
+            self._fail([job], error)
+            return
+        if isinstance(outcome, Sampled):
+            uploads.append(self._kit.publishers.submit(self._publish, job, outcome))
+            failpoint("sampled")
+        else:
+            self._fail([job], outcome.error)
 
     def _publish(self, job: Job, sampled: Sampled) -> None:
         """Encode one image, put it in the store, and say so."""
+        wanted = self._plan.image_format
         provenance = Provenance(
             model_name=self._plan.models.get(job.model, job.model),
             device=self._kit.device.name,
-            dtype=self._kit.device.dtype_name,
-            batch_rows=self._kit.device.batch_rows,
+            dtype=sampled.dtype,
+            batch_rows=sampled.batch_rows,
             prompt_tokens=sampled.prompt_tokens,
             negative_tokens=sampled.negative_tokens,
-            versions=self._kit.versions,
+            versions=versions_for(self._kit.versions, wanted.kind),
         )
-        data, key = image_bytes(job, sampled.pixels, provenance), names.image_key(job.id)
+        data = image_bytes(job, sampled.pixels, provenance, wanted)
+        key = names.image_key(job.id, wanted)
         if self._patiently(lambda: self._kit.store.head(key)) is not None and self._take(job):
             return  # another worker was faster; a manifest may already hold that file's sha256
-        self._patiently(lambda: self._kit.store.put(key, data, content_type=_PNG))
+        self._patiently(lambda: self._kit.store.put(key, data, content_type=wanted.media_type))
         failpoint("uploaded")
         self._finish(job, _stored(key, data, provenance), reused=False, sample_seconds=sampled.seconds)
         self._kit.pulse.image_finished()
@@ -257,9 +271,9 @@ class _ChunkRun:
         self._patiently(lambda: self._kit.ledger.record(self._sweep, outcome, chunk=self._chunk))
         failpoint("committed")
 
-    def _outcome(self, indices: Iterable[int]) -> Outcome:
+    def _outcome(self, indices: Iterable[int]) -> Recorded:
         rows = [self._results[index] for index in indices]
-        return Outcome(
+        return Recorded(
             done=[row.index for row in rows if isinstance(row, Done)],
             reused=[row.index for row in rows if isinstance(row, Done) and row.reused],
             failed={row.index: (row.code, row.reason) for row in rows if isinstance(row, Failed)},
@@ -276,8 +290,11 @@ class _ChunkRun:
 
     # --- waiting --------------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
-        self._kit.device_beat(self._beat, allow_seconds=self._kit.settings.stall_seconds)
+    def _beat_with_engine(self) -> None:
+        """Live on as long as the engine does: who waits for a hung device must lose its lease."""
+        left = self._kit.engine.seconds_left()
+        if left > 0:
+            self._beat(allow_seconds=left)
 
     def _should_stop(self) -> bool:
         return self._kit.draining.is_set() or self._stopped.is_set()
@@ -314,6 +331,12 @@ def _plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
     return plan
 
 
+def _cancel(futures: Iterable[Future[Outcome]]) -> None:
+    """Take back what has no rows yet; the engine finishes what has."""
+    for future in futures:
+        future.cancel()
+
+
 def _stored(key: str, data: bytes, provenance: Provenance) -> StoredImage:
     sha256 = hashlib.sha256(data).hexdigest()
     return StoredImage(key=key, size_bytes=len(data), sha256=sha256, provenance=provenance)
@@ -329,4 +352,5 @@ def _request(job: Job) -> SampleRequest:
         scheduler=job.scheduler,
         width=job.width,
         height=job.height,
+        guidance_rule=job.guidance_rule,
     )

@@ -8,9 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import redis
@@ -23,6 +21,7 @@ from shared.store.base import Store
 from worker.device import Device
 from worker.lease import Leases
 from worker.models.shelf import ModelShelf
+from worker.sampling.engine import Engine
 
 #: Images a second are averaged over this long.
 _RATE_WINDOW_SECONDS = 30.0
@@ -95,6 +94,8 @@ class Kit:
     store: Store
     device: Device
     shelf: ModelShelf
+    #: Owns the device and, while it lives, the shelf.
+    engine: Engine
     leases: Leases
     #: The lease thread's own connection: it must not wait behind others.
     lease_client: redis.Redis
@@ -102,33 +103,12 @@ class Kit:
     publishers: ThreadPoolExecutor
     versions: dict[str, str]
     pulse: Pulse = field(default_factory=Pulse)
-    #: Held while sampling: one chunk at a time, the other thread uploads.
-    device_lock: threading.Lock = field(default_factory=threading.Lock)
-    #: Until when (monotonic) the device's holder may go on without another sign of life.
-    device_until: float = 0.0
     #: Set at SIGTERM: finish the batch in hand, give the rest back.
     draining: threading.Event = field(default_factory=threading.Event)
     #: Queues this worker wants to listen to; the consumer's own thread follows.
     wanted_queues: frozenset[str] = frozenset()
     #: Plans in use, newest last.
     plans: dict[str, Plan] = field(default_factory=dict)
-
-    @contextmanager
-    def turn(self, beat: Callable[..., None]) -> Iterator[None]:
-        """Wait for the device, and hold it. The waiter lives only as long as the holder makes progress."""
-        while not self.device_lock.acquire(timeout=1.0):
-            if time.monotonic() < self.device_until:
-                beat()
-        try:
-            self.device_beat(beat, allow_seconds=self.settings.stall_seconds)
-            yield
-        finally:
-            self.device_lock.release()
-
-    def device_beat(self, beat: Callable[..., None], *, allow_seconds: float) -> None:
-        """Say that the device makes progress, and that the chunk which holds it lives."""
-        self.device_until = time.monotonic() + allow_seconds
-        beat(allow_seconds=allow_seconds)
 
     def info(self) -> WorkerInfo:
         """Return what the heartbeat says."""

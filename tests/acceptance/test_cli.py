@@ -15,6 +15,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from shared.names import DEFAULT_MODEL
+
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -52,14 +54,14 @@ def test_every_example_renders_and_a_second_run_resumes(tmp_path, example):
     made = json.loads(first.stdout)
     assert (made["failed"], made["interrupted"]) == (0, False)
     assert made["done"] == made["jobs"] > 0
-    images = {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.png")}
+    images = {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")}
     assert 0 < len(images) <= made["jobs"]
     assert len(list(Path(made["manifest"]).glob("*.parquet"))) > 0
     with Image.open(made["sheet"]) as sheet:
         assert sheet.width > 100
     again = printroom("render", str(example), "--out", str(out))
     assert (again.returncode, re.search(r"(\d+) of (\d+) done", again.stderr)[1]) == (0, str(made["jobs"]))
-    assert {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.png")} == images
+    assert {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")} == images
 
 
 def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):
@@ -123,7 +125,7 @@ def test_fleet_verbs(fleet, tmp_path):
     assert len((tmp_path / "home" / "metadata.jsonl").read_text().splitlines()) == 4
     drawn = run("sheet", sweep, "-o", str(tmp_path / "sheet.png"), "--rows", "prompt", "--cols", "seed")
     assert (drawn.returncode, (tmp_path / "sheet.png").read_bytes()[:4]) == (0, b"\x89PNG")
-    assert "tiny-random" in run("models").stdout
+    assert DEFAULT_MODEL in run("models").stdout
     doctor = run("doctor")
     assert (doctor.returncode, "BAD" in doctor.stdout) == (0, False), doctor.stdout
 

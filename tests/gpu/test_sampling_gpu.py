@@ -75,26 +75,41 @@ def test_dtypes_on_the_gpu(models):
 
 
 def test_the_loop_reads_nothing_from_the_device(models):
-    """With a sampler that draws no noise the loop never waits for the GPU between its steps."""
-    from worker.sampling.batch import make_batches
-    from worker.sampling.loop import sample_latents
-    from worker.sampling.prepare import prepare
+    """Samplers, guidance and noises of all kinds in one batch: no step waits for the GPU."""
+    from worker.sampling.prepare import encode_texts, prepare
+    from worker.sampling.rows import RowBatch, RowCounts
 
     model = models("sd1", "cuda")
-    for scheduler in ("ddim", "euler", "dpmpp_2m", "heun", "pndm"):
-        jobs = [prepare(model, index, request) for index, request in enumerate(requests(scheduler)[:3])]
-        for batch in make_batches(jobs, 8):
-            sample_latents(model, batch, lambda: None)  # caches are filled
-            steps = []
-
-            def watch(steps=steps):
-                # From the first step on; moving the batch to the device before it may wait.
-                if not steps:
-                    torch.cuda.set_sync_debug_mode("error")
-                steps.append(1)
-
+    mixed = [request for scheduler in SCHEDULERS for request in requests(scheduler)[:2]]
+    jobs = [prepare(model, request) for request in mixed]
+    for attempt in range(2):  # the first fills caches
+        batch = RowBatch(model, shape=jobs[0].shape, rows=32, counts=RowCounts())
+        for index, job in enumerate(jobs):
+            batch.admit(index, job, encode_texts(model, job))
+        while len(batch):
+            if attempt:
+                torch.cuda.set_sync_debug_mode("error")
             try:
-                sample_latents(model, batch, watch)
+                batch.step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-            assert len(steps) >= 6
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_an_image_does_not_depend_on_its_company(models, family):
+    """The determinism contract in float16: alone or shuffled among others, a job is the same bytes at one R."""
+    model = models(family, "cuda")
+    jobs = [request for scheduler in SCHEDULERS for request in requests(scheduler)[:3]]
+    alone = [pixels(model, [job], batch_rows=8)[0] for job in jobs]
+    for trial in range(20):
+        order = np.random.default_rng(trial).permutation(len(jobs))
+        mixed = pixels(model, [jobs[index] for index in order], batch_rows=8)
+        for position, index in enumerate(order):
+            assert (mixed[position] == alone[index]).all(), (trial, index)
+
+
+def test_rows_that_fit_are_measured(models):
+    """Bytes a row are measured on the device, and many tiny rows fit."""
+    from worker.sampling.memory import LADDER, fitting_rows
+
+    assert fitting_rows(models("sd1", "cuda"), (64, 64, 1)) == LADDER[-1]

@@ -27,6 +27,7 @@ from shared.errors import (
 from shared.ledger import Ledger, Outcome, WorkerInfo
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
+from shared.names import DEFAULT_MODEL
 from shared.plan import Plan
 from shared.result import Done, Failed, Provenance, StoredImage
 from shared.settings import Settings
@@ -172,7 +173,7 @@ class TestSubmit:
 
     def test_bad_sweeps_leave_nothing(self, local):
         """A model nobody has stops the sweep before anything is stored or queued."""
-        with pytest.raises(ModelUnknown, match="there is: fake"):
+        with pytest.raises(ModelUnknown, match=f"there is: fake, {DEFAULT_MODEL}"):
             local.room.submit({**SWEEP, "model": ["fake", "nobody's"]})
         assert ([], []) == (list(local.store.list("")), local.room.statuses())
 
@@ -220,6 +221,9 @@ class TestResults:
             (["negative_prompt=mustache"], 22),
             (["guidance_scale=5"], 66),
             (["guidance_scale=5.1"], 0),
+            (["guidance_rule=null"], 66),
+            (["guidance_rule=cfg", "seed=3"], 6),
+            (["guidance_rule={rescale: 0.7}"], 0),
             (["index=7"], 1),
             (["chunk=1"], 2),
             (["status=failed"], 2),
@@ -230,6 +234,28 @@ class TestResults:
         for conditions, expected in table:
             rows = list(bench.room.results(sweep, where=parse_where(conditions)))
             assert (conditions, expected) == (conditions, len(rows))
+
+    def test_where_a_rule(self, local):
+        """A rule is found however it is written, from the command line and from Python; each row says its own."""
+        rules = ["cfg", "apg", {"rule": "perp_neg", "negatives": {"hat": 1, "beard": 0.5}}]
+        sweep, plan = local.submit(guidance_rule=rules, seed=0)
+        local.work(sweep, plan, 0)
+        rows = list(local.room.results(sweep))
+        assert [row["guidance_rule"] for row in rows] == [job.guidance_rule for _, job in plan.jobs()]
+        perp_neg = "{negatives: [hat, [beard, 0.5]], rule: perp_neg}"
+        wanted = [
+            ({"guidance_rule": "apg"}, 6),
+            ({"guidance_rule": rules[2]}, 6),
+            ({"guidance_rule": None}, 6),
+        ]
+        wanted += [(parse_where([f"guidance_rule={text}"]), 6) for text in ("null", "cfg", "apg", perp_neg)]
+        wanted += [(parse_where([f"guidance_rule={rows[-1]['guidance_rule']}"]), 6)]
+        for where, expected in wanted:
+            assert len(list(local.room.results(sweep, where=where))) == expected
+            assert local.room.sheet(sweep, where=where).width > 0
+        assert "perp_neg" in local.store.get(names.source_key(sweep)).decode()
+        with pytest.raises(UsageError, match="rule='apgg' is unknown"):
+            local.room.results(sweep, where={"guidance_rule": "apgg"}).__next__()
 
     def test_urls(self, bench, sweep):
         """Each image's URL reads that image; a failed job has none."""
@@ -277,6 +303,10 @@ class TestResults:
         ("seed", "write field=value"),
         ("sed=1", "no field 'sed'"),
         ("seed=x", "seed is a number"),
+        ("guidance_rule=apgg", "rule='apgg' is unknown: did you mean apg"),
+        ("guidance_rule={rescale: 7}", "guidance_rule: rescale=7: use 0 to 1"),
+        ("guidance_rule={rescale: 0.7", "--where, line 1: not YAML"),
+        ("guidance_rule=", "--where: nothing there"),
         ("", "write field"),
     ],
 )
@@ -531,7 +561,7 @@ class TestFind:
         down = Bench(make_settings("redis://127.0.0.1:1/0", "t:", tmp_path), folder_store)
         assert len(list(down.room.results(sweep))) == 64
         assert down.room.fetch(sweep, tmp_path / "home").fetched == 64
-        assert [model.name for model in down.room.models()] == ["fake"]
+        assert [model.name for model in down.room.models()] == ["fake", DEFAULT_MODEL]
         for verb in (down.room.status, down.room.pause, down.room.resume, down.room.retry):
             with pytest.raises(BrokerUnavailable):
                 verb(sweep)

@@ -28,6 +28,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "negative_prompt": st.none() | TEXTS,
     "seed": st.integers(0, 3) | st.integers(0, 2**64 - 1),
     "guidance_scale": st.sampled_from([0, 1, 1.5, 7.5]),
+    "guidance_rule": st.sampled_from([None, "apg", "perp_neg", {"rescale": 0.7}]),
     "steps": st.integers(1, 40),
     "scheduler": st.sampled_from(["ddim", "Euler a", "euler_a", "unipc"]),
     "size": st.sampled_from([64, "64x64", "64x96", 512]),
@@ -55,7 +56,8 @@ def sweeps(draw: st.DrawFn) -> Sweep:
     mapping: dict[str, Any] = {"prompt": draw(VALUES["prompt"])}
     for field in sorted(VALUES):
         if field not in case_fields or not cases:
-            axis: st.SearchStrategy[Any] = st.lists(VALUES[field], min_size=1, max_size=3)
+            longest = 3 if field in ("prompt", "negative_prompt", "seed") else 2
+            axis: st.SearchStrategy[Any] = st.lists(VALUES[field], min_size=1, max_size=longest)
             if field == "seed":
                 axis |= st.fixed_dictionaries({"start": st.integers(0, 9), "count": st.integers(1, 4)})
             if field == "prompt" or draw(st.booleans()):
@@ -83,12 +85,19 @@ def expected_jobs(sweep: Sweep) -> list[Job]:
         if (fingerprint, width, height, number) in seen:
             continue
         seen.add((fingerprint, width, height, number))
-        for scheduler, steps, scale, seed, prompt, negative in itertools.product(
-            sweep.scheduler, sweep.steps, sweep.guidance_scale, seeds, sweep.prompt, sweep.negative_prompt
+        for scheduler, steps, rule, scale, seed, prompt, negative in itertools.product(
+            sweep.scheduler,
+            sweep.steps,
+            sweep.guidance_rule,
+            sweep.guidance_scale,
+            seeds,
+            sweep.prompt,
+            sweep.negative_prompt,
         ):
             recipe: dict[str, Any] = {
                 "scheduler": scheduler,
                 "steps": steps,
+                "guidance_rule": rule,
                 "guidance_scale": scale,
                 "seed": seed,
             }
@@ -129,23 +138,25 @@ def test_a_plan_survives_its_bytes(sweep: Sweep) -> None:
 
 
 def test_the_order_of_axes_keeps_texts_innermost() -> None:
-    """Model, size, scheduler, steps, guidance, seed, cases, prompt, negative: the last varies fastest."""
+    """Model, size, scheduler, steps, rule, guidance, seed, cases, prompt, negative: the last varies fastest."""
     plan = compiled(
         """
         model: [one, two]
         size: [64, 96]
         scheduler: [ddim, euler]
         steps: [1, 2]
+        guidance_rule: [cfg, apg]
         guidance_scale: [2, 3]
         seed: [5, 9]
         prompt: [a, b]
         negative_prompt: [null, c]
         """
     )
-    fields = ("model", "width", "scheduler", "steps", "guidance_scale", "seed", "prompt", "negative_prompt")
+    fields = ("model", "width", "scheduler", "steps", "guidance_rule", "guidance_scale", "seed", "prompt")
+    fields += ("negative_prompt",)
     values = [[getattr(job, field) for _, job in plan.jobs()] for field in fields]
     changes = [sum(a != b for a, b in itertools.pairwise(column)) for column in values]
-    assert changes == [2**power - 1 for power in range(1, 9)]
+    assert changes == [2**power - 1 for power in range(1, 10)]
     in_cases = compiled("seed: [1, 2]\ncases: [{steps: 1}, {steps: 2}]\nprompt: [a, b]")
     seen = [(job.seed, job.steps, job.prompt) for _, job in in_cases.jobs()]
     assert seen == list(itertools.product((1, 2), (1, 2), "ab"))
@@ -184,7 +195,7 @@ def test_a_case_overrides_any_single_value() -> None:
         model: one
         cases:
         - {}
-        - {prompt: b, seed: 4, guidance_scale: 5, steps: 6, scheduler: euler, model: two}
+        - {prompt: b, seed: 4, guidance_scale: 5, guidance_rule: apg, steps: 6, scheduler: euler, model: two}
         - {negative_prompt: null, size: 64x96}
         """
     )
@@ -193,6 +204,7 @@ def test_a_case_overrides_any_single_value() -> None:
     ]
     own = [("a", "n", 1, 2.0, 3, "ddim"), ("a", None, 1, 2.0, 3, "ddim"), ("b", "n", 4, 5.0, 6, "euler")]
     assert own == jobs
+    assert [job.guidance_rule for _, job in plan.jobs()] == [None, None, '{"rule":"apg"}']
     buckets = [(bucket.model, bucket.width, bucket.height) for bucket in plan.buckets]
     assert [("sha:one", 512, 512), ("sha:one", 64, 96), ("sha:two", 512, 512)] == buckets
 
@@ -206,19 +218,26 @@ def test_blocks_share_their_axes() -> None:
 
 
 def test_models_have_sizes_of_their_own() -> None:
-    """Without a size the tiny default model draws 64x64, any other 512x512."""
+    """Without a size the default model draws 64x64, any other 512x512."""
     plan = compiled("prompt: a\nmodel: [tiny-random, other]")
     assert [bucket.width for bucket in plan.buckets] == [64, 512]
 
 
 def test_chunks_are_cut_for_the_longest_job_of_their_block() -> None:
-    """Cases' own step counts decide, not the default that none of them uses."""
+    """Cases' own step counts and rules decide, not the default that none of them uses."""
     plan = compiled(
         "prompt: a\nsize: 512\nsteps: 1000\ncases: [{steps: 10}, {steps: 30}]\nseed: {count: 500}"
     )
     assert plan.chunk(0).stop == 64
     plan = compiled("prompt: a\nsize: 512\nsteps: [30, 60]\nseed: {count: 500}")
     assert plan.chunk(0).stop == 32
+    four_rows = "{rule: perp_neg, negatives: {hat: 1}}"
+    for rules in (
+        f"guidance_rule: [cfg, {four_rows}]",
+        f"cases: [{{guidance_rule: {four_rows}}}, {{guidance_rule: apg}}]",
+    ):
+        plan = compiled(f"prompt: a\nsize: 512\nsteps: 30\nseed: {{count: 500}}\n{rules}")
+        assert plan.chunk(0).stop == 32
 
 
 SAME = [
@@ -233,6 +252,18 @@ def test_equal_sweeps_have_equal_ids_however_written() -> None:
     """Key order, quotes, JSON, scalar or list, range or list, defaults or not: one plan."""
     assert len({compiled(text).id for text in SAME}) == 1
     assert compiled(SAME[0]).id != compiled(SAME[0].replace("null", "''")).id
+
+
+def test_equal_rules_are_equal_plans() -> None:
+    """A list in a rule, the rules one by one, defaults written out, negatives in another order: one plan."""
+    texts = [
+        "{rule: perp_neg, negatives: {hat: 1, beard: 2}, rescale: [0, 0.7]}",
+        "[{rule: perp_neg, negatives: [[beard, 2], hat]}, "
+        "{negatives: {hat: 1, beard: 2}, rescale: 0.7, rule: perp_neg}]",
+        "{interval: [[0, 1]], rescale: [0, 0.7], negatives: {hat: 1, beard: 2}, rule: perp_neg, negative_weight: 1}",
+    ]
+    plans = [compiled(f"prompt: a\nguidance_rule: {text}") for text in texts]
+    assert (len(plans[0]), len({plan.id for plan in plans})) == (2, 1)
 
 
 def test_ids_are_the_same_in_every_process() -> None:

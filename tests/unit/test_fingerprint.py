@@ -64,6 +64,16 @@ def test_two_fine_tunes_differ(model, file):
     assert before != fingerprint_path(model)
 
 
+@pytest.mark.parametrize("file", ["tokenizer/spiece.model", "tokenizer/chat_template.jinja"])
+def test_what_prompts_are_read_with_counts(model, file):
+    """Another vocabulary of sentencepiece's, or another chat template, reads prompts differently: another model."""
+    before = fingerprint_path(model)
+    (model / file).write_text("one")
+    with_it = fingerprint_path(model)
+    (model / file).write_text("two")
+    assert len({before, with_it, fingerprint_path(model)}) == 3
+
+
 def test_a_file_moved_within_the_model(model):
     """The same bytes under another name are another model: a unet is no vae."""
     before = fingerprint_path(model)

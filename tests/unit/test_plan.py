@@ -11,11 +11,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.job import make_job
+from shared.job import SAMPLER_VERSION, make_job
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange, jobs_per_chunk
 
 MODEL = "sha:" + "a" * 32
 OTHER = "sha:" + "b" * 32
+
+APG = '{"rule":"apg"}'
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -26,7 +28,8 @@ def make_plan(*, seeds: int = 100, prompts: tuple[str, ...] = ("a", "b"), jobs_p
         SeedRange(start=5, count=seeds),
         ListAxis(fields=("prompt", "negative_prompt"), values=tuple((text, "ugly") for text in prompts)),
         ListAxis(
-            fields=("scheduler", "steps", "guidance_scale"), values=(("ddim", 4, 7.5), ("euler", 2, 1.0))
+            fields=("scheduler", "steps", "guidance_scale", "guidance_rule"),
+            values=(("ddim", 4, 7.5, None), ("euler", 2, 1.0, APG), ("euler", 2, 3.0, APG)),
         ),
         ListAxis(fields=("seed",), values=((7,), (2**64 - 1,), (0,))),
     )
@@ -65,10 +68,10 @@ def test_bytes_round_trip(plan):
         (make_plan().to_bytes()[:-5], "not a plan"),
         (zstandard.compress(b"no json"), "not a plan"),
         (zstandard.compress(b"\x80"), "decode"),
-        (zstandard.compress(b"{}"), "plan format None: this version reads 1"),
-        (zstandard.compress(b'{"format": 2}'), "plan format 2: this version reads 1"),
+        (zstandard.compress(b"{}"), "plan format None: this version reads 2"),
+        (zstandard.compress(b'{"format": 1}'), "plan format 1: this version reads 2"),
         (zstandard.compress(b"[]"), "not a plan"),
-        (zstandard.compress(b'{"format": 1}'), "not a plan"),
+        (zstandard.compress(b'{"format": 2}'), "not a plan"),
     ],
 )
 def test_bad_bytes(data, said):
@@ -133,6 +136,7 @@ def test_the_ends_of_the_bounds():
 def test_jobs_order():
     """Jobs come in index order, the last axis fastest, and each is what make_job makes of its fields."""
     plan = make_plan(seeds=2)
+    assert [job.guidance_rule for _, job in plan.jobs(3, 5)] == [None, APG]
     seen = [(index, j.scheduler, j.steps, j.guidance_scale, j.seed, j.prompt) for index, j in plan.jobs(0, 5)]
     assert seen == [
         (0, "ddim", 4, 7.5, 5, "a"),
@@ -151,20 +155,27 @@ def test_queue_names():
     others = [
         Bucket(model=OTHER, width=64, height=128),
         Bucket(model=MODEL, width=128, height=64),
-        Bucket(model=MODEL, width=64, height=128, sampler="2"),
+        Bucket(model=MODEL, width=64, height=128, sampler="none of ours"),
     ]
     assert bucket.queue == Bucket(model=MODEL, width=64, height=128).queue
     assert len({bucket.queue, *(other.queue for other in others)}) == 4
-    assert bucket.queue.startswith("render.v1.s1.")
+    assert bucket.queue.startswith(f"render.v1.s{SAMPLER_VERSION}.")
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "steps", "expected"),
-    [(512, 512, 30, 64), (64, 64, 1, 64), (1024, 1024, 30, 16), (512, 512, 60, 32), (2048, 2048, 1000, 16)],
+    ("width", "height", "steps", "rows", "expected"),
+    [
+        (512, 512, 30, 2, 64),
+        (64, 64, 1, 2, 64),
+        (1024, 1024, 30, 2, 16),
+        (512, 512, 60, 2, 32),
+        (512, 512, 30, 4, 32),
+        (2048, 2048, 1000, 11, 16),
+    ],
 )
-def test_jobs_per_chunk(width, height, steps, expected):
-    """A chunk is about two minutes of a slow GPU, between 16 and 64 jobs."""
-    assert expected == jobs_per_chunk(width, height, steps)
+def test_jobs_per_chunk(width, height, steps, rows, expected):
+    """A chunk is about two minutes of a slow GPU, between 16 and 64 jobs; more UNet rows take longer."""
+    assert expected == jobs_per_chunk(width, height, steps, rows)
 
 
 def test_the_same_in_another_process():

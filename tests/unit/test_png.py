@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shared import png
-from shared.png import encode_png, read_png_texts
+from shared.images import png
+from shared.images.png import encode_png, read_png_texts
 
 #: Any text PNG can hold: no NUL, no lone surrogates.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -12,7 +12,16 @@ from training.portraits.captions import FILLER, JUNK, NEGATIONS, caption
 from training.portraits.dataset import draw_examples, load_pictures
 from training.portraits.detectors import MARKS, has, read, score
 from training.portraits.drawing import KINDS, Portrait, draw
-from training.portraits.population import BARE_WORDS, EMPTY, MENTIONED, UNMENTIONED, generator, make_example
+from training.portraits.population import (
+    BARE_WORDS,
+    CHOICES,
+    EMPTY,
+    GROUP,
+    MENTIONED,
+    UNMENTIONED,
+    generator,
+    make_example,
+)
 
 _FLAGS = ("mustache", "glasses", "hat", "beard", "smiling")
 
@@ -55,9 +64,8 @@ def captioned():
     """Examples with a caption each."""
     pairs = []
     for index in range(6_000):
-        chance = generator(_HELD_OUT_SEED, index)
-        example = make_example(chance)
-        pairs.append((example, caption(example, chance)))
+        example = make_example(_HELD_OUT_SEED, index * GROUP + index % GROUP)
+        pairs.append((example, caption(example, generator(_HELD_OUT_SEED, index))))
     return pairs
 
 
@@ -107,7 +115,7 @@ def test_a_blank_picture_has_nothing():
 
 def test_unmentioned_attributes_are_as_frequent_as_under_the_empty_caption():
     """What a caption leaves open has the same odds whatever else it says: guidance then leaves it alone."""
-    examples = [make_example(generator(9, index)) for index in range(12_000)]
+    examples = [make_example(9, index * GROUP + index % GROUP) for index in range(12_000)]
     for flag in _FLAGS:
         told = [getattr(e.portrait, flag) for e in examples if flag in e.mentioned]
         open_ = [getattr(e.portrait, flag) for e in examples if e.mentioned and flag not in e.mentioned]
@@ -117,9 +125,23 @@ def test_unmentioned_attributes_are_as_frequent_as_under_the_empty_caption():
         assert np.mean(empty) == pytest.approx(UNMENTIONED[flag], abs=0.06)
 
 
+def test_what_a_caption_leaves_open_is_evenly_there():
+    """Among the examples of a group, which mention the same, every value of every choice is equally frequent."""
+    for number in range(20):
+        group = [make_example(11, number * GROUP + position) for position in range(GROUP)]
+        assert len({example.mentioned - {"skin"} for example in group}) == 1
+        for name, (values, _) in CHOICES.items():
+            counts = Counter(getattr(example.portrait, name) for example in group)
+            assert counts == dict.fromkeys(values, GROUP // len(values))
+        for flag in _FLAGS:
+            there = sum(getattr(example.portrait, flag) for example in group)
+            wanted = GROUP if flag in group[0].mentioned else UNMENTIONED[flag] * GROUP
+            assert abs(there - wanted) < 1
+
+
 def test_attributes_do_not_lean_on_each_other():
     """Mustaches, glasses and hats are on men, women and cats alike, and any two are nearly independent."""
-    portraits = [make_example(generator(10, index)).portrait for index in range(6_000)]
+    portraits = [make_example(10, index * GROUP + index % GROUP).portrait for index in range(6_000)]
     flags = np.array([[getattr(p, flag) for flag in _FLAGS] for p in portraits], dtype=float)
     kinds = np.array([[p.kind == kind for kind in KINDS] for p in portraits], dtype=float)
     assert np.abs(np.corrcoef(flags.T) - np.eye(len(_FLAGS))).max() < 0.06

@@ -14,6 +14,7 @@ from producer.compile import compile_sweep
 from producer.preview import Preview, preview, render_preview
 from producer.sweep import Sweep, parse_sweep, sweep_from_mapping
 from shared.fingerprint import ResolvedModel
+from shared.guidance import read_rule
 
 #: Few values, so that repeats are common.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -21,6 +22,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "negative_prompt": st.sampled_from([None, "", "x"]),
     "seed": st.integers(0, 2),
     "guidance_scale": st.sampled_from([0, 1, 1.5, 7]),
+    "guidance_rule": st.sampled_from([None, "apg", {"rule": "perp_neg", "negatives": {"hat": 1}}]),
     "steps": st.integers(1, 2),
     "size": st.sampled_from([64, 72]),
     "model": st.sampled_from(["one", "two"]),
@@ -39,7 +41,7 @@ def previewed(text: str) -> Preview:
 
 @st.composite
 def sweeps(draw: st.DrawFn) -> Sweep:
-    """Draw sweeps that repeat themselves, with guidance and negatives in one axis, two axes or the cases."""
+    """Draw sweeps that repeat themselves, with guidance, rules and negatives in one axis, two axes or the cases."""
     case_fields = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, unique=True))
     always = {field: VALUES[field] for field in case_fields[::2]}
     sometimes = {field: VALUES[field] for field in case_fields[1::2]}
@@ -47,7 +49,7 @@ def sweeps(draw: st.DrawFn) -> Sweep:
     mapping: dict[str, Any] = {"prompt": "a"}
     for field in sorted(VALUES):
         if field not in case_fields or not cases:
-            mapping[field] = draw(st.lists(VALUES[field], min_size=1, max_size=4))
+            mapping[field] = draw(st.lists(VALUES[field], min_size=1, max_size=3))
     return sweep_from_mapping({**mapping, **({"cases": cases} if cases else {})})
 
 
@@ -68,6 +70,8 @@ def test_totals_are_those_of_the_plan(sweep: Sweep) -> None:
     assert sum(bucket.jobs for bucket in found.buckets) == len(plan)
     assert sum(bucket.chunks for bucket in found.buckets) == plan.chunks
     assert found.model_loads == len({job.model for _, job in plan.jobs()})
+    rules = {(job.guided, job.guidance_rule) for _, job in plan.jobs()}
+    assert found.rows_max == max(read_rule(rule).rows if guided else 1 for guided, rule in rules)
     assert found.first == tuple(job for _, job in plan.jobs(0, min(5, len(plan))))
 
 
@@ -85,6 +89,41 @@ def test_guidance_one_makes_all_negatives_one_image_and_says_so() -> None:
     cases = "[{guidance_scale: 1}, {guidance_scale: 1, negative_prompt: x}, {negative_prompt: x}]"
     found = previewed(f"prompt: a\ncases: {cases}")
     assert (found.jobs, found.images, len(found.warnings)) == (3, 2, 1)
+
+
+def test_guidance_one_makes_all_rules_one_image_and_says_so_once() -> None:
+    """What guidance 1 does not use stands in one warning: negatives, rules, or both."""
+    found = previewed("prompt: a\nguidance_rule: [cfg, apg, perp_neg]\nguidance_scale: [1, 7]")
+    assert (found.jobs, found.images) == (6, 4)
+    start = "guidance_scale 1 or less never uses the"
+    assert found.warnings == (f"{start} guidance rule: jobs that differ only in it are one image",)
+    found = previewed("prompt: a\nnegative_prompt: [a, b]\nguidance_rule: [cfg, apg]\nguidance_scale: [1, 7]")
+    assert (found.jobs, found.images) == (8, 5)
+    both = f"{start} negative prompt or the guidance rule: jobs that differ only in them are one image"
+    assert found.warnings == (both,)
+    in_cases = "[{guidance_scale: 1, guidance_rule: apg}, {guidance_rule: perp_neg}]"
+    assert len(previewed(f"prompt: a\ncases: {in_cases}").warnings) == 1
+    in_other_cases = "[{guidance_scale: 1}, {guidance_rule: perp_neg}]"
+    assert previewed(f"prompt: a\ncases: {in_other_cases}").warnings == ()
+
+
+def test_rules_are_shown_with_what_they_cost() -> None:
+    """The axis, the rule of each job and the UNet rows of the costliest are on the page; without rules none is."""
+    rules = "[cfg, {rule: perp_neg, negatives: {hat: 1, beard: 1}}]"
+    found = previewed(f"prompt: a\nguidance_rule: {rules}\nguidance_scale: 5")
+    assert (found.rows_max, found.to_json()["rows_max"]) == (5, 5)
+    assert found.axes == (("guidance_rule", 2),)
+    page = io.StringIO()
+    render_preview(found, Console(file=page, width=160))
+    for part in ("2 guidance_rule", "up to 5 a job at each step", "perp_neg, negatives beard"):
+        assert part in page.getvalue()
+    plain = io.StringIO()
+    render_preview(previewed("prompt: a"), Console(file=plain, width=160))
+    assert "rule" not in plain.getvalue()
+    assert "UNet rows" not in plain.getvalue()
+    assert previewed("prompt: a\nguidance_scale: 1\nguidance_rule: perp_neg").rows_max == 1
+    cases = "[{guidance_scale: 1, guidance_rule: perp_neg}, {guidance_rule: apg}]"
+    assert previewed(f"prompt: a\ncases: {cases}").rows_max == 2
 
 
 def test_a_negation_in_a_prompt_names_the_word_to_move() -> None:
@@ -114,6 +153,11 @@ def test_repeats_long_texts_and_edge_spaces_are_named() -> None:
     found = previewed(f"prompt: [a, a, ' b', '{'word ' * 76}c']\nsteps: [3, 3]")
     assert "prompt 'a' stands 2 times: the same images, rendered once" in found.warnings
     assert "steps 3 stands 2 times: the same images, rendered once" in found.warnings
+    rules = previewed("prompt: a\nguidance_rule: [cfg, null, apg, apg]").warnings
+    said = (
+        "guidance_rule cfg stands 2 times, guidance_rule apg stands 2 times: the same images, rendered once"
+    )
+    assert rules == (said,)
     assert any(
         w.startswith("a prompt has more than 75 words") and "nothing is cut off" in w for w in found.warnings
     )

@@ -1,6 +1,4 @@
-"""What `sample` promises beside the arithmetic: outcomes, batches, failures, beats, stops."""
-
-from collections import Counter
+"""What `sample` promises beside the arithmetic: outcomes, rows, failures, beats, stops."""
 
 import numpy as np
 import pytest
@@ -8,10 +6,10 @@ import torch
 
 from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
 from worker.sampling import sampler
-from worker.sampling.batch import PreparedJob, make_batches
+from worker.sampling.prepare import encode_texts, prepare
 from worker.sampling.request import Sampled, SampleFailed
-from worker.sampling.sampler import sample
-from worker.sampling.text import TokenizedText
+from worker.sampling.rows import RowBatch, RowCounts
+from worker.sampling.sampler import RowLoop, sample
 
 
 @pytest.fixture
@@ -74,14 +72,6 @@ def test_different_jobs_are_visibly_different(model, make_request):
         assert np.abs(outcomes[index].pixels - base).mean() > 3, changes[index]
 
 
-def test_batches_are_filled_by_rows(model, make_request, unet_rows):
-    """A guided job takes two rows and an unguided one takes one, and one UNet call serves the whole batch."""
-    scales = [5.0, 1.0, 1.0, 5.0, 0.5, 5.0]  # rows 2 1 1 | 2 1 | 2
-    requests = [make_request(guidance_scale=scale, steps=3) for scale in scales]
-    list(sample(model, requests, batch_rows=4))
-    assert unet_rows == [4] * 3 + [3] * 3 + [2] * 3
-
-
 def test_a_guided_job_gets_its_two_rows_even_where_one_is_allowed(model, make_request, unet_rows):
     """`batch_rows=1` samples job by job and still guides."""
     outcomes = by_index(sample(model, [make_request(steps=1), make_request(steps=1)], batch_rows=1))
@@ -89,38 +79,19 @@ def test_a_guided_job_gets_its_two_rows_even_where_one_is_allowed(model, make_re
     assert all(isinstance(outcome, Sampled) for outcome in outcomes.values())
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"steps": 5}, {"scheduler": "euler"}, {"width": 72}, {"height": 72}, {"prompt": "very " * 80}],
-)
-def test_only_jobs_of_one_loop_share_a_batch(model, make_request, change):
-    """Steps, scheduler, size and text length split batches."""
-    jobs = [sampler.prepare(model, index, request) for index, request in enumerate(
-        [make_request(), make_request(**change), make_request(seed=9)]
-    )]  # fmt: skip
-    assert [[job.index for job in batch] for batch in make_batches(jobs, 64)] == [[0, 2], [1]]
-
-
-def test_batching_loses_no_job(make_request):
-    """For any mix of guided and unguided jobs and any limit, each job is in one batch that fits."""
-    text = TokenizedText(tokens=0, chunks=(((0,),),))
-    for rows in range(1, 9):
-        jobs = [
-            PreparedJob(
-                index=index,
-                request=make_request(guidance_scale=1.0 + (index * 7 % 3)),
-                prompt=text,
-                negative=None,
-                length=1,
-            )
-            for index in range(20)
-        ]
-        batches = make_batches(jobs, rows)
-        assert Counter(job.index for batch in batches for job in batch) == Counter(range(20))
-        for batch in batches:
-            assert sum(job.request.rows for job in batch) <= max(rows, 2)
-            guided = [job.request.guided for job in batch]
-            assert guided == sorted(guided, reverse=True)
+def test_jobs_of_one_size_and_text_length_share_calls(model, make_request, unet_rows):
+    """Steps, scheduler and guidance do not split a batch; size and the number of text chunks do."""
+    together = [make_request(), make_request(steps=3), make_request(scheduler="euler", guidance_scale=1.0)]
+    list(sample(model, together, batch_rows=8))
+    assert unet_rows == [8] * 4
+    unet_rows.clear()
+    apart = [
+        make_request(steps=1),
+        make_request(steps=1, width=72),
+        make_request(steps=1, prompt="very " * 80),
+    ]
+    list(sample(model, apart, batch_rows=8))
+    assert unet_rows == [8] * 3
 
 
 def test_the_same_call_gives_the_same_pixels(model, make_request):
@@ -162,20 +133,21 @@ def test_a_text_without_tokens_is_that_jobs_failure(model, make_request):
 
 
 @pytest.fixture
-def poison(model, monkeypatch):
-    """A function: batches that hold this seed raise this error. Returns the batches tried, as seeds."""
+def fail_steps(monkeypatch):
+    """A function: steps for which `broken(seeds, rows, height)` holds raise an error. Returns every step's seeds."""
     tried = []
 
-    def arm(seed, error):
-        genuine = sampler.sample_latents
+    def arm(broken, error):
+        genuine = RowBatch.step
 
-        def sample_latents(model, batch, on_step):
-            tried.append([job.request.seed for job in batch])
-            if seed in tried[-1]:
+        def step(batch):
+            seeds = [job.prepared.request.seed for job in batch.jobs]
+            tried.append(seeds)
+            if broken(seeds, batch.rows, batch.shape[0]):
                 raise error
-            return genuine(model, batch, on_step)
+            return genuine(batch)
 
-        monkeypatch.setattr(sampler, "sample_latents", sample_latents)
+        monkeypatch.setattr(RowBatch, "step", step)
         return tried
 
     return arm
@@ -192,70 +164,90 @@ def poison(model, monkeypatch):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), OutOfMemory, "DefaultCPUAllocator"),
     ],
 )
-def test_one_bad_job_fails_alone(model, make_request, poison, error, kind, text):
+def test_one_bad_job_fails_alone(model, make_request, fail_steps, error, kind, text):
     """Whatever one job raises, it alone fails, with its code and reason, and the others are rendered."""
-    poison(3, error)
-    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(6)], batch_rows=16))
+    fail_steps(lambda seeds, rows, height: 3 in seeds, error)
+    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(6)], batch_rows=8))
     assert sorted(outcomes) == list(range(6))
     assert type(outcomes[3].error) is kind
     assert text in str(outcomes[3].error)
     assert all(isinstance(outcomes[index], Sampled) for index in range(6) if index != 3)
 
 
-def test_a_crashed_batch_is_retried_job_by_job(model, make_request, poison):
-    """A batch of several that crashes is run again alone; other batches are left as they are."""
-    tried = poison(1, ValueError("bad"))
-    list(sample(model, [make_request(seed=seed) for seed in range(5)], batch_rows=6))
-    assert tried == [[0, 1, 2], [0], [1], [2], [3, 4]]
+def test_a_crashed_batch_is_retried_job_by_job(model, make_request, fail_steps):
+    """A batch of several that crashes begins again alone, once each; who waited goes on side by side."""
+    tried = fail_steps(lambda seeds, rows, height: 1 in seeds, ValueError("bad"))
+    list(sample(model, [make_request(seed=seed, steps=2) for seed in range(4)], batch_rows=4))
+    assert tried == [[0, 1], [0], [0], [1], [2, 3], [2, 3]]
 
 
-def test_out_of_memory_halves_the_rows_first(model, make_request, monkeypatch):
-    """Out of memory runs again at half the rows, remembers it for batches of that shape, and loses no job."""
-    genuine, tried = sampler.sample_latents, []
+def test_a_retry_gives_the_same_bytes(model, make_request, fail_steps):
+    """A job that began again after another one's crash is the image it would have been."""
+    requests = [make_request(seed=seed, scheduler="euler_a") for seed in range(3)]
+    calm = by_index(sample(model, requests, batch_rows=8))
+    left = [2]  # the third step crashes once
 
-    def sample_latents(model, batch, on_step):
-        tried.append(len(batch))
-        if len(batch) > 2:
-            raise torch.OutOfMemoryError("full")
-        return genuine(model, batch, on_step)
+    def broken(seeds, rows, height):
+        left[0] -= 1
+        return left[0] == -1
 
-    monkeypatch.setattr(sampler, "sample_latents", sample_latents)
-    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(12)], batch_rows=16))
-    assert tried == [8, 4, 2, 2, 2, 2, 2, 2]
-    assert all(isinstance(outcome, Sampled) for outcome in outcomes.values())
+    fail_steps(broken, ValueError("bad"))
+    again = by_index(sample(model, requests, batch_rows=8))
+    assert all(np.array_equal(again[index].pixels, calm[index].pixels) for index in range(3))
 
 
-def test_out_of_memory_alone_is_the_jobs_failure(model, make_request, monkeypatch):
+def test_out_of_memory_halves_the_rows_first(model, make_request, fail_steps):
+    """Out of memory runs again at half the rows, remembers it for that shape, and loses no job."""
+    tried = fail_steps(lambda seeds, rows, height: rows > 4, torch.OutOfMemoryError("full"))
+    requests = [make_request(seed=seed, steps=1) for seed in range(12)]
+    outcomes = by_index(sample(model, requests, batch_rows=16))
+    assert [len(seeds) for seeds in tried] == [8, 4, 2, 2, 2, 2, 2, 2]
+    assert {outcome.batch_rows for outcome in outcomes.values()} == {4}
+
+
+def test_out_of_memory_alone_is_the_jobs_failure(model, make_request, fail_steps):
     """A job with no room even alone fails as out_of_memory, and jobs of another size go on."""
-    genuine = sampler.sample_latents
-
-    def sample_latents(model, batch, on_step):
-        if batch[0].request.height > 64:
-            raise torch.OutOfMemoryError("full")
-        return genuine(model, batch, on_step)
-
-    monkeypatch.setattr(sampler, "sample_latents", sample_latents)
+    fail_steps(lambda seeds, rows, height: height > 64, torch.OutOfMemoryError("full"))
     requests = [make_request(height=128), make_request(height=128), make_request(), make_request()]
     outcomes = by_index(sample(model, requests, batch_rows=16))
     assert [isinstance(outcomes[index], Sampled) for index in range(4)] == [False, False, True, True]
     assert isinstance(outcomes[0].error, OutOfMemory)
+    assert isinstance(outcomes[1].error, OutOfMemory)
+
+
+def test_out_of_memory_in_the_decoder_makes_room(model, make_request, monkeypatch):
+    """A decoder without room gets that of half the rows, and the finished image is not sampled again."""
+    genuine, full = sampler.decode, [True]
+
+    def decode(model, latents):
+        if full.pop() if full else False:
+            raise torch.OutOfMemoryError("full")
+        return genuine(model, latents)
+
+    monkeypatch.setattr(sampler, "decode", decode)
+    counts = RowCounts()
+    requests = [make_request(steps=1, guidance_scale=1.0), make_request(steps=3), make_request(steps=3)]
+    outcomes = by_index(sample(model, requests, batch_rows=8, counts=counts))
+    assert all(isinstance(outcome, Sampled) for outcome in outcomes.values())
+    assert [outcomes[index].batch_rows for index in range(3)] == [8, 4, 4]
+    assert counts.calls == 1 + 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_latent_that_is_not_finite_is_no_picture(model, make_request, monkeypatch, value):
-    """NaN or infinity in one job's latents fails that job, without a retry, and no other."""
-    genuine = sampler.sample_latents
+def test_a_latent_that_is_not_finite_is_no_picture(model, make_request, value):
+    """NaN or infinity that the UNet makes of one job fails that job, without a retry, and no other."""
+    calls = []
 
-    def sample_latents(model, batch, on_step):
-        latents = genuine(model, batch, on_step).clone()
-        latents[1, 0, 0, 0] = value
-        return latents
+    def spoil(module, arguments, output):
+        calls.append(1)
+        output[0][2:4, 0, 0, 0] = value  # the rows of the second job
 
-    monkeypatch.setattr(sampler, "sample_latents", sample_latents)
-    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(3)], batch_rows=16))
+    model.unet.register_forward_hook(spoil)
+    outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(3)], batch_rows=8))
     assert isinstance(outcomes[1].error, ImageNotFinite)
     assert isinstance(outcomes[0], Sampled)
     assert isinstance(outcomes[2], Sampled)
+    assert len(calls) == 4
 
 
 def test_an_overflow_in_the_decoder_is_no_picture(model, make_request):
@@ -267,11 +259,11 @@ def test_an_overflow_in_the_decoder_is_no_picture(model, make_request):
 
 
 def test_on_step_beats_after_every_call(model, make_request, unet_rows):
-    """The beat comes once after each UNet call and once after each group of decoded images."""
+    """The beat comes once after each UNet call and once after each decoded image."""
     beats = []
     requests = [make_request(steps=3), make_request(steps=5, scheduler="heun")]
     list(sample(model, requests, batch_rows=8, on_step=lambda: beats.append(len(unet_rows))))
-    assert beats == [1, 2, 3, 3, *range(4, 13), 12]  # Heun calls the UNet 2 * 5 - 1 times
+    assert beats == [1, 2, 3, 3, *range(4, 10), 9]  # Heun calls the UNet 2 * 5 - 1 times
 
 
 def test_what_the_beat_raises_is_the_callers_own(model, make_request):
@@ -285,12 +277,37 @@ def test_what_the_beat_raises_is_the_callers_own(model, make_request):
 
 
 def test_should_stop_leaves_the_rest_undone(model, make_request):
-    """Between batches a stop ends the call: what was yielded stands, the rest has no outcome."""
+    """A stop lets what has rows finish; what has none has no outcome."""
     yielded = []
     requests = [make_request(seed=seed, guidance_scale=1.0) for seed in range(6)]
-    for outcome in sample(model, requests, batch_rows=2, should_stop=lambda: len(yielded) >= 3):
-        yielded.append(outcome.request_index)  # `should_stop` watches it grow
-    assert yielded == [0, 1, 2, 3]
+    beats = []
+    stop = lambda: len(beats) >= 2  # noqa: E731 - in the middle of the first two
+    for outcome in sample(model, requests, batch_rows=2, on_step=lambda: beats.append(1), should_stop=stop):
+        yielded.append(outcome.request_index)
+    assert yielded == [0, 1]
+
+
+def test_jobs_may_come_in_between_turns(model, make_request, unet_rows):
+    """A job added while others run joins them at the next step, and the batch does not drain for it."""
+    loop, outcomes = RowLoop(model, rows=4), []
+    loop.add(0, make_request(steps=4))
+    loop.turn()
+    loop.add(1, make_request(seed=8, steps=4))
+    while loop:
+        outcomes += loop.turn()
+    assert [outcome.request_index for outcome in outcomes] == [0, 1]
+    assert len(unet_rows) == 5
+
+
+def test_a_job_that_nobody_wants_any_more_gets_no_rows(model, make_request):
+    """`begins` is asked when rows are free for a job; a refusal leaves no outcome and holds nobody up."""
+    loop = RowLoop(model, rows=2, begins=lambda ticket: ticket != 1)
+    for ticket in range(3):
+        loop.add(ticket, make_request(steps=1))
+    outcomes = []
+    while loop:
+        outcomes += loop.turn()
+    assert [outcome.request_index for outcome in outcomes] == [0, 2]
 
 
 def test_nothing_to_do_is_nothing_done(model):
@@ -318,7 +335,10 @@ def test_half_precision_is_near_single(load_tiny, tiny_model, make_request, fami
 
 
 def test_latents_stay_in_single_precision(load_tiny, make_request):
-    """With a float16 UNet the scheduler still works on float32 latents."""
+    """With a float16 UNet the schedule still works on float32 latents."""
     half = load_tiny("sd1", dtype=torch.float16)
-    job = sampler.prepare(half, 0, make_request(steps=2))
-    assert sampler.sample_latents(half, (job,), lambda: None).dtype == torch.float32
+    job = prepare(half, make_request(steps=1))
+    batch = RowBatch(half, shape=job.shape, rows=2, counts=RowCounts())
+    batch.admit(0, job, encode_texts(half, job))
+    (done,) = batch.step()
+    assert done.latents.dtype == torch.float32

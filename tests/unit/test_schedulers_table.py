@@ -31,8 +31,16 @@ def test_every_key_means_itself(name):
         (" Euler ", "euler"),
         ("DPM2 a Karras", "kdpm2_a_karras"),
         ("PLMS", "pndm"),
+        ("PNDM", "pndm"),
         ("UniPC", "unipc"),
+        ("LMS Karras", "lms_karras"),
+        ("Euler Beta", "euler_beta"),
+        ("DPM++ 2M Exponential", "dpmpp_2m_exponential"),
+        ("DPM SDE", "dpm_sde_brownian"),
+        ("Euler FlowMatch", "flow_euler"),
         ("DPMSolverMultistepScheduler", "dpmpp_2m"),
+        ("DPMSolverSDEScheduler", "dpm_sde_brownian"),
+        ("FlowMatchEulerDiscreteScheduler", "flow_euler"),
         ("eulerancestraldiscretescheduler", "euler_a"),
         ("PNDMScheduler", "pndm"),
     ],
@@ -42,7 +50,7 @@ def test_other_spellings_mean_a_key(spelling, key):
     assert canonical_scheduler(spelling) == key
 
 
-@pytest.mark.parametrize("name", ["", "dpm", "DPM++ 2M Karas", "LMS", "no such"])
+@pytest.mark.parametrize("name", ["", "dpm", "DPM++ 2M Karas", "LMSS", "no such"])
 def test_an_unknown_name_is_a_key_error(name):
     """A name nobody uses is refused, near misses included."""
     with pytest.raises(KeyError):
@@ -50,10 +58,19 @@ def test_an_unknown_name_is_a_key_error(name):
 
 
 def test_no_two_rows_are_one_sampler():
-    """No two keys have the same spelling in A1111, or build the same scheduler."""
+    """No two keys have the same spelling in A1111, or build the same scheduler and call it the same way."""
     names = [(spec.a1111_sampler, spec.a1111_schedule) for spec in SCHEDULERS.values()]
-    built = [(spec.class_name, tuple(sorted(spec.overrides.items()))) for spec in SCHEDULERS.values()]
+    built = [
+        (spec.class_name, tuple(sorted(spec.overrides.items())), spec.eta) for spec in SCHEDULERS.values()
+    ]
     assert len(set(names)) == len(set(built)) == len(SCHEDULERS)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_what_an_image_says_is_understood(name):
+    """The sampler and schedule type that stand in an image's infotext mean the key it was made with."""
+    spec = SCHEDULERS[name]
+    assert canonical_scheduler(f"{spec.a1111_sampler} {spec.a1111_schedule or ''}") == name
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -65,12 +82,27 @@ def test_every_row_is_something_diffusers_has(name):
     assert set(spec.overrides) <= set(known)
 
 
-def test_karras_in_the_name_is_karras_in_the_config():
-    """A Karras row turns Karras sigmas on, any other row that knows them turns them off."""
+@pytest.mark.parametrize("schedule", ["Karras", "Exponential", "Beta"])
+def test_a_schedule_in_the_name_is_one_in_the_config(schedule):
+    """A Karras row turns Karras sigmas on, any other row whose class knows them turns them off; so the others."""
+    diffusers = pytest.importorskip("diffusers")
+    end, switch = f"_{schedule.casefold()}", f"use_{schedule.casefold()}_sigmas"
+    assert sum(name.endswith(end) for name in SCHEDULERS) > 10
     for name, spec in SCHEDULERS.items():
-        if "use_karras_sigmas" in spec.overrides:
-            assert spec.overrides["use_karras_sigmas"] == name.endswith("_karras")
-        assert name.endswith("_karras") == (spec.a1111_schedule == "Karras")
+        known = inspect.signature(getattr(diffusers, spec.class_name).__init__).parameters
+        expected = name.endswith(end) if switch in known else None
+        assert (name, expected) == (name, spec.overrides.get(switch))
+        assert name.endswith(end) == (spec.a1111_schedule == schedule)
+
+
+def test_flow_is_for_flow_models():
+    """Every class that can follow a straight path is told whether it shall, and only flow rows do."""
+    diffusers = pytest.importorskip("diffusers")
+    for name, spec in SCHEDULERS.items():
+        known = inspect.signature(getattr(diffusers, spec.class_name).__init__).parameters
+        straight = spec.class_name.startswith("FlowMatch") or spec.overrides.get("use_flow_sigmas", False)
+        assert (name, spec.path == "flow") == (name, straight)
+        assert ("use_flow_sigmas" in known) == ("use_flow_sigmas" in spec.overrides)
 
 
 def test_the_table_needs_no_torch():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from producer.sheet import MAX_PIXELS, Cell, _fit, _label, _wrap, draw_sheet
+from producer.sheet import MAX_PIXELS, Cell, _fit, _label, _lay_out, _wrap, draw_sheet
 from shared.errors import ObjectMissing, UsageError
 from shared.job import make_job
 
@@ -143,7 +143,22 @@ def test_null_and_empty_negatives_have_different_labels() -> None:
     assert _label("negative_prompt", None, {}) == "(no negative)"
     assert _label("negative_prompt", "", {}) == "(empty)"
     assert _label("guidance_scale", 7.0, {}) == "7"
+    assert _label("guidance_rule", None, {}) == "cfg"
+    assert _label("guidance_rule", '{"interval":[0.2,0.8]}', {}) == "interval 0.2–0.8"
     assert _label("model", "sha:abc", {"sha:abc": "tiny"}) == "tiny"
+
+
+def test_plain_guidance_everywhere_is_not_worth_a_word() -> None:
+    """A sheet names the rule where there is one, and where rules vary."""
+    plain, apg = cell(seed=1), cell(seed=1, guidance_rule='{"rule":"apg"}')
+
+    def words(cells: list[Cell]) -> str:
+        layout = _lay_out(cells, "prompt", "seed", {}, "", MAX_PIXELS)
+        return " ".join([*layout.subtitle, *(section.title for section in layout.sections)])
+
+    assert "rule" not in words([plain])
+    assert "rule apg" in words([apg])
+    assert ["rule cfg" in words([plain, apg]), "rule apg" in words([plain, apg])] == [True, True]
 
 
 def test_wrapping_keeps_every_word_until_the_last_line() -> None:

@@ -23,6 +23,7 @@ from producer.sweep import (
 )
 from producer.sweep_text import FILE_BYTES_MAX
 from shared.errors import SweepError
+from shared.guidance import rule_label
 from shared.names import DEFAULT_MODEL
 from shared.schedulers import DEFAULT_SCHEDULER
 
@@ -41,10 +42,12 @@ def test_a_sweep_needs_only_a_prompt_and_says_its_defaults() -> None:
     sweep = parse_sweep("prompt: a cat")
     expected = {
         "name": "sweep",
+        "format": "png",
         "prompt": ("a cat",),
         "negative_prompt": (None,),
         "seed": (0,),
         "guidance_scale": (7.5,),
+        "guidance_rule": (None,),
         "steps": (25,),
         "scheduler": (DEFAULT_SCHEDULER,),
         "size": (),
@@ -62,6 +65,7 @@ def test_lists_are_axes_and_every_field_can_be_one() -> None:
         negative_prompt: [null, "", ugly, ~]
         seed: {start: 5, count: 3}
         guidance_scale: [1, 7.5]
+        guidance_rule: [null, cfg, apg, {rescale: 0.7}]
         steps: [10, 20]
         scheduler: [Euler a, ddim]
         size: [512, 512x768, "64 x 96"]
@@ -73,9 +77,10 @@ def test_lists_are_axes_and_every_field_can_be_one() -> None:
     assert sweep.seed == SeedSpan(start=5, count=3)
     assert sweep.guidance_scale == (1.0, 7.5)
     assert isinstance(sweep.guidance_scale[0], float)
+    assert sweep.guidance_rule == (None, None, '{"rule":"apg"}', '{"rescale":0.7}')
     assert sweep.scheduler == ("euler_a", "ddim")
     assert sweep.size == ("512x512", "512x768", "64x96")
-    assert sweep.jobs == 2 * 4 * 3 * 2 * 2 * 2 * 3 * 2
+    assert sweep.jobs == 2 * 4 * 3 * 2 * 4 * 2 * 2 * 3 * 2
 
 
 def test_cases_override_single_values_and_bring_what_the_sweep_lacks() -> None:
@@ -97,8 +102,39 @@ def test_a_list_of_one_may_be_overridden_by_a_case() -> None:
     )
 
 
+def test_lists_in_a_rule_are_axes_too() -> None:
+    """A rule's field with a list is its values one by one; an interval is one value, and so are all negatives."""
+    sweep = parse_sweep(
+        """
+        prompt: a
+        guidance_rule:
+          - apg
+          - {rescale: [0, 0.3], interval: [[0, 1], [0.2, 0.8]]}
+          - {rule: perp_neg, negatives: [hat, beard]}
+          - {negative_interval: [0.5, 1]}
+        """
+    )
+    labels = ["apg", "cfg", "interval 0.2–0.8", "rescale 0.3", "rescale 0.3, interval 0.2–0.8"]
+    labels += ["perp_neg, negatives beard and hat", "negative interval 0.5–1"]
+    assert [rule_label(rule) for rule in sweep.guidance_rule] == labels
+    assert sweep.jobs == 7
+
+
+def test_a_case_holds_one_rule() -> None:
+    """A case's rule may be written in any way but as a list; null is plain guidance, and something to set."""
+    sweep = parse_sweep(
+        "prompt: a\nguidance_rule: apg\ncases: [{guidance_rule: {rescale: 0.3}}, {guidance_rule: null}, {seed: 1}]"
+    )
+    assert sweep.case_fields == ("seed", "guidance_rule")
+    assert [case.guidance_rule for case in sweep.cases[:2]] == ['{"rescale":0.3}', None]
+    assert sweep.jobs == 3
+
+
 NAME_RULE = "use 1 to 100 letters, digits, spaces and . _ -, beginning with a letter or digit"
-KEYS = "use prompt, negative_prompt, seed, guidance_scale, steps, scheduler, size, model, name, cases"
+KEYS = (
+    "use prompt, negative_prompt, seed, guidance_scale, guidance_rule, steps, scheduler, size, model, "
+    "name, format, cases"
+)
 
 #: What a person writes -> the line and the text of the one problem it is refused for.
 BAD_INPUT = {
@@ -212,10 +248,101 @@ BAD_INPUT = {
         "guidance_scale: 1:30.5 is no plain decimal number (YAML makes 90.5 of it): "
         "write one, or quote text: '1:30.5'",
     ),
+    "unknown rule": (
+        "prompt: a\nguidance_rule:\n- cfg\n- apgg",
+        4,
+        "guidance_rule: rule='apgg' is unknown: did you mean apg?",
+    ),
+    "rule that is a number": (
+        "prompt: a\nguidance_rule: 0.7",
+        2,
+        "guidance_rule: 0.7: write a name such as apg, or a mapping such as {rescale: 0.7}",
+    ),
+    "field of a rule out of range": (
+        "prompt: a\nguidance_rule:\n  rule: apg\n  eta: 2",
+        4,
+        "guidance_rule: eta=2: use 0 to 1",
+    ),
+    "one of a rule's values out of range": (
+        "prompt: a\nguidance_rule:\n- apg\n- rescale:\n  - 0\n  - 7",
+        6,
+        "guidance_rule: rescale=7: use 0 to 1",
+    ),
+    "unknown field of a rule": (
+        "prompt: a\nguidance_rule:\n- rescal: 0.7",
+        3,
+        "guidance_rule: unknown 'rescal': did you mean rescale?",
+    ),
+    "field that the rule does not read": (
+        "prompt: a\nguidance_rule:\n  rule: [apg, cfg]\n  eta: [0.1, 0.2]",
+        4,
+        "guidance_rule: eta is not read by cfg: set rule: apg, or remove it",
+    ),
+    "negatives of plain guidance": (
+        "prompt: a\nguidance_rule: {negatives: {hat: 1}}",
+        2,
+        "guidance_rule: negatives is not read by cfg: set rule: decoupled or perp_neg, or remove it",
+    ),
+    "negative interval backwards": (
+        "prompt: a\nguidance_rule: {negative_interval: [1, 0.5]}",
+        2,
+        "guidance_rule: negative_interval=[1, 0.5]: start must be less than stop",
+    ),
+    "interval with null": (
+        "prompt: a\nguidance_rule: {interval: [[0, 1], null]}",
+        2,
+        "guidance_rule: interval=null: write [start, stop], parts of the steps such as [0.2, 0.8]",
+    ),
+    "octal in a rule": (
+        "prompt: a\nguidance_rule:\n  rule: perp_neg\n  negatives:\n  - [hat, 010]",
+        5,
+        "negatives: 010 is no plain decimal number (YAML makes 8 of it): write one, or quote text: '010'",
+    ),
+    "no rules": (
+        "prompt: a\nguidance_rule: []",
+        2,
+        "guidance_rule: the list is empty: give it a value or remove the key",
+    ),
+    "no values in a rule": (
+        "prompt: a\nguidance_rule: {rescale: []}",
+        2,
+        "guidance_rule: rescale: the list is empty: give it a value or remove the key",
+    ),
+    "too many rules": (
+        f"prompt: a\nguidance_rule: {{rescale: {[0.5] * 1000}, interval: {[[0, 1]] * 1000}}}",
+        2,
+        "guidance_rule: 1,000,000 rules: use at most 10,000",
+    ),
+    "list in a case's rule": (
+        "cases:\n- prompt: a\n  guidance_rule:\n    rescale: [0.3, 0.7]",
+        4,
+        "case 1: guidance_rule: rescale=[0.3, 0.7]: write a number from 0 to 1",
+    ),
+    "list of rules in a case": (
+        "cases:\n- prompt: a\n  guidance_rule: [apg, cfg]",
+        3,
+        "case 1: guidance_rule: ['apg', 'cfg']: write a name such as apg, or a mapping such as {rescale: 0.7}",
+    ),
+    "rules at the top and in a case": (
+        "prompt: a\nguidance_rule: {rescale: [0, 0.3]}\ncases:\n- guidance_rule: apg",
+        4,
+        "case 1: guidance_rule is a list at the top and set in a case: keep one of them",
+    ),
+    "another program's rescale": (
+        "prompt: a\nguidance_rescale: 0.7",
+        2,
+        "unknown key 'guidance_rescale': write 'guidance_rule: {rescale: 0.7}'",
+    ),
+    "rule": ("prompt: a\nrule: apg", 2, "unknown key 'rule': did you mean 'guidance_rule'?"),
+    "a rule's name as a key in a case": (
+        "prompt: a\ncases: [{perp-neg: 1}]",
+        2,
+        "case 1: unknown key 'perp-neg': write 'guidance_rule: perp_neg'",
+    ),
     "unknown scheduler": (
         "prompt: a\nscheduler: eular_a",
         2,
-        "scheduler='eular_a' is unknown: did you mean 'euler_a' or 'euler' or 'euler_karras'?",
+        "scheduler='eular_a' is unknown: did you mean 'euler_a' or 'euler_beta' or 'euler'?",
     ),
     "size 513": ("prompt: a\nsize: 512x513", 2, "size='512x513': 513 is not a multiple of 8: use 512 or 520"),
     "size 0": ("prompt: a\nsize: 0", 2, "size=0: use sides of 8 to 8192 pixels"),
@@ -441,11 +568,18 @@ def test_python_values_are_held_to_the_same_rules() -> None:
     assert sweep == parse_sweep("name: x\nprompt: [a, b]\nseed: [0, 1, 2]")
     with pytest.raises(SweepError) as caught:
         sweep_from_mapping(
-            {"prompt": ["a", 0, "\ud800"], "steps": -1, "cfg": 3, "cases": [{}, {"seed": 1.5}]}
+            {
+                "prompt": ["a", 0, "\ud800"],
+                "guidance_rule": ["cfg", {"rescale": [0.3, 3]}],
+                "steps": -1,
+                "cfg": 3,
+                "cases": [{}, {"seed": 1.5}],
+            }
         )
     assert caught.value.problems == [
         "item 2: prompt is the number 0: write text",
         "item 3: prompt='\\ud800': character 1 is half of a surrogate pair: remove it",
+        "item 2: guidance_rule: rescale=3: use 0 to 1",
         "steps=-1: use 1 or more",
         "case 2: seed=1.5: write a whole number",
         "unknown key 'cfg': did you mean 'guidance_scale'?",
@@ -455,9 +589,15 @@ def test_python_values_are_held_to_the_same_rules() -> None:
 def test_a_sweep_is_frozen_and_survives_a_round_trip() -> None:
     """A validated sweep does not change, and its dump is a sweep again."""
     sweep = parse_sweep(
-        "prompt: [a, b]\nseed: {start: 2, count: 5}\nsize: 64\ncases: [{steps: 3}, {negative_prompt: null}]"
+        "prompt: [a, b]\nseed: {start: 2, count: 5}\nsize: 64\nguidance_rule: [null, apg, {rescale: [0.3, 0.7]}]\n"
+        "cases: [{steps: 3}, {negative_prompt: null}]"
     )
     assert Sweep.model_validate(sweep.model_dump(exclude_unset=True)) == sweep
+    assert sweep.model_dump()["guidance_rule"] == (None, "apg", {"rescale": 0.3}, {"rescale": 0.7})
+    one = parse_sweep("prompt: a\ncases: [{guidance_rule: {rule: perp_neg, negatives: {hat: 0.5}}}]")
+    said = {"guidance_rule": {"rule": "perp_neg", "negatives": {"hat": 0.5}}}
+    assert one.model_dump(mode="json", exclude_unset=True)["cases"] == [said]
+    assert sweep_from_mapping(one.model_dump(mode="json", exclude_unset=True)) == one
     with pytest.raises(ValidationError):
         sweep.steps = (3,)
 

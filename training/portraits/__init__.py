@@ -1,1 +1,1 @@
-"""Portraits: drawings, captions, detectors, and the training of a small model. No weights pass its table yet."""
+"""Portraits: drawings, captions, detectors, and the training of the small model that comes with Printroom."""

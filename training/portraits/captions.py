@@ -53,7 +53,7 @@ _WITH = {
         "his mustache",
     ),
     "glasses": ("glasses", "glasses", "blue glasses", "round glasses", "a pair of glasses", "eyeglasses"),
-    "hat": ("a hat", "hat", "a red hat", "a crimson hat", "a hat on"),
+    "hat": ("a hat", "hat", "a pink hat", "a big hat", "a hat on"),
     "beard": ("a beard", "beard", "a full beard", "a grey beard"),
     "smiling": ("a smile", "a big smile", "smile", "a happy smile"),
 }
@@ -69,7 +69,7 @@ _ALONE = {
         "and mustache",
     ),
     "glasses": ("glasses", "wearing glasses", "in glasses", "wears glasses", "and glasses", "eyeglasses"),
-    "hat": ("hat", "wearing a hat", "in a hat", "in a red hat", "wears a hat", "and hat", "a hat"),
+    "hat": ("hat", "wearing a hat", "in a hat", "in a pink hat", "wears a hat", "and hat", "a hat"),
     "beard": ("beard", "bearded", "a beard", "has a beard", "and beard", "wearing a beard"),
     "smiling": ("smiling", "happy", "laughing", "smile", "smiling face", "cheerful"),
 }
@@ -111,7 +111,7 @@ JUNK = (
 _LETTERS = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz0123456789-'.:;()&#éñøßжд中日猫☀😀"
 
 #: Share of the captions with something worn or grown that say little else.
-_SHORT_SHARE = 0.7
+_SHORT_SHARE = 0.6
 
 #: Shares of captions that get a few phrases of filler, and junk where it is wanted.
 _FILLER_SHARE = 0.35

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shared.fingerprint import fingerprint_path
 from training.portraits.autoencoder import HELD_OUT_SEED, to_tensor
 from training.portraits.dataset import draw_examples
 from training.portraits.detectors import read
@@ -56,7 +57,9 @@ attributes (mustache, glasses, hat, beard, smile), and of 22 colours and styles.
 
 {table}
 
-Again, in a minute or two: `python -m training.portraits.measure worker/models/portraits`
+Again, in a few minutes: `python -m training.portraits.measure worker/models/portraits`
+
+Fingerprint of what was measured, as `printroom models` shows it: `{fingerprint}`
 
 | | |
 |---|---|
@@ -133,6 +136,7 @@ def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
         steps=STEPS,
         prompt=PROMPT,
         table=as_markdown(rows),
+        fingerprint=fingerprint_path(folder),
         held_out=_HELD_OUT,
         psnr=reading.psnr_db,
         errors_drawn=reading.errors_drawn,

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from training.portraits.captions import caption
 from training.portraits.drawing import SIZE_PX, Portrait, draw
-from training.portraits.population import generator, make_example
+from training.portraits.population import GROUP, generator, make_example
 from training.portraits.progress import progress
 
 log = logging.getLogger(__name__)
 
 #: Pictures that one process draws at a time.
-SHARD = 500
+SHARD = 600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +55,13 @@ def load_pictures(folder: Path, *, count: int, seed: int, processes: int) -> npt
 def write_caption(index: int, *, seed: int, epoch: int, junk: bool = True) -> str:
     """Caption a picture of a seed; every epoch words it anew."""
     chance = generator(seed + 1_000_003 * (epoch + 1), index)
-    return caption(make_example(generator(seed, index)), chance, junk=junk)
+    return caption(make_example(seed, index), chance, junk=junk)
 
 
 def draw_examples(*, count: int, seed: int) -> tuple[list[Portrait], npt.NDArray[np.uint8]]:
     """Draw a few examples here and now, with what is in them: for tests and measurements."""
-    portraits = [make_example(generator(seed, index)).portrait for index in range(count)]
+    # Each of another group: one group mentions, and so has, the same.
+    portraits = [make_example(seed, index * GROUP + index % GROUP).portrait for index in range(count)]
     return portraits, np.stack([draw(portrait) for portrait in portraits])
 
 
@@ -80,5 +81,5 @@ def _write(path: Path, shards: list[_Shard], processes: int) -> None:
 
 
 def _draw_shard(shard: _Shard) -> npt.NDArray[np.uint8]:
-    examples = (make_example(generator(shard.seed, index)) for index in range(shard.start, shard.stop))
+    examples = (make_example(shard.seed, index) for index in range(shard.start, shard.stop))
     return np.stack([draw(example.portrait) for example in examples])

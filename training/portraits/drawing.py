@@ -27,8 +27,8 @@ Colour = tuple[int, int, int]
 #: Colours of one thing alone, each in its part of the picture.
 MUSTACHE: Colour = (52, 28, 16)
 BEARD: Colour = (58, 62, 78)
-GLASSES: Colour = (20, 78, 200)
-HAT: Colour = (184, 20, 46)
+GLASSES: Colour = (24, 96, 222)
+HAT: Colour = (190, 30, 96)
 LIPS: Colour = (216, 44, 112)
 CAT_EYES: Colour = (70, 178, 66)
 
@@ -74,9 +74,11 @@ BACKGROUNDS: Mapping[str, Colour] = {
 _WHITE: Colour = (255, 255, 255)
 _INK: Colour = (34, 30, 34)
 _MOUTH: Colour = (112, 22, 34)
-_MUZZLE: Colour = (250, 238, 222)
+_MUZZLE: Colour = (230, 200, 172)
 _NOSE: Colour = (232, 128, 140)
-_HAT_BAND: Colour = (108, 8, 28)
+_MUSTACHE_SHINE: Colour = (250, 236, 214)
+_LENS: Colour = (226, 240, 255)
+_HAT_BAND: Colour = (250, 220, 228)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,7 +301,7 @@ def _draw_nose(pen: _Pen, portrait: Portrait) -> None:
 def _draw_beard(pen: _Pen) -> None:
     """Draw a full beard from ear to ear, its upper edge below the mustache."""
     outside = [(17.2, 34.5), (17.8, 42), (20.5, 49.5), (25.5, 55.5), (32, 57.6)]
-    inside = [(32, 44.6), (25.5, 44.6), (21.6, 42), (19.8, 36)]
+    inside = [(32, 46.0), (25.5, 46.0), (21.6, 43), (19.8, 36)]
     pen.mirrored([*outside, *inside], BEARD)
 
 
@@ -307,22 +309,26 @@ def _draw_mouth(pen: _Pen, portrait: Portrait) -> None:
     lips = LIPS if portrait.kind == "woman" else None
     if portrait.smiling:
         if lips:
-            pen.chord((23.4, 36.6, 40.6, 51.4), 14, 166, lips)
-        pen.chord((24.8, 38, 39.2, 50), 14, 166, _MOUTH)
-        pen.chord((25.6, 37.6, 38.4, 47.4), 22, 158, _WHITE)
+            pen.chord((23.4, 38, 40.6, 52.6), 14, 166, lips)
+        pen.chord((24.8, 39.4, 39.2, 51.2), 14, 166, _MOUTH)
+        pen.chord((25.6, 39, 38.4, 48.6), 22, 158, _WHITE)
     elif lips:
-        pen.ellipse(32, 46, 5.2, 2.3, lips)
+        pen.ellipse(32, 48, 5.2, 2.2, lips)
     else:
-        pen.box((26.4, 45.2, 37.6, 47), 0.8, _MOUTH)
+        pen.box((26.4, 47, 37.6, 48.8), 0.8, _MOUTH)
 
 
 def _draw_mustache(pen: _Pen) -> None:
-    left = [(32, 39.6), (28.5, 39.0), (24.5, 41.0), (20.6, 39.4), (22.4, 43.0), (27, 44.0), (32, 42.4)]
+    left = [(32, 41.2), (28.5, 40.6), (24.5, 42.6), (20.6, 41.0), (22.4, 44.6), (27, 45.6), (32, 44.0)]
+    for points in (left, [(64 - x, y) for x, y in left]):
+        pen.line([*points, points[0]], 2 * 1.8, _MUSTACHE_SHINE)
     pen.mirrored(left, MUSTACHE)
 
 
 def _draw_glasses(pen: _Pen) -> None:
     for x in (24.6, 39.4):
+        pen.chord((x - 5.2, 25.8, x + 5.2, 36.2), 150, 250, _LENS)
+        pen.chord((x - 5.2, 25.8, x + 5.2, 36.2), -30, 70, _LENS)
         pen.ring(x, 31, 6.6, 1.9, GLASSES)
     pen.line([(30.5, 30), (33.5, 30)], 2.0, GLASSES)
     for near, far in ((18.5, 14.5), (45.5, 49.5)):

@@ -22,6 +22,7 @@ def export_model(folder: Path, *, vae: Any, unet: Any, text_encoder: Any, vocabu
         half.save_pretrained(folder / name, safe_serialization=True)
         for weights in (folder / name).glob("*.safetensors"):
             weights.chmod(0o644)  # they are written for their owner alone
+    _compute_in_float32(folder / "text_encoder" / "config.json")
     write_tokenizer(vocabulary, folder / "tokenizer")
     make_scheduler().save_pretrained(folder / "scheduler")
     index = {
@@ -38,6 +39,16 @@ def export_model(folder: Path, *, vae: Any, unet: Any, text_encoder: Any, vocabu
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _compute_in_float32(config: Path) -> None:
+    """Make transformers load the text encoder in float32 where nobody names a dtype, as diffusers does the rest.
+
+    Since version 5 it takes the dtype that the config names, which is that of the weights as they are stored; a
+    pipeline would then have its text in float16 and its UNet in float32, and fail.
+    """
+    fields = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**fields, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
 
 
 def size_bytes(folder: Path) -> int:

@@ -97,7 +97,9 @@ class Row:
 def load(folder: Path, device: str = "cpu") -> LoadedModel:
     """Load a folder as a worker does."""
     source = ModelSource(name=folder.name, fingerprint="", kind="folder", location=str(folder))
-    return load_model(source, device=torch.device(device))
+    model = load_model(source, device=torch.device(device))
+    assert isinstance(model, LoadedModel)
+    return model
 
 
 def render(

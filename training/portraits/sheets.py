@@ -25,6 +25,8 @@ _COLUMNS = 10
 _GUIDANCE = 6.0
 _GAP_PX = 2
 _TITLE_PX = 18
+#: Colours of a PNG file: enough for flat drawings, and a third of the bytes.
+_COLOURS = 256
 _PAPER = (255, 255, 255)
 _INK = (60, 60, 60)
 
@@ -74,7 +76,7 @@ def _save(path: Path, rows: Sequence[tuple[str | None, Pictures]]) -> Path:
             sheet.paste(Image.fromarray(picture), (column * pitch, top + height - pitch))
         top += height
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, optimize=True)
+    sheet.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
 
 

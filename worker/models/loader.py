@@ -1,7 +1,8 @@
 """Loads a model from a diffusers folder, the Hugging Face hub or one .safetensors file, onto a device.
 
-Nothing is executed that comes with a model: weights are read from safetensors only, never from pickles, and
-no remote code is trusted. Knows nothing of jobs, or of how a name became a `ModelSource`.
+Stable Diffusion becomes a `LoadedModel`, which the row engine renders; a folder of any other family a `LoadedPipeline`
+(`worker.models.pipelines`). Nothing is executed that comes with a model: weights are read from safetensors only, never
+from pickles, and no remote code is trusted. Knows nothing of jobs, or of how a name became a `ModelSource`.
 """
 
 from __future__ import annotations
@@ -19,16 +20,14 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from shared.errors import ModelLoadFailed, ModelUnsupported, OutOfMemory, RenderError
+from shared.errors import ModelLoadFailed, ModelUnsupported, OutOfMemory, RenderError, SettingsError
+from shared.settings import OffloadMode
+from worker.models.pipelines import check_pipeline, hub_patterns, load_pipeline, pipeline_networks
 from worker.models.precision import decoder_dtype, default_dtype
 from worker.models.quiet import no_progress_bars
+from worker.models.weights import DTYPE_OPTION, PICKLES, SUPPORTED, load_weights
 from worker.sampling.model import Family, LoadedModel
-
-#: Said in every refusal.
-SUPPORTED = "Printroom renders Stable Diffusion 1.x, 2.x and SDXL base, stored as safetensors"
-
-#: How diffusers' `from_pretrained` calls the dtype: 0.42 renamed it and deprecates the old name.
-DTYPE_OPTION = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
+from worker.sampling.pipeline_model import LoadedPipeline
 
 #: Pipeline class in model_index.json -> family.
 FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl"}
@@ -38,9 +37,6 @@ TEXT_ENCODERS: Mapping[Family, tuple[str, ...]] = {
     "sd": ("text_encoder",),
     "sdxl": ("text_encoder", "text_encoder_2"),
 }
-
-#: File endings of weights that run code when read.
-PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 #: What a checkpoint in one file is known by: a key that only its family has.
 SINGLE_FILE_MARKS: Mapping[str, Family] = {
@@ -88,27 +84,35 @@ class _Parts:
     zeros_for_null_negative: bool
 
 
-def load_model(source: ModelSource, *, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
+def load_model(
+    source: ModelSource,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    offload: OffloadMode = "none",
+) -> LoadedModel | LoadedPipeline:
     """Load a model onto a device.
 
     Args:
         source: its files.
         device: where it will run.
         dtype: of UNet and text encoders; by default float16 on a GPU and float32 on a CPU, whatever the
-            files hold. The VAE follows it unless it would overflow (`worker.models.precision`).
+            files hold. The VAE follows it unless it would overflow (`worker.models.precision`). Pipelines get
+            bfloat16 for float16 (`worker.models.pipelines`).
+        offload: where a pipeline's networks wait for their turn. Stable Diffusion is always whole on the device:
+            rows are refilled at every step, and its largest network takes 5 GB.
 
     Raises:
         ModelUnsupported: a family or a format that is not rendered here; the message says what is.
         ModelLoadFailed: files are missing or broken.
         OutOfMemory: the device has no room for it.
+        SettingsError: offloading without a GPU.
     """
     dtype = dtype or default_dtype(device)
     try:
         with no_progress_bars():
-            parts = _load_parts(source, dtype)
-        _check_architecture(source, parts)
-        return _place(source, parts, device, dtype)
-    except RenderError:
+            return _load(source, device, dtype, offload)
+    except (RenderError, SettingsError):
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemory(f"model {source.name}: no room on {device}: {error}") from error
@@ -117,11 +121,26 @@ def load_model(source: ModelSource, *, device: torch.device, dtype: torch.dtype 
         raise ModelLoadFailed(f"model {source.name} ({source.location}): {reason}") from error
 
 
-def _load_parts(source: ModelSource, dtype: torch.dtype) -> _Parts:
+def _load(
+    source: ModelSource, device: torch.device, dtype: torch.dtype, offload: OffloadMode
+) -> LoadedModel | LoadedPipeline:
     if source.kind == "single_file":
-        return _load_single_file(Path(source.location))
-    folder = _download(source) if source.kind == "hub" else Path(source.location)
-    return _load_folder(folder, dtype)
+        parts = _load_single_file(Path(source.location))
+    else:
+        folder = _download(source) if source.kind == "hub" else Path(source.location)
+        index = _read_index(folder)
+        if not _is_native(index):
+            return load_pipeline(
+                folder,
+                name=source.name,
+                fingerprint=source.fingerprint,
+                device=device,
+                dtype=dtype,
+                offload=offload,
+            )
+        parts = _load_folder(folder, index, dtype)
+    _check_architecture(source, parts)
+    return _place(source, parts, device, dtype)
 
 
 def _place(source: ModelSource, parts: _Parts, device: torch.device, dtype: torch.dtype) -> LoadedModel:
@@ -154,19 +173,29 @@ def _moved(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) ->
 # A diffusers folder
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> _Parts:
-    index_path = folder / "model_index.json"
-    if not index_path.is_file():
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.is_file():
         raise ModelUnsupported(f"{folder}: no model_index.json, so not a diffusers folder; {SUPPORTED}")
-    index = json.loads(index_path.read_text(encoding="utf-8"))
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return index
+
+
+def _is_native(index: Mapping[str, Any]) -> bool:
+    """Return whether a pipeline is of a family that is rendered without diffusers' pipeline."""
+    named = index.get("_class_name")
+    return isinstance(named, str) and named in FAMILIES
+
+
+def _load_folder(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> _Parts:
     family = _family(folder, index)
     encoders = TEXT_ENCODERS[family]
     return _Parts(
         family=family,
         # The VAE is read as float32, since it may become bfloat16: float16 between would round twice.
-        vae=_load_weights(AutoencoderKL, folder / "vae", **{DTYPE_OPTION: torch.float32}),
-        unet=_load_weights(UNet2DConditionModel, folder / "unet", **{DTYPE_OPTION: dtype}),
-        text_encoders=tuple(_load_weights(_encoder_class(name), folder / name) for name in encoders),
+        vae=load_weights(AutoencoderKL, folder / "vae", **{DTYPE_OPTION: torch.float32}),
+        unet=load_weights(UNet2DConditionModel, folder / "unet", **{DTYPE_OPTION: dtype}),
+        text_encoders=tuple(load_weights(_encoder_class(name), folder / name) for name in encoders),
         tokenizers=tuple(
             CLIPTokenizer.from_pretrained(
                 str(folder / name.replace("text_encoder", "tokenizer")), local_files_only=True
@@ -182,12 +211,9 @@ def _family(folder: Path, index: Mapping[str, Any]) -> Family:
     """Return the family that a model_index.json names.
 
     Raises:
-        ModelUnsupported: another pipeline, or components of other classes than the family's own.
+        ModelUnsupported: components of other classes than the family's own.
     """
-    pipeline = index.get("_class_name")
-    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
-        raise ModelUnsupported(f"{folder}: a {pipeline} is not rendered here; {SUPPORTED}")
-    family = FAMILIES[pipeline]
+    family = FAMILIES[index["_class_name"]]
     expected = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
     expected |= {name: _encoder_class(name).__name__ for name in TEXT_ENCODERS[family]}
     for component, class_name in expected.items():
@@ -199,51 +225,6 @@ def _family(folder: Path, index: Mapping[str, Any]) -> Family:
 
 def _encoder_class(name: str) -> Any:
     return CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
-
-
-def _load_weights(component_class: Any, folder: Path, **options: Any) -> Any:
-    """Load one network from its folder; every weight must come from the file."""
-    module, info = component_class.from_pretrained(
-        str(folder),
-        use_safetensors=True,
-        variant=_variant(folder),
-        local_files_only=True,
-        output_loading_info=True,
-        **options,
-    )
-    # The position ids of old CLIP files are a constant, not a weight.
-    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
-    if missing:
-        raise ModelLoadFailed(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}")
-    return module
-
-
-def _variant(folder: Path) -> str | None:
-    """Return which files of a component to read: the plain ones, else the float16 ones.
-
-    Raises:
-        ModelUnsupported: there are only pickles.
-        ModelLoadFailed: there are no weights.
-    """
-    names = [path.name for path in sorted(folder.glob("*"))]
-    for variant in (None, "fp16"):
-        if any(_is_weights(name, variant) for name in names):
-            return variant
-    pickles = [name for name in names if name.endswith(PICKLES)]
-    if pickles:
-        raise ModelUnsupported(
-            f"{folder / pickles[0]}: pickled weights can run code and are never read; {SUPPORTED}"
-        )
-    raise ModelLoadFailed(f"{folder}: no .safetensors weights")
-
-
-def _is_weights(name: str, variant: str | None) -> bool:
-    stem = name.removesuffix(".safetensors")
-    if stem == name:
-        return False
-    dot = f".{variant}" if variant else ""
-    bases = [f"{base}{dot}" for base in ("model", "diffusion_pytorch_model")]
-    return any(stem == base or stem.startswith(f"{base}-") for base in bases)
 
 
 def _scheduler_config(folder: Path, family: Family) -> Mapping[str, Any]:
@@ -271,12 +252,28 @@ def _mended(config: dict[str, Any], family: Family) -> Mapping[str, Any]:
 
 def _download(source: ModelSource) -> Path:
     """Bring a hub model's configs and safetensors here (or find them in the hub's cache) and return the folder."""
+    folder = _snapshot(source, ["model_index.json"])
+    index = _read_index(folder)
+    if _is_native(index):
+        networks = ["unet"]
+    else:
+        networks = pipeline_networks(check_pipeline(folder, index))  # before gigabytes of it come here
     for dot in ("", ".fp16"):
-        patterns = [*HUB_CONFIGS, *HUB_TOKENIZERS, *(pattern.format(dot) for pattern in HUB_WEIGHTS)]
-        folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
-        if list(folder.glob("unet/*.safetensors")):
+        folder = _snapshot(source, _native_patterns(dot) if _is_native(index) else hub_patterns(index, dot))
+        lacking = [name for name in networks if not list(folder.glob(f"{name}/*.safetensors"))]
+        if not lacking:
             return folder
-    raise ModelUnsupported(f"{source.location}: its repository has no unet/*.safetensors; {SUPPORTED}")
+    raise ModelUnsupported(
+        f"{source.location}: its repository has no {lacking[0]}/*.safetensors; {SUPPORTED}"
+    )
+
+
+def _native_patterns(dot: str) -> list[str]:
+    return [*HUB_CONFIGS, *HUB_TOKENIZERS, *(pattern.format(dot) for pattern in HUB_WEIGHTS)]
+
+
+def _snapshot(source: ModelSource, patterns: list[str]) -> Path:
+    return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
 
 
 # One file

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from shared.errors import ModelLoadFailed, ModelUnknown
+from shared.settings import Settings
 from worker.device import Device
+from worker.models.compilation import compile_unet
 from worker.models.loader import ModelSource, load_model
 from worker.sampling.model import LoadedModel
+from worker.sampling.pipeline_model import LoadedPipeline
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +23,11 @@ log = logging.getLogger(__name__)
 class ModelShelf:
     """Loads models by fingerprint and keeps the last one; a GPU rarely has room for two."""
 
-    def __init__(self, inventory: Mapping[str, Sequence[ModelSource]], device: Device) -> None:
-        self._inventory = inventory
-        self._device = device
-        self._loaded: LoadedModel | None = None
+    def __init__(
+        self, inventory: Mapping[str, Sequence[ModelSource]], device: Device, settings: Settings
+    ) -> None:
+        self._inventory, self._device, self._settings = inventory, device, settings
+        self._loaded: LoadedModel | LoadedPipeline | None = None
         #: Models that did not load here, with the reason. They are not offered again.
         self.broken: dict[str, str] = {}
 
@@ -36,7 +40,7 @@ class ModelShelf:
             if fingerprint not in self.broken
         }
 
-    def load(self, fingerprint: str) -> LoadedModel:
+    def load(self, fingerprint: str) -> LoadedModel | LoadedPipeline:
         """Return a model on the device, loading it if another one is there.
 
         Raises: ModelUnknown, ModelLoadFailed, ModelUnsupported.
@@ -48,13 +52,21 @@ class ModelShelf:
         self._unload()
         source, started = self._inventory[fingerprint][0], time.monotonic()
         try:
-            self._loaded = load_model(source, device=self._device.torch_device, dtype=self._device.dtype)
+            model = load_model(
+                source,
+                device=self._device.torch_device,
+                dtype=self._device.dtype,
+                offload=self._settings.offload,
+            )
         except ModelLoadFailed as error:
             self.broken[fingerprint] = str(error)
             raise
+        if isinstance(model, LoadedModel):
+            compile_unet(model, self._settings.compile, cache_dir=self._settings.cache_dir)
+        self._loaded = model
         seconds = round(time.monotonic() - started, 2)
         log.info("model_loaded", extra={"model": source.name, "fingerprint": fingerprint, "seconds": seconds})
-        return self._loaded
+        return model
 
     def _unload(self) -> None:
         if self._loaded is None:

@@ -7,19 +7,14 @@ CPU, so the noise does not depend on the device or on the other images of the ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 
-def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """Return a CPU generator per seed. Schedulers that add noise draw from the same ones at each step."""
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+def make_generator(seed: int) -> torch.Generator:
+    """Return the CPU generator of one image. Schedulers that add noise draw from it at each step."""
+    return torch.Generator("cpu").manual_seed(seed)
 
 
-def draw_latents(
-    generators: Sequence[torch.Generator], shape: tuple[int, int, int], device: torch.device
-) -> torch.Tensor:
-    """Return unit noise, one draw of (C, H, W) per generator, float32 on the device."""
-    draws = [torch.randn((1, *shape), generator=generator, dtype=torch.float32) for generator in generators]
-    return torch.cat(draws).to(device)  # (B, C, H, W)
+def draw_noise(generator: torch.Generator, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Return the next unit noise of an image, (1, C, H, W) float32 on the CPU."""
+    return torch.randn((1, *shape), generator=generator, dtype=torch.float32)

@@ -28,6 +28,8 @@ class SampleRequest:
     #: Image size, pixels; a multiple of the model's VAE scale factor.
     width: int
     height: int
+    #: Canonical text of a guidance rule (`shared.guidance`); None is plain classifier-free guidance.
+    guidance_rule: str | None = None
 
     @property
     def guided(self) -> bool:
@@ -51,8 +53,12 @@ class Sampled:
     #: Tokens of each prompt, without the begin and end marks; the negative is 0 where it is not used.
     prompt_tokens: int
     negative_tokens: int
-    #: The image's equal share of the seconds its batch took, text to pixels.
+    #: The image's share of the seconds its batches took, text to pixels, by rows.
     seconds: float
+    #: R, the rows of the UNet calls it took part in: with another R the last bits differ.
+    batch_rows: int
+    #: The network's: float16, bfloat16, float32.
+    dtype: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from worker.sampling.families import family_of
+from worker.sampling.families.base import Conditioning
 from worker.sampling.model import LoadedModel
 
 #: Token ids of one chunk, BOS and EOS and padding included.
@@ -36,16 +38,6 @@ class TokenizedText:
     def length(self) -> int:
         """Chunks per encoder."""
         return len(self.chunks[0])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conditioning:
-    """What one UNet row is conditioned on."""
-
-    #: Hidden states of all chunks, the encoders side by side.
-    hidden: torch.Tensor  # (77 * chunks, D)
-    #: SDXL: the pooled embedding of the first chunk; None for SD.
-    pooled: torch.Tensor | None  # (P,)
 
 
 def tokenize(model: LoadedModel, text: str) -> TokenizedText:
@@ -101,26 +93,8 @@ def _wrap(tokenizer: Any, content: Sequence[int], size: int) -> Chunk:
 
 
 def _encode_chunk(model: LoadedModel, encoder: int, chunk: Chunk) -> Conditioning:
-    return model.embeddings.get_or_make((encoder, chunk), lambda: _run_encoder(model, encoder, chunk))
+    def run() -> Conditioning:
+        ids = torch.tensor([chunk], device=model.device)  # (1, 77)
+        return family_of(model).encode_chunk(model, encoder, ids)
 
-
-def _run_encoder(model: LoadedModel, encoder: int, chunk: Chunk) -> Conditioning:
-    """Run a text encoder over one row, as the family's pipeline does."""
-    module = model.text_encoders[encoder]
-    ids = torch.tensor([chunk], device=model.device)  # (1, 77)
-    if model.family == "sdxl":
-        output = module(ids, output_hidden_states=True)
-        # The second encoder has a projection: its first output is the pooled embedding, (1, P).
-        pooled = output[0][0] if output[0].ndim == 2 else None
-        # SDXL was trained on the layer before the last, without the final norm.
-        return Conditioning(hidden=output.hidden_states[-2][0], pooled=pooled)
-    mask = (
-        _attention_mask(model, encoder, ids) if getattr(module.config, "use_attention_mask", False) else None
-    )
-    return Conditioning(hidden=module(ids, attention_mask=mask)[0][0], pooled=None)
-
-
-def _attention_mask(model: LoadedModel, encoder: int, ids: torch.Tensor) -> torch.Tensor:
-    """Return 1 up to and including the first EOS, 0 on the padding behind it."""
-    ends = ids == model.tokenizers[encoder].eos_token_id
-    return ((ends.cumsum(dim=1) - ends.int()) == 0).long()
+    return model.embeddings.get_or_make((encoder, chunk), run)

@@ -25,7 +25,7 @@ try:
 except ImportError:  # the producer installs without it
     _deflate, ENCODER = zlib, f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Filter type 2 of the PNG specification: each byte minus the one above it.
 _FILTER_UP = 2
 #: IHDR's last five bytes: 8 bits a sample, RGB, deflate, adaptive filtering, not interlaced.
@@ -50,7 +50,7 @@ def encode_png(pixels: npt.NDArray[np.uint8], texts: Mapping[str, str]) -> bytes
     chunks = [_chunk(b"IHDR", struct.pack(">II", width, height) + _RGB8)]
     chunks += [_text_chunk(keyword, text) for keyword, text in texts.items()]
     chunks += [_chunk(b"IDAT", _deflate.compress(_filter_up(pixels), 1)), _chunk(b"IEND", b"")]
-    return _SIGNATURE + b"".join(chunks)
+    return SIGNATURE + b"".join(chunks)
 
 
 def read_png_texts(data: bytes) -> dict[str, str]:
@@ -123,7 +123,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
     Raises: ValueError where the file is not whole.
     """
-    if data[:8] != _SIGNATURE:
+    if data[:8] != SIGNATURE:
         raise ValueError("not a PNG file")
     position = 8
     while position + 12 <= len(data):

@@ -1,0 +1,80 @@
+"""What words on the command line mean, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from producer.cli import _result_columns, _sweep_or_prompt
+from producer.sweep import Sweep
+from shared.errors import SweepError
+from shared.guidance import rule_label
+
+
+def swept(what: str = "a cat", **words: Any) -> Sweep:
+    """Return the sweep that `printroom render` makes of its words."""
+    return _sweep_or_prompt(what, words)[0]
+
+
+def test_a_prompt_and_its_options_are_a_sweep() -> None:
+    """Each option is a field; what is not said has the sweep's default."""
+    sweep = swept(negatives=("hat", ""), count=3, guidance=5.0, guidance_rules=(), steps=None, model="m")
+    assert (sweep.prompt, sweep.negative_prompt, sweep.seed.count) == (("a cat",), ("hat", ""), 3)
+    assert (sweep.guidance_scale, sweep.guidance_rule, sweep.model, sweep.name) == (
+        (5.0,),
+        (None,),
+        ("m",),
+        "a-cat",
+    )
+    assert sweep.steps == Sweep.model_fields["steps"].default
+
+
+@pytest.mark.parametrize(
+    ("rules", "labels"),
+    [
+        (("apg",), ["apg"]),
+        (("cfg", "perp_neg"), ["cfg", "perp_neg"]),
+        (("{rescale: 0.7}",), ["rescale 0.7"]),
+        (("rescale: [0, 0.7]",), ["cfg", "rescale 0.7"]),
+        (('{"negatives":[["hat",0.5]],"rule":"perp_neg"}',), ["perp_neg, negatives hat 0.5"]),
+    ],
+)
+def test_a_rule_is_a_name_or_a_mapping_on_one_line(rules: tuple[str, ...], labels: list[str]) -> None:
+    """A rule is written as in a sweep file; lists in it are axes there too."""
+    assert [rule_label(rule) for rule in swept(guidance_rules=rules).guidance_rule] == labels
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("apgg", "guidance_rule: rule='apgg' is unknown: did you mean apg?"),
+        ("{rescale: 7}", "guidance_rule: rescale=7: use 0 to 1"),
+        ("{rescale: 0.7", "--guidance-rule, line 1: not YAML"),
+        ("{rescale: 010}", "--guidance-rule: rescale: 010 is no plain decimal number"),
+        (" ", "--guidance-rule: nothing there: write a value, or null"),
+    ],
+)
+def test_a_wrong_rule_names_the_option_or_the_field(rule: str, said: str) -> None:
+    """What cannot be read, or may not be said, is a mistake to mend."""
+    with pytest.raises(SweepError) as caught:
+        swept(guidance_rules=(rule,))
+    assert str(caught.value).startswith(said)
+
+
+def test_options_of_a_prompt_do_not_go_with_a_file() -> None:
+    """The file says it; the option is named as it was written."""
+    with pytest.raises(click.UsageError, match="--guidance-rule goes with a prompt"):
+        swept("sweep.yaml", guidance_rules=("apg",))
+    with pytest.raises(click.UsageError, match="--negative goes with a prompt"):
+        swept("sweep.yaml", guidance_rules=(), negatives=("hat",))
+
+
+def test_a_row_names_its_rule_where_it_has_one() -> None:
+    """The short form of a result says the rule beside the scale it belongs to."""
+    row = {"status": "done", "key": "k", "index": 0, "seed": 1, "guidance_scale": 5.0, "steps": 4}
+    row |= {"scheduler": "ddim", "prompt": "a", "negative_prompt": None, "guidance_rule": None}
+    assert list(_result_columns(row))[3] == "seed=1 guidance=5 steps=4 ddim"
+    row["guidance_rule"] = '{"rescale":0.7}'
+    assert list(_result_columns(row))[3] == "seed=1 guidance=5 (rescale 0.7) steps=4 ddim"

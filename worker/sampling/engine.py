@@ -1,0 +1,197 @@
+"""The thread that owns the device: takes requests from anybody, at any time, and answers each by a future.
+
+Requests for one model and one R join the batch that is running, whichever chunk or sweep they came from; others wait
+their turn, first come first served, so that nothing starves. How much waits is bounded by who asks: a worker takes
+two chunks at a time. Knows nothing of queues, storage or where models come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from worker.sampling.memory import RowCeilings
+from worker.sampling.model import LoadedModel
+from worker.sampling.pipeline_model import LoadedPipeline
+from worker.sampling.pipeline_sampler import sample_with_pipeline
+from worker.sampling.request import Outcome, SampleRequest
+from worker.sampling.rows import RowCounts
+from worker.sampling.sampler import RowLoop
+
+log = logging.getLogger(__name__)
+
+#: Turns a model's fingerprint into the model on the device. Raises RenderError; called by the engine's thread only.
+LoadModel = Callable[[str], LoadedModel | LoadedPipeline]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Submission:
+    """A request and who waits for it."""
+
+    model: str
+    rows: int
+    request: SampleRequest
+    future: Future[Outcome] = field(default_factory=Future)
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """What must be equal to run side by side."""
+        return (self.model, self.rows)
+
+
+class Engine:
+    """See the module.
+
+    Args:
+        load: the model of a fingerprint, already there or loaded now.
+        stall_seconds: how long one step may take before the engine no longer counts as alive.
+        load_seconds: the same for loading a model.
+        ceilings: how many rows fit the device.
+    """
+
+    def __init__(
+        self,
+        load: LoadModel,
+        *,
+        stall_seconds: float,
+        load_seconds: float,
+        ceilings: RowCeilings | None = None,
+    ) -> None:
+        self.counts = RowCounts()
+        self._load, self._stall_seconds, self._load_seconds = load, stall_seconds, load_seconds
+        self._inbox: deque[_Submission] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        #: Until when (monotonic) the engine may go on without another sign of life.
+        self._lives_until = 0.0
+        self._ceilings = ceilings or RowCeilings()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, model: str, request: SampleRequest, *, rows: int) -> Future[Outcome]:
+        """Queue a request.
+
+        The future's result is the request's outcome, with `request_index` 0; its exception is why the model could not
+        be had. A future that is cancelled before the request has rows is left undone.
+        """
+        submission = _Submission(model=model, rows=rows, request=request)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            if not self._inbox:
+                self._lives_for(self._stall_seconds)
+            self._inbox.append(submission)
+            self._changed.notify()
+        return submission.future
+
+    def seconds_left(self) -> float:
+        """Return how long the engine may still be silent; negative once it has stalled."""
+        return self._lives_until - time.monotonic()
+
+    def close(self) -> None:
+        """End the thread after what is in hand; what waits is cancelled."""
+        with self._changed:
+            self._closed = True
+            while self._inbox:
+                self._inbox.popleft().future.cancel()
+            self._changed.notify()
+        self._thread.join()
+
+    # --- the engine's own thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (first := self._wait()) is not None:
+            served: list[_Submission] = []
+            try:
+                self._serve(first, served)
+            except (
+                BaseException
+            ) as error:  # whatever it is, who waits must hear of it, and the next be served
+                log.warning("engine_failed", extra={"model": first.model, "reason": str(error)})
+                for submission in [*served, *self._take(first.group)]:
+                    if not submission.future.done():
+                        submission.future.set_exception(error)
+
+    def _wait(self) -> _Submission | None:
+        """Return what waits longest, still in the inbox; None when the engine is closed."""
+        with self._changed:
+            while not self._inbox and not self._closed:
+                self._changed.wait()
+            return None if self._closed else self._inbox[0]
+
+    def _take(self, group: tuple[str, int]) -> list[_Submission]:
+        """Take what may run now: of the group, and older than anything else."""
+        taken: list[_Submission] = []
+        with self._changed:
+            while self._inbox and self._inbox[0].group == group:
+                taken.append(self._inbox.popleft())
+        return taken
+
+    def _serve(self, first: _Submission, served: list[_Submission]) -> None:
+        """Render what waits for one model, and what comes in meanwhile."""
+        self._lives_for(self._load_seconds)
+        model = self._load(first.model)
+        self._lives_for(self._stall_seconds)
+        if isinstance(model, LoadedPipeline):
+            self._serve_pipeline(model, first, served)
+            return
+        tickets = itertools.count()
+        waiting: dict[int, _Submission] = {}
+        loop = RowLoop(
+            model,
+            rows=first.rows,
+            on_step=lambda: self._lives_for(self._stall_seconds),
+            begins=lambda ticket: _begins(waiting[ticket].future),
+            ceilings=self._ceilings,
+            counts=self.counts,
+        )
+        while True:
+            for submission in self._take(first.group):
+                ticket = next(tickets)
+                waiting[ticket] = submission
+                served.append(submission)
+                loop.add(ticket, submission.request)
+            if not loop:
+                return
+            for outcome in loop.turn():
+                _answer(waiting.pop(outcome.request_index).future, outcome)
+
+    def _serve_pipeline(self, model: LoadedPipeline, first: _Submission, served: list[_Submission]) -> None:
+        """Render what waits for a model that diffusers' own pipeline samples, a few images at a time.
+
+        A pipeline call cannot be joined or left: few at a time, so that who cancels is not kept waiting.
+        """
+        batch = self._take(first.group)
+        served += batch
+        for start in range(0, len(batch), first.rows):
+            begun = [
+                submission for submission in batch[start : start + first.rows] if _begins(submission.future)
+            ]
+            outcomes = sample_with_pipeline(
+                model,
+                [submission.request for submission in begun],
+                batch_rows=first.rows,
+                on_step=lambda: self._lives_for(self._stall_seconds),
+            )
+            for outcome in outcomes:
+                _answer(begun[outcome.request_index].future, outcome)
+
+    def _lives_for(self, seconds: float) -> None:
+        self._lives_until = time.monotonic() + seconds
+
+
+def _begins(future: Future[Outcome]) -> bool:
+    """Return whether somebody still wants the answer; from then on it cannot be cancelled. Retries ask again."""
+    return future.running() or future.set_running_or_notify_cancel()
+
+
+def _answer(future: Future[Outcome], outcome: Outcome) -> None:
+    """Answer, if anybody wants it: a request that could not even be prepared has not begun."""
+    if _begins(future):
+        future.set_result(outcome)

@@ -1,0 +1,111 @@
+"""Which schedulers of the table fit a pipeline, and how each is made from the model's own. Knows nothing of requests.
+
+Nothing is exchanged for something near it: a scheduler that does not fit is refused, with the keys that do.
+A model trained by flow matching takes the table's flow rows with the model's own shift; any other takes what diffusers
+calls compatible with its own scheduler. Some pipelines set noise levels in a way that not every scheduler takes; that
+shows when the scheduler is first asked, and is remembered.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import diffusers
+
+from shared.errors import JobInvalid
+from shared.schedulers import SCHEDULERS, SchedulerSpec
+from worker.sampling.pipeline_model import LoadedPipeline
+
+#: Schedulers whose noise does not come from the generators of a call: nobody could make such an image again.
+_OWN_NOISE = frozenset({"DPMSolverSDEScheduler"})
+
+#: Parts of a model's own schedule that a scheduler must know of, where the model uses them.
+_SCHEDULE_PARTS = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas")
+
+
+def check_scheduler(model: LoadedPipeline, key: str, *, steps: int) -> None:
+    """Refuse a scheduler that does not fit, or cannot make so few steps.
+
+    Raises: JobInvalid, with the keys or the number that would do.
+    """
+    if key in model.unfit_schedulers:
+        raise unfit(model, key)
+    if key not in SCHEDULERS or not _fits(model, SCHEDULERS[key]):
+        own = f"{model.name} ({model.family}, {model.scheduler_class})"
+        raise unfit(model, key, f"it does not fit {own}")
+    if steps < SCHEDULERS[key].min_steps:
+        raise JobInvalid(f"steps={steps}: scheduler {key} wants {SCHEDULERS[key].min_steps} or more")
+
+
+def unfit(model: LoadedPipeline, key: str, reason: str | None = None) -> JobInvalid:
+    """Return the refusal of a scheduler, with the keys that may be used in its place.
+
+    Args:
+        model: what it does not fit.
+        key: of the scheduler.
+        reason: why; None for one that is known by now.
+    """
+    reason = model.unfit_schedulers.setdefault(key, reason or "it does not fit")
+    fitting = fitting_schedulers(model)
+    mend = f"use {', '.join(fitting)}" if fitting else "no scheduler of the table fits"
+    return JobInvalid(f"scheduler={key}: {reason}; {mend}")
+
+
+def fitting_schedulers(model: LoadedPipeline) -> list[str]:
+    """Return the keys of the table that fit a model as far as is known, in the table's order."""
+    return [
+        key for key, spec in SCHEDULERS.items() if key not in model.unfit_schedulers and _fits(model, spec)
+    ]
+
+
+def make_scheduler(model: LoadedPipeline, key: str) -> Any:
+    """Return a fresh diffusers scheduler for a call, made from the model's own as diffusers' users make it.
+
+    Raises: JobInvalid where it refuses the model's config.
+    """
+    spec = SCHEDULERS[key]
+    overrides = dict(spec.overrides)
+    if spec.path == "flow":
+        # The two kinds of schedulers call the model's own shift another name.
+        overrides["shift" if _is_flow_class(spec.class_name) else "flow_shift"] = _shift(model)
+    try:
+        return _class_of(spec).from_config(model.scheduler_config, **overrides)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise unfit(model, key, f"{type(error).__name__}: {error}") from error
+
+
+def _fits(model: LoadedPipeline, spec: SchedulerSpec) -> bool:
+    scheduler_class = _class_of(spec)
+    if scheduler_class is None or spec.path != _path(model):
+        return False
+    if spec.class_name in _OWN_NOISE or (spec.eta and "eta" not in model.call.keywords):
+        return False
+    if spec.path == "flow":
+        known = inspect.signature(scheduler_class.__init__).parameters
+        return all(part in known for part in _SCHEDULE_PARTS if model.scheduler_config.get(part))
+    own = getattr(diffusers, model.scheduler_class)
+    # diffusers' lists are not symmetric: special schedulers list the common ones, which know nothing of what makes
+    # them special.
+    return scheduler_class is own or (
+        spec.class_name in own._compatibles and model.scheduler_class in scheduler_class._compatibles
+    )
+
+
+def _path(model: LoadedPipeline) -> str:
+    config = model.scheduler_config
+    by_config = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
+    return "flow" if by_config or _is_flow_class(model.scheduler_class) else "betas"
+
+
+def _shift(model: LoadedPipeline) -> float:
+    shift = model.scheduler_config.get("shift" if _is_flow_class(model.scheduler_class) else "flow_shift")
+    return 1.0 if shift is None else float(shift)
+
+
+def _is_flow_class(name: str) -> bool:
+    return name.startswith("FlowMatch")
+
+
+def _class_of(spec: SchedulerSpec) -> Any:
+    return getattr(diffusers, spec.class_name, None)
