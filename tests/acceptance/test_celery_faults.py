@@ -19,14 +19,12 @@ LONGER_CHUNK = {**LONG_CHUNK, "steps": 150}
 
 SLOW = """
 import time
-import worker.execute as execute
-plain_sample = execute.sample
-def slow_sample(*args, on_step, **kwargs):
-    def step():
-        time.sleep(0.05)
-        on_step()
-    return plain_sample(*args, on_step=step, **kwargs)
-execute.sample = slow_sample
+from worker.sampling.rows import RowBatch
+plain_step = RowBatch.step
+def slow_step(batch):
+    time.sleep(0.05)
+    return plain_step(batch)
+RowBatch.step = slow_step
 """
 SHORT_LEASE = {"PRINTROOM_VISIBILITY_TIMEOUT_SECONDS": "2", "PRINTROOM_RESTORE_INTERVAL_SECONDS": "0.5"}
 
@@ -50,12 +48,12 @@ worker.transport.Channel.QoS = kombu.transport.redis.QoS
 
 RAISES_ONCE = """
 import worker.execute as execute
-plain, left = execute.sample, [SystemExit(3), MemoryError("no memory"), KeyboardInterrupt()]
-def sample(*args, **kwargs):
+plain, left = execute.choose_rows, [SystemExit(3), MemoryError("no memory"), KeyboardInterrupt()]
+def choose_rows(*args, **kwargs):
     if left:
         raise left.pop()
     return plain(*args, **kwargs)
-execute.sample = sample
+execute.choose_rows = choose_rows
 """
 
 

@@ -133,13 +133,13 @@ def test_cancel_resume_and_extension(fleet, check_promise):
 
 
 POISON = """
-import worker.sampling.sampler as sampler
-plain = sampler.sample_latents
-def sample_latents(model, batch, on_step):
-    if any(job.request.prompt == "poison" for job in batch):
+from worker.sampling.rows import RowBatch
+plain = RowBatch.step
+def step(batch):
+    if any(job.prepared.request.prompt == "poison" for job in batch.jobs):
         raise RuntimeError("this one is poisoned")
-    return plain(model, batch, on_step)
-sampler.sample_latents = sample_latents
+    return plain(batch)
+RowBatch.step = step
 """
 
 

@@ -189,4 +189,4 @@ def test_captions_mention_as_often_as_they_should(captioned):
 def test_captions_vary(captioned):
     """The same mentions are worded in many ways."""
     texts = [text for example, text in captioned if example.mentioned == {"kind", "mustache"}]
-    assert len(set(texts)) > 0.8 * len(texts)
+    assert len(set(texts)) > 0.6 * len(texts)
