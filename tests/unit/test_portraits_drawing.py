@@ -65,7 +65,8 @@ def captioned():
     pairs = []
     for index in range(6_000):
         example = make_example(_HELD_OUT_SEED, index * GROUP + index % GROUP)
-        pairs.append((example, caption(example, generator(_HELD_OUT_SEED, index))))
+        # Chance of its own: the group was drawn with the held-out seed's.
+        pairs.append((example, caption(example, generator(_HELD_OUT_SEED + 1, index))))
     return pairs
 
 
@@ -189,4 +190,4 @@ def test_captions_mention_as_often_as_they_should(captioned):
 def test_captions_vary(captioned):
     """The same mentions are worded in many ways."""
     texts = [text for example, text in captioned if example.mentioned == {"kind", "mustache"}]
-    assert len(set(texts)) > 0.6 * len(texts)
+    assert len(set(texts)) > 0.8 * len(texts)
