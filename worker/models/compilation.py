@@ -1,6 +1,6 @@
 """Compiles a model's UNet for the batches it will see: one size, R rows. Knows nothing of jobs.
 
-Off unless asked for: it costs minutes at a model's first batch of each size, and on a CPU it did not pay. Compiled
+Off unless asked for: it costs time at a model's first batch of each size, and has not been measured here. Compiled
 kernels round otherwise than eager ones, so the mode is recorded with every image. They are kept in a folder, so
 that the next worker need not make them again.
 """

@@ -1,7 +1,7 @@
 """Final latents to uint8 pixels, one image at a time. Knows nothing of how the latents came about.
 
 One at a time, so that an image's bytes do not depend on which others end at the same step: a VAE's last bits
-depend on how many it decodes at once. Next to 20 steps of the UNet that costs nothing one could measure.
+depend on how many it decodes at once.
 
 In float32 the pixels are those of diffusers' pipelines. Where the VAE runs in half precision the last steps
 (denormalise, clamp, round) still run in float32. Pixels leave a GPU as uint8, by a copy that nobody waits for until
