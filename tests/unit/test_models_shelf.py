@@ -1,0 +1,66 @@
+"""The shelf: which model is loaded, and that the worker's settings reach how it is loaded."""
+
+import pytest
+import torch
+
+from shared.errors import ModelUnknown
+from shared.settings import Settings
+from worker.device import Device
+from worker.models import shelf as shelf_module
+from worker.models.loader import ModelSource
+from worker.models.shelf import ModelShelf
+
+_DEVICE = Device(torch_device=torch.device("cpu"), name="cpu", dtype=torch.float32, batch_rows=16)
+
+
+@pytest.fixture
+def make_shelf(model_folder):
+    """A function that returns a shelf with two tiny models, under the given settings."""
+
+    def make(**settings):
+        sources = {
+            family: [
+                ModelSource(
+                    name=family, fingerprint=family, kind="folder", location=str(model_folder(family))
+                )
+            ]
+            for family in ("sd1", "sd2")
+        }
+        return ModelShelf(sources, _DEVICE, Settings(**settings))
+
+    return make
+
+
+def test_one_model_is_kept(make_shelf):
+    """The same model is loaded once; another one takes its place; one that is not held is unknown."""
+    shelf = make_shelf()
+    first = shelf.load("sd1")
+    assert shelf.load("sd1") is first
+    assert shelf.load("sd2").fingerprint == "sd2"
+    assert shelf.load("sd1") is not first
+    with pytest.raises(ModelUnknown, match="nobody's"):
+        shelf.load("nobody's")
+
+
+@pytest.mark.parametrize("mode", ["off", "reduce-overhead"])
+def test_the_unet_is_compiled_when_asked(make_shelf, monkeypatch, tmp_path, mode):
+    """`PRINTROOM_COMPILE` reaches torch.compile with static shapes, and nothing is compiled unasked."""
+    asked = []
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda module, **options: asked.append(options) or module)
+    make_shelf(compile=mode, cache=tmp_path).load("sd1")
+    wanted = [] if mode == "off" else [{"mode": mode, "fullgraph": True, "dynamic": False}]
+    assert asked == wanted
+
+
+def test_offload_reaches_the_loader(make_shelf, monkeypatch):
+    """`PRINTROOM_OFFLOAD` is handed to `load_model`."""
+    asked, genuine = [], shelf_module.load_model
+
+    def load_model(source, *, offload, **options):
+        asked.append(offload)
+        return genuine(source, **options)
+
+    monkeypatch.setattr(shelf_module, "load_model", load_model)
+    make_shelf(offload="sequential").load("sd1")
+    assert asked == ["sequential"]
