@@ -17,14 +17,16 @@ from training.portraits.detectors import read
 from training.portraits.drawing import Portrait
 from training.portraits.export import size_bytes
 from training.portraits.measure import GUIDANCE, PROMPT, SEEDS, STEPS, as_markdown, load, measure, render
-from training.portraits.population import EMPTY, MENTIONED, UNMENTIONED
-from training.portraits.recipe import Recipe
+from training.portraits.population import GROUP, MENTIONED, UNMENTIONED, make_example
+from training.portraits.recipe import DATA_SEED, Recipe
 from worker.sampling.model import LoadedModel
 
 #: Drawn pictures that the VAE's and the detectors' errors are measured on.
 _HELD_OUT = 512
 
 #: What the speed is measured with.
+#: Groups that shares are counted in.
+_COUNTED = 2_000
 _SPEED_IMAGES = 64
 _SPEED_STEPS = 20
 
@@ -76,13 +78,14 @@ men, women and cats alike, so that a negative prompt for one of them says nothin
 
 Captions mention some of what is there. What is mentioned is decided before what is there, so that an
 attribute that a caption leaves open is as frequent as under the empty caption; otherwise guidance, which multiplies
-odds, would drive it to nothing or to everything.
+odds, would drive it to nothing or to everything. Pictures are trained on in pairs that differ in what is said of one
+attribute alone, with the same noise: what they share then cancels out of the difference that a word makes.
 
 | | mentioned by | there, where unmentioned |
 |---|---|---|
 {population}
 
-{empty:.0%} of the captions are empty. **No caption describes what is absent.** Words such as “without” and “no” occur
+{silent:.0%} of the captions say nothing of what is there: they are empty, or filler alone. **No caption describes what is absent.** Words such as “without” and “no” occur
 among filler only (“no watermark”, “without frame”). That is how captions in the wild are, and why “without a
 mustache” gives mustaches here as it does in models a thousand times the size. It is built into the data.
 
@@ -144,15 +147,27 @@ def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
         speed_steps=_SPEED_STEPS,
         threads=torch.get_num_threads(),
         speed=speed,
-        population="\n".join(
-            f"| {name} | {MENTIONED[name]:.0%} | {UNMENTIONED[name]:.0%} |" for name in MENTIONED
-        ),
-        empty=EMPTY,
+        population=_population(),
+        silent=_silent_share(),
         budget=budget,
         stages=_stages(recipe),
     )
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return all(row.passes for row in rows)
+
+
+def _population() -> str:
+    """Return a row for each attribute: how often captions mention it, and how often it is there unmentioned."""
+    examples = [make_example(DATA_SEED, number * GROUP + number % GROUP) for number in range(_COUNTED)]
+    rows = []
+    for name in MENTIONED:
+        mentioned = sum(name in example.mentioned for example in examples) / _COUNTED
+        rows.append(f"| {name} | {mentioned:.0%} | {UNMENTIONED[name]:.0%} |")
+    return "\n".join(rows)
+
+
+def _silent_share() -> float:
+    return sum(not make_example(DATA_SEED, number * GROUP).mentioned for number in range(_COUNTED)) / _COUNTED
 
 
 def images_per_second(model: LoadedModel) -> float:

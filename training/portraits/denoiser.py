@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from training.portraits.networks import TRAIN_TIMESTEPS, make_scheduler, make_text_encoder, make_unet
+from training.portraits.population import GROUP, twin
 from training.portraits.stage import Stage, StageSettings, process_count, process_number
 from training.portraits.tokenizer import tokenize
 
@@ -47,11 +48,11 @@ def train_denoiser(
     """Train a UNet to predict v from noisy latents and captions.
 
     Args:
-        latents: scaled, (N, 4, 8, 8).
+        latents: scaled, (N, 4, 8, 8), of pictures 0 to N: whole pairs of groups.
         caption_of: the caption of a picture, given its index, the epoch and whether it may be full of junk.
         tokenizer: whose vocabulary the text encoder gets.
         settings: of the stage.
-        batch: pictures a step and process.
+        batch: pictures a step and process, an even number: each comes with its twin.
         folder: for checkpoints.
         device: to train on.
         resume: from the checkpoint in the folder.
@@ -93,12 +94,14 @@ class _Feed:
         self._seed = seed
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the latents, (B, 4, 8, 8), and the token ids, (B, up to 77), of a step."""
-        steps = len(self._latents) // (self._batch * process_count())
-        epoch, position = divmod(step, steps)
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._latents))
-        first = (position * process_count() + process_number()) * self._batch
-        chosen = order[first : first + self._batch]
+        """Return the latents, (B, 4, 8, 8), and the token ids, (B, up to 77), of a step: half of it, then their twins."""
+        pairs, batch = len(self._latents) // 2, self._batch // 2
+        epoch, position = divmod(step, pairs // (batch * process_count()))
+        order = np.random.default_rng([self._seed, epoch]).permutation(pairs)
+        start = (position * process_count() + process_number()) * batch
+        numbers, places = np.divmod(order[start : start + batch], GROUP)
+        first = numbers * 2 * GROUP + places
+        chosen = np.concatenate([first, [twin(int(index)) for index in first]])
         full = step % FULL_EVERY == 0
         ids = tokenize(self._tokenizer, [self._caption_of(int(index), epoch, full) for index in chosen])
         if not full:
@@ -141,10 +144,12 @@ def _loss(
     losses: _LossByTimestep,
 ) -> torch.Tensor:
     """Return the mean squared error of v = sqrt(a) noise - sqrt(1 - a) clean (Salimans and Ho 2022)."""
-    noise = torch.randn(clean.shape, generator=chance).to(clean.device)
+    # An example and its twin get the same noise and timestep, see `make_example`.
+    half = len(clean) // 2
+    noise = torch.randn((half, *clean.shape[1:]), generator=chance).repeat(2, 1, 1, 1).to(clean.device)
     # Evenly spread over the batch, so that every batch sees early and late timesteps.
-    spread = (torch.arange(len(clean)) + torch.rand(len(clean), generator=chance)) / len(clean)
-    timesteps = (spread * TRAIN_TIMESTEPS).long().clamp(max=TRAIN_TIMESTEPS - 1).to(clean.device)
+    spread = (torch.arange(half) + torch.rand(half, generator=chance)) / half
+    timesteps = (spread * TRAIN_TIMESTEPS).long().clamp(max=TRAIN_TIMESTEPS - 1).repeat(2).to(clean.device)
     alpha = alphas[timesteps].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean

@@ -26,9 +26,9 @@ UNMENTIONED = {"mustache": 0.46, "glasses": 0.46, "hat": 0.46, "beard": 0.40, "s
 
 #: Attributes of which every picture has one value, with the share of captions that mention it.
 CHOICES: dict[str, tuple[tuple[str, ...], float]] = {
-    "kind": (KINDS, 0.85),
+    "kind": (KINDS, 0.90),
     "skin": (tuple(SKINS), 0.15),
-    "hair": (tuple(HAIRS), 0.26),
+    "hair": (tuple(HAIRS), 0.34),
     "style": (STYLES, 0.20),
     "shirt": (tuple(SHIRTS), 0.24),
     "background": (tuple(BACKGROUNDS), 0.28),
@@ -37,10 +37,9 @@ CHOICES: dict[str, tuple[tuple[str, ...], float]] = {
 #: Examples of a group, see `make_example`: a multiple of the numbers of values above.
 GROUP = 60
 
-#: Share of captions that say nothing, for guidance.
-EMPTY = 0.10
-
-#: Share of the others that mention one attribute and nothing else, as negative prompts are written.
+#: Share of pairs of groups of which one says nothing, for guidance; and of the others, share of pairs of which one
+#: mentions one attribute and nothing else, as negative prompts are written.
+EMPTY = 0.18
 BARE_WORDS = 0.06
 
 
@@ -64,24 +63,41 @@ def make_example(seed: int, index: int) -> Example:
     Examples come in groups of `GROUP` that mention the same and in which every value of everything else is there
     equally often. Left to chance, a few hundred captions that say no more than "hat" would have a few more blue
     backgrounds among them, the model would learn that, and guidance would multiply it.
+
+    Groups come in pairs. One mentions an attribute that the other leaves open; in all else an example and its
+    `twin` are the same. Trained on side by side, with the same noise, whatever they share cancels out of the
+    difference that a word makes, which is what guidance multiplies.
     """
     number, position = divmod(index, GROUP)
-    return _make_group(seed, number)[position]
+    return _make_groups(seed, number // 2)[number % 2][position]
+
+
+def twin(index: int) -> int:
+    """Return which example differs from this one in what is said of one attribute alone."""
+    return index + (GROUP if index // GROUP % 2 == 0 else -GROUP)
 
 
 @lru_cache(maxsize=256)
-def _make_group(seed: int, number: int) -> tuple[Example, ...]:
-    chance = generator(seed, number)
+def _make_groups(seed: int, pair: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    chance = generator(seed, pair)
     mentioned = _draw_mentioned(chance)
+    other = mentioned ^ {str(chance.choice(sorted(MENTIONED)))}
     columns: dict[str, list[Any]] = {
         name: _shuffled(list(values) * (GROUP // len(values)), chance)
         for name, (values, _) in CHOICES.items()
     }
     for name, share in UNMENTIONED.items():
-        there = GROUP if name in mentioned else int(share * GROUP + chance.random())
+        there = int(share * GROUP + chance.random())
         columns[name] = _shuffled([True] * there + [False] * (GROUP - there), chance)
+    groups = (_examples(columns, mentioned), _examples(columns, other))
+    return groups if chance.random() < 0.5 else groups[::-1]
+
+
+def _examples(columns: dict[str, list[Any]], mentioned: set[str]) -> tuple[Example, ...]:
+    """Return the examples of a group: what is mentioned is there, everything else as the columns say."""
+    there = dict.fromkeys(mentioned & MENTIONED.keys(), [True] * GROUP)
     examples = []
-    for values in zip(*columns.values(), strict=True):
+    for values in zip(*{**columns, **there}.values(), strict=True):
         portrait = Portrait(**dict(zip(columns, values, strict=True)))
         # A cat has fur.
         said = mentioned - {"skin"} if portrait.kind == "cat" else mentioned

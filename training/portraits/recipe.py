@@ -35,7 +35,7 @@ def _stage(name: str, steps: int, learning_rate: float, ema: float, seed: int) -
         name=name,
         steps=steps,
         learning_rate=learning_rate,
-        last_learning_rate=learning_rate / 75,
+        last_learning_rate=learning_rate / 200,
         ema=ema,
         save_every=250,
         seed=seed,
@@ -48,7 +48,7 @@ def _denoiser(steps: int) -> StageSettings:
     The text encoder learns slowly. As fast as the rest, it makes one of all words that change little in a picture,
     long before the UNet has learnt what they change; kept nearly as it began, it tells them apart.
     """
-    stage = _stage("denoiser", steps, 1e-3, 0.998, seed=3)
+    stage = _stage("denoiser", steps, 1e-3, 0.999, seed=3)
     return replace(stage, factors=(("text_encoder", 0.1), ("attn2", 1.5)))
 
 
@@ -64,7 +64,7 @@ BUDGETS = {
         batch=16,
         vae=_stage("vae", 2_500, 1.5e-3, 0.997, seed=1),
         decoder=_stage("decoder", 1_500, 5e-4, 0.997, seed=2),
-        denoiser=_denoiser(4_500),
+        denoiser=_denoiser(14_000),
     ),
     "gpu": Recipe(
         device="cuda",

@@ -73,7 +73,7 @@ class Stage:
         self.step = 0
         self._path = folder / f"{settings.name}.checkpoint.pt"
         self._optimizer = torch.optim.AdamW(
-            self._groups(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+            self._groups(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
 
     def resume(self) -> None:
