@@ -19,6 +19,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from producer.fetch import Fetched
     from producer.local import Rendered
     from producer.room import Printroom, SweepSource
     from producer.show import Shown
@@ -39,9 +40,16 @@ _where_option = click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only rows with this value, such as seed=3; may be repeated.",
+    help="Only rows that meet it: seed=3, seed!=3, 'seed>=3'; may be repeated.",
 )
 _sweep_argument = click.argument("sweep")
+_set_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the sweep file: steps=30, seed.count=4; VALUE is YAML; repeatable.",
+)
 
 
 def main() -> None:
@@ -86,23 +94,49 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--sample", default=5, show_default=True, help="Jobs to show.")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--sample", default=5, show_default=True, help="Jobs to show, evenly spread over the plan.")
+@click.option("--first", is_flag=True, help="Show the first jobs of the plan.")
+@click.option("--diff", "old", metavar="OLD", help="A sweep or a file: say what FILE adds, keeps and drops.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of sweep files, and look at no file.")
+@_set_option
 @_json_flag
-def plan(file: Path, sample: int, as_json: bool) -> None:
+def plan(
+    file: Path | None,
+    sample: int,
+    first: bool,
+    old: str | None,
+    schema: bool,
+    changes: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show what a sweep would do, and do nothing.
 
-    Jobs, chunks, buckets, model loads, duplicates, warnings and the first jobs. Models are looked up on this
+    Jobs, chunks, buckets, model loads, duplicates, texts and their tokens, what it takes in the store and, where
+    images of the same kind were made before, in time; warnings and some of the jobs. Models are looked up on this
     machine and on live workers.
     """
-    from producer.preview import preview, render_preview
+    from producer.preview import render_difference, render_preview
+    from producer.source import read_sweep_file
 
+    if schema:
+        from producer.schema import sweep_schema
+
+        _print_json(sweep_schema())
+        return
+    if file is None:
+        raise click.UsageError("which FILE? (`printroom plan --schema` alone goes without)")
     unknown: list[str] = []
-    seen = preview(_room().compile(file, unknown=unknown), sample=sample)
+    room = _room()
+    compiled = room.compile(read_sweep_file(file, settings=changes), unknown=unknown)
+    seen = room.preview(compiled, sample=sample, first=first)
+    difference = None if old is None else room.compare(compiled, old)
     if as_json:
-        _print_json(seen.to_json())
+        _print_json(seen.to_json() | ({"difference": difference.to_json()} if difference else {}))
     else:
         render_preview(seen, _out())
+    if difference and not as_json:
+        render_difference(difference, _out())
     for line in unknown:
         click.echo(f"not known yet: {line}; the sweep's id will differ", err=True)
 
@@ -129,10 +163,19 @@ def plan(file: Path, sample: int, as_json: bool) -> None:
 @click.option("--steps", type=int, help="With a prompt: sampling steps.")
 @click.option("--model", help="With a prompt: a model's name or folder.")
 @click.option("--format", help="With a prompt: png, webp, webp:90, jpeg:95 or jxl.")
+@_set_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
 @_json_flag
-def render(what: str, out: Path | None, device: str, yes: bool, as_json: bool, **words: Any) -> int:
+def render(
+    what: str,
+    out: Path | None,
+    changes: tuple[str, ...],
+    device: str,
+    yes: bool,
+    as_json: bool,
+    **words: Any,
+) -> int:
     r"""Render a sweep here and now: no Redis, no S3, no set-up.
 
     \b
@@ -145,7 +188,7 @@ def render(what: str, out: Path | None, device: str, yes: bool, as_json: bool, *
     from producer.local import render_locally
     from producer.progress import Progress
 
-    sweep, source = _sweep_or_prompt(what, words)
+    sweep, source = _sweep_or_prompt(what, words, changes)
     folder = out or Path("prints") / sweep.name
     settings = _settings()
     with Progress() as bar:
@@ -161,16 +204,20 @@ def render(what: str, out: Path | None, device: str, yes: bool, as_json: bool, *
 
 @cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_set_option
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
 @_json_flag
-def submit(file: Path, priority: int, yes: bool, as_json: bool) -> None:
+def submit(file: Path, changes: tuple[str, ...], priority: int, yes: bool, as_json: bool) -> None:
     """Submit a sweep and print its id.
 
     The same sweep again is a no-op; an extended sweep renders only what is new, since images are named by what
     they are.
     """
-    _report_submission(_room().submit(file, priority=priority, confirmed=yes), as_json)
+    from producer.source import read_sweep_file
+
+    source = read_sweep_file(file, settings=changes)
+    _report_submission(_room().submit(source, priority=priority, confirmed=yes), as_json)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -285,49 +332,93 @@ def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_jso
 @cli.command()
 @_sweep_argument
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "layout",
+    default="folder",
+    show_default=True,
+    metavar="FORMAT",
+    help="folder, webdataset, parquet, hf (an image folder for `datasets`) or jsonl (no images).",
+)
 @_where_option
+@click.option("--status", default="all", show_default=True, metavar="STATUS", help="all, ok or failed.")
+@click.option("--shard-size", metavar="SIZE", help="webdataset, parquet: about how large a shard gets. [1GB]")
+@click.option("--sidecars", is_flag=True, help="folder: caption (.txt) and row (.json) beside each image.")
+@click.option("--with-failed", is_flag=True, help="Also write failed.jsonl: failed jobs and their reasons.")
+@click.option(
+    "--card/--no-card", default=True, show_default=True, help="webdataset, parquet, hf: write README.md."
+)
+@click.option("--urls", is_flag=True, help="jsonl: add a URL that reads each image for a while.")
+@click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
 @_json_flag
-def fetch(sweep: str, folder: Path, where: tuple[str, ...], as_json: bool) -> int:
+def fetch(
+    sweep: str, folder: Path, where: tuple[str, ...], as_json: bool, urls: bool, expires: int, **words: Any
+) -> int:
     """Bring images and metadata home. Run it again to resume, or to get what is new.
 
-    Every file is checked against its sha256. FOLDER gets images/, metadata.jsonl, sweep.yaml and the manifests.
+    Every image is checked against its sha256. Without --format, FOLDER gets images/, metadata.jsonl, sweep.yaml
+    and the manifests; docs/datasets.md shows the other formats.
     """
+    from producer.fetch import FetchOptions, parse_size
     from producer.progress import Progress
     from producer.results import parse_where
 
+    size = words.pop("shard_size")
+    shard_bytes = None if size is None else parse_size(size)
+    options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=expires if urls else None)
     with Progress(what="images") as bar:
-        done = _room().fetch(sweep, folder, where=parse_where(where), on_image=bar.step)
+        done = _room().fetch(sweep, folder, where=parse_where(where), options=options, on_image=bar.step)
     if as_json:
         _print_json(
             {name: getattr(done, name) for name in done.__dataclass_fields__} | {"folder": str(folder)}
         )
     else:
         click.echo(str(folder))
-        click.echo(
-            f"{done.fetched} fetched, {done.skipped} there already, {done.failed} failed jobs", err=True
-        )
-        for line in done.broken:
-            click.echo(line, err=True)
+        _report_fetch(done)
     return _EXIT_FAILED if done.broken else 0
 
 
 @cli.command()
 @_sweep_argument
 @click.option(
-    "-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG to write."
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="FILE.png, FILE.html, or a folder for tiles.",
 )
-@click.option("--rows", help="Field down the side, such as negative_prompt.")
-@click.option("--cols", "columns", help="Field along the top, such as seed.")
+@click.option("--rows", metavar="F[,F]", help="Field down the side, such as negative_prompt; or outer,inner.")
+@click.option("--cols", "columns", metavar="F[,F]", help="Field along the top, such as seed; or outer,inner.")
 @_where_option
-def sheet(sweep: str, out: Path, rows: str | None, columns: str | None, where: tuple[str, ...]) -> None:
-    """Draw a labelled contact sheet; by default over the sweep's own axes."""
+@click.option(
+    "--diff",
+    metavar="FIELD=VALUE",
+    help="Compare every image with the one that has this value, such as negative_prompt=null.",
+)
+@click.option("--thumb", type=click.IntRange(16, 4096), metavar="PX", help="Longest side of an image.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=100_000),
+    default=80_000_000,
+    show_default=True,
+    help="Pixels of one PNG; a larger sheet becomes tiles.",
+)
+def sheet(
+    sweep: str, out: Path, where: tuple[str, ...], diff: str | None, thumb: int | None, **options: Any
+) -> None:
+    """Draw a labelled contact sheet; by default over the sweep's own axes.
+
+    A PNG too large for viewers becomes tiles and a page that shows them. An HTML page has its images inside, and is
+    laid out anew in the browser.
+    """
+    from producer.progress import Progress
     from producer.results import parse_where
 
-    image = _room().sheet(sweep, rows=rows, columns=columns, where=parse_where(where))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    image.save(out)
-    click.echo(str(out))
-    click.echo(f"{image.width} x {image.height} pixels", err=True)
+    given = {"where": parse_where(where), "diff": parse_where([diff]) if diff else None, "thumb_px": thumb}
+    with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
+        written = _room().write_sheet(sweep, out, **given, **options, on_part=bar.step)
+    click.echo(str(written.first))
+    click.echo(f"{written.jobs:,} jobs in {len(written.paths):,} files", err=True)
 
 
 @cli.command()
@@ -429,9 +520,12 @@ def _room() -> Printroom:
     return Printroom(_settings())
 
 
-def _sweep_or_prompt(what: str, words: dict[str, Any]) -> tuple[Sweep, SweepSource]:
+def _sweep_or_prompt(
+    what: str, words: dict[str, Any], changes: tuple[str, ...] = ()
+) -> tuple[Sweep, SweepSource]:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
-    from producer.sweep import load_sweep, sweep_from_mapping
+    from producer.source import read_sweep_file
+    from producer.sweep import sweep_from_mapping, sweep_of
     from producer.sweep_text import read_inline
 
     path, given = Path(what), {name: value for name, value in words.items() if value not in (None, ())}
@@ -442,7 +536,10 @@ def _sweep_or_prompt(what: str, words: dict[str, Any]) -> tuple[Sweep, SweepSour
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
         if not path.is_file():
             raise click.UsageError(f"{what}: no such file")
-        return load_sweep(path), path
+        file = read_sweep_file(path, settings=changes)
+        return sweep_of(file), file
+    if changes:
+        raise click.UsageError("--set changes a sweep file; with a prompt say --steps, --guidance ...")
     fields = {
         "steps": given.get("steps"),
         "guidance_scale": given.get("guidance"),
@@ -563,6 +660,19 @@ def _result_columns(row: dict[str, Any]) -> Iterator[str]:
     yield f"seed={row['seed']} {guidance} steps={row['steps']} {row['scheduler']}"
     yield json.dumps(row["prompt"], ensure_ascii=False)
     yield json.dumps(row["negative_prompt"], ensure_ascii=False)
+
+
+def _report_fetch(done: Fetched) -> None:
+    click.echo(
+        f"{done.rows:,} jobs: {done.fetched:,} images fetched, {done.skipped:,} there already, {done.failed:,} failed",
+        err=True,
+    )
+    if done.shards:
+        click.echo(f"{done.shards:,} shard{'s' if done.shards > 1 else ''}", err=True)
+    for code, count in sorted(done.failures.items()):
+        click.echo(f"failed {code}: {count:,}", err=True)
+    for line in done.broken:
+        click.echo(line, err=True)
 
 
 def _local_sheet(made: Rendered, settings: Any) -> Path | None:

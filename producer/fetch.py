@@ -1,38 +1,98 @@
 """A sweep's images and metadata into a folder: resumable, each file checked against its sha256.
 
-Layout: images/<index>-<start of job id>.<png, ...>, metadata.jsonl (a line a job, with `file_name`), sweep.yaml and the
-manifests. What is there and right is not read again; a running sweep can be fetched again and again.
+What is there and right is not read again; a running sweep can be fetched again and again. The layouts are in
+`producer.export`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections import Counter
+import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from io import TextIOWrapper
-from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import IO, Literal, get_args
 
-from producer.results import Where, manifest_rows, to_json_line
+from producer.export import parquet, webdataset
+from producer.export.base import Layout, Row, Tally, bring
+from producer.export.card import CARD_LAYOUTS, CardFacts, write_card
+from producer.export.files import make_folder, replacing, write_new
+from producer.export.folder import FolderLayout
+from producer.export.hf import ImageFolderLayout
+from producer.export.jsonl import write_jsonl
+from producer.export.shards import OpenShard, ShardLayout
+from producer.export.state import Record, claimed
+from producer.results import (
+    Where,
+    canonical_where,
+    manifest_rows,
+    manifests,
+    to_json_line,
+    where_texts,
+    with_urls,
+)
 from shared import names
-from shared.errors import ObjectMissing, StoreError
+from shared.errors import ObjectMissing, UsageError
 from shared.store.base import Store
 
-#: Images read at once.
-_READERS = 16
+LayoutName = Literal["folder", "webdataset", "parquet", "hf", "jsonl"]
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
+Status = Literal["all", "ok", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
-#: Jobs looked after at a time: few, so that an interrupt leaves the rest untouched.
-_BATCH_ROWS = 2 * _READERS
+#: Size of a shard where nobody says: large enough to stream well, small enough to fetch again.
+SHARD_BYTES = 10**9
 
-_OUTCOMES = ("fetched", "skipped", "failed")
+#: A smaller shard is a typing error.
+SHARD_BYTES_MIN = 1_000_000
 
-#: Digits of a plan index in a file name: they sort up to ten million.
-_INDEX_DIGITS = 8
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(_UNITS)})", re.IGNORECASE)
+
+#: Layout in shards -> what a shard is called, and what writes it.
+_SHARDED: dict[str, tuple[str, OpenShard]] = {
+    "webdataset": (webdataset.NAME, webdataset.open_tar_shard),
+    "parquet": (parquet.NAME, parquet.open_parquet_shard),
+}
+
+#: Value of the column `status` that a status is about.
+_STATUS_ROWS = {"ok": "done", "failed": "failed"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchOptions:
+    """How a sweep is to come home."""
+
+    layout: LayoutName = "folder"
+    #: Jobs to write down: all, those that have an image, or those that failed.
+    status: Status = "all"
+    #: About how large a shard gets, bytes; None is SHARD_BYTES.
+    shard_bytes: int | None = None
+    #: Caption and row beside each image of a folder.
+    sidecars: bool = False
+    #: Write failed.jsonl: the failed jobs with their reasons.
+    with_failed: bool = False
+    #: Write a dataset card, for a layout that is a dataset.
+    card: bool = True
+    #: Add a URL to each line of results.jsonl that works for so many seconds.
+    url_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what a layout does not do. Raises: UsageError."""
+        for value, known in ((self.layout, LAYOUTS), (self.status, STATUSES)):
+            if value not in known:
+                raise UsageError(f"{value!r}: use {', '.join(known)}")
+        if self.sidecars and self.layout != "folder":
+            raise UsageError("--sidecars goes with --format folder: the other formats hold captions and rows")
+        if self.shard_bytes is not None and self.layout not in _SHARDED:
+            raise UsageError(f"--shard-size goes with --format {' or '.join(_SHARDED)}")
+        if self.url_seconds is not None and self.layout != "jsonl":
+            raise UsageError("--urls goes with --format jsonl: the other formats bring the images")
+        if self.status == "failed" and self.layout in CARD_LAYOUTS:
+            raise UsageError(
+                f"--status failed: a failed job has no image to put into {self.layout}: use --format jsonl"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +103,14 @@ class Fetched:
     #: Images written now, and those that were there already and right.
     fetched: int
     skipped: int
-    #: Jobs that failed (in metadata.jsonl with their reason), and images the store no longer has intact.
+    #: Jobs that failed, and with which code how many.
     failed: int
+    failures: dict[str, int]
+    #: Images the store no longer has intact.
     broken: tuple[str, ...]
+    #: Jobs written down, and shards of the dataset.
+    rows: int = 0
+    shards: int = 0
 
 
 def fetch(
@@ -54,108 +119,123 @@ def fetch(
     folder: Path,
     *,
     where: Where | None = None,
+    options: FetchOptions | None = None,
+    name: str = "sweep",
     jobs: int | None = None,
     on_image: Callable[[int | None], None] = lambda total: None,
 ) -> Fetched:
     """Bring home what a sweep has so far, one chunk after another: memory does not grow with the sweep.
 
     Args:
-        jobs: how many there will be, where that is known, for `on_image`.
-        on_image: called with `jobs` after each job.
+        name: of the sweep, for the dataset's card.
+        jobs: how many there are, where that is known, for the card and for `on_image`.
+        on_image: called after each job with how many there will be, where that is known.
 
     Raises: UsageError, StoreError. Interrupted, it leaves only whole files.
     """
-    _make_folder(folder / "images")
-    counts: Counter[str] = Counter()
-    broken: list[str] = []
-    with ThreadPoolExecutor(_READERS) as pool, _replacing(folder / "metadata.jsonl") as lines:
-        rows_to_come = manifest_rows(sweep, store, where=where)
-        while rows := list(islice(rows_to_come, _BATCH_ROWS)):
-            for row in rows:
-                row["file_name"] = _file_name(row) if row["status"] == "done" else None
-            for outcome in pool.map(partial(_fetch_one, store, folder), rows):
-                counts[outcome if outcome in _OUTCOMES else "broken"] += 1
-                if outcome not in _OUTCOMES:
-                    broken.append(outcome)
-                on_image(jobs)
-            lines.writelines(f"{to_json_line(row)}\n" for row in rows)
-    _copy_documents(sweep, store, folder)
+    options, where, tally = options or FetchOptions(), canonical_where(where or {}), Tally()
+    on_row = partial(on_image, None if where else jobs)
+    with ExitStack() as stack:
+        layout = _layout(stack, folder, sweep, where, options)
+        failed = stack.enter_context(replacing(folder / "failed.jsonl")) if options.with_failed else None
+        rows = _rows(manifest_rows(sweep, store, where=where), options.status, tally, failed)
+        if layout is None:
+            write_jsonl(folder, _listed(_with_urls(rows, store, options), tally, on_row))
+        else:
+            with closing(bring(rows, layout, store, tally, on_row)) as brought:
+                layout.write(brought)
+        source = _copy_source(sweep, store, folder)
+        if options.layout == "folder":
+            _copy_manifests(sweep, store, folder)
+        facts = CardFacts(
+            sweep=sweep,
+            name=name,
+            layout=options.layout,
+            where=where_texts(where),
+            jobs=jobs,
+            source=source,
+        )
+        if options.card and options.layout in CARD_LAYOUTS:
+            write_card(folder / "README.md", facts, tally)
+    return _report(folder, tally, layout)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that `1GB`, `500 MB`, `256MiB` or a plain number means. Raises: UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    size = round(float(match[1]) * _UNITS[match[2].casefold()]) if match else 0
+    if size < SHARD_BYTES_MIN:
+        raise UsageError(f"{text!r}: use a size of 1MB or more, such as 500MB, 1GB or 256MiB")
+    return size
+
+
+def _layout(stack: ExitStack, folder: Path, sweep: str, where: Where, options: FetchOptions) -> Layout | None:
+    """Return how the rows are laid out; None is a list of rows and no more.
+
+    A dataset's folder is claimed first: two datasets in one folder would be neither.
+    """
+    if options.layout == "jsonl":
+        return None
+    if options.layout == "folder":
+        return FolderLayout(folder, sidecars=options.sidecars)
+    wanted = Record(sweep=sweep, layout=options.layout, where=where_texts(where))
+    record = stack.enter_context(claimed(folder, wanted))
+    if options.layout == "hf":
+        return ImageFolderLayout(folder)
+    name, open_shard = _SHARDED[options.layout]
+    size = options.shard_bytes or SHARD_BYTES
+    return ShardLayout(folder, record, name=name, shard_bytes=size, open_shard=open_shard)
+
+
+def _rows(rows: Iterator[Row], status: Status, tally: Tally, failed: IO[bytes] | None) -> Iterator[Row]:
+    """Yield the rows of a status; count the failed ones in any case, and write them down if there is a file for it."""
+    wanted = _STATUS_ROWS.get(status)
+    for row in rows:
+        if row["status"] == "failed":
+            tally.failures[row["error_code"]] += 1
+            if failed is not None:
+                failed.write(f"{to_json_line(row)}\n".encode())
+        if wanted is None or row["status"] == wanted:
+            yield row
+
+
+def _with_urls(rows: Iterator[Row], store: Store, options: FetchOptions) -> Iterator[Row]:
+    if options.url_seconds is None:
+        return rows
+    return with_urls(rows, store, expires_seconds=options.url_seconds)
+
+
+def _listed(rows: Iterator[Row], tally: Tally, on_row: Callable[[], None]) -> Iterator[Row]:
+    for row in rows:
+        tally.rows += 1
+        on_row()
+        yield row
+
+
+def _copy_source(sweep: str, store: Store, folder: Path) -> str:
+    """Bring the sweep's file. Returns its text; empty where the store has none."""
+    try:
+        data = store.get(names.source_key(sweep))
+    except ObjectMissing:
+        return ""
+    write_new(folder / "sweep.yaml", data)
+    return data.decode(errors="replace")
+
+
+def _copy_manifests(sweep: str, store: Store, folder: Path) -> None:
+    make_folder(folder / "manifest")
+    for key, data in manifests(sweep, store):
+        write_new(folder / "manifest" / key.rsplit("/", 1)[1], data)
+
+
+def _report(folder: Path, tally: Tally, layout: Layout | None) -> Fetched:
     return Fetched(
         folder=folder,
-        fetched=counts["fetched"],
-        skipped=counts["skipped"],
-        failed=counts["failed"],
-        broken=tuple(sorted(broken)),
+        fetched=tally.fetched,
+        skipped=tally.skipped,
+        failed=tally.failures.total(),
+        failures=dict(tally.failures),
+        broken=tuple(sorted(tally.broken)),
+        rows=tally.rows,
+        shards=len(layout.shards) if isinstance(layout, ShardLayout) else 0,
     )
-
-
-def _file_name(row: dict[str, Any]) -> str:
-    """Return where an image goes: one sweep has one format, so the quality in its key's ending is not repeated."""
-    extension = PurePosixPath(row["key"]).suffix
-    return f"images/{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}{extension}"
-
-
-def _fetch_one(store: Store, folder: Path, row: dict[str, Any]) -> str:
-    """Return one of _OUTCOMES, or what is wrong with the image."""
-    if row["file_name"] is None:
-        return "failed"
-    path = folder / row["file_name"]
-    if _is_there(path, row):
-        return "skipped"
-    try:
-        data = store.get(row["key"])
-    except ObjectMissing:
-        return f"{row['key']}: gone from {store.url}"
-    if _sha256(data) != row["sha256"]:
-        return f"{row['key']}: its sha256 is not what the manifest says"
-    _write(path, data)
-    return "fetched"
-
-
-def _is_there(path: Path, row: dict[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != row["size_bytes"]:
-        return False
-    return bool(_sha256(path.read_bytes()) == row["sha256"])
-
-
-def _copy_documents(sweep: str, store: Store, folder: Path) -> None:
-    with contextlib.suppress(ObjectMissing):
-        _write(folder / "sweep.yaml", store.get(names.source_key(sweep)))
-    manifests = folder / "manifest"
-    _make_folder(manifests)
-    for info in store.list(names.manifest_prefix(sweep)):
-        path = manifests / info.key.rsplit("/", 1)[1]
-        data = store.get(info.key)
-        if not path.is_file() or path.read_bytes() != data:
-            _write(path, data)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    with _replacing(path) as file:
-        file.buffer.write(data)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[TextIOWrapper]:
-    """Write a file beside its place, and put it there only when it is whole."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -34,6 +37,8 @@ FILTERS = (
     "worker",
     "device",
     "model_name",
+    "prompt_tokens",
+    "negative_tokens",
 )
 
 #: How a condition's text is read, where it is not taken as it stands.
@@ -44,10 +49,48 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "height": int,
     "index": int,
     "chunk": int,
+    "prompt_tokens": int,
+    "negative_tokens": int,
     "guidance_scale": float,
     "guidance_rule": partial(read_inline, what="--where"),
 }
 
+#: How a value may be compared. A row without a value meets `!=` alone.
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_ORDER = ("<", "<=", ">", ">=")
+
+#: A field, the first sign after it, and the rest as it stands: values hold any character.
+_CONDITION = re.compile("(.*?)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """What a field's value has to be: `seed>=3`."""
+
+    #: One of = != < <= > >=
+    sign: str
+    #: None is null.
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.sign not in _SIGNS:
+            raise UsageError(f"sign {self.sign!r}: use one of {' '.join(_SIGNS)}")
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a value is so."""
+        if value is None and self.sign in _ORDER:
+            return False
+        return _SIGNS[self.sign](value, self.value)
+
+
+#: Field -> the value it has to have, or the conditions that it has to meet, all of them.
 Where = Mapping[str, Any]
 
 
@@ -55,7 +98,8 @@ def manifest_rows(sweep: str, store: Store, *, where: Where | None = None) -> It
     """Yield the rows of every manifest so far, in plan order, as plain values.
 
     Args:
-        where: column -> wanted value; None means null. A guidance rule may be written as in a sweep.
+        where: column -> wanted value, or a tuple of conditions; None means null. A guidance rule may be written as
+            in a sweep.
 
     Raises: UsageError for an unknown column; StoreError.
     """
@@ -66,7 +110,7 @@ def manifest_rows(sweep: str, store: Store, *, where: Where | None = None) -> It
         except ValueError as error:
             raise StoreError(f"{key} in {store.url} is damaged: {error}") from error
         for row in rows:
-            if all(row[name] == value for name, value in where.items()):
+            if is_wanted(where, row.__getitem__):
                 yield _plain(row)
 
 
@@ -84,21 +128,17 @@ def manifests(sweep: str, store: Store) -> Iterator[tuple[str, bytes]]:
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, Any]:
-    """Read `field=value` conditions: numbers where the field is one, a rule however it is written, `null` for null.
+    """Read `field=value`, `field!=value` and comparisons such as `seed>=3`; several may name one field.
+
+    Numbers where the field is one, a rule however it is written, `null` for null.
 
     Raises: UsageError naming the condition and the mend.
     """
-    where: dict[str, Any] = {}
-    for condition in conditions:
-        name, equals, text = condition.partition("=")
-        if not equals:
-            raise UsageError(f"--where {condition}: write field=value, such as seed=3")
-        check_fields([name])
-        try:
-            where[name] = None if text == "null" else _VALUES.get(name, str)(text)
-        except ValueError as error:
-            raise UsageError(f"--where {condition}: {name} is a number") from error
-    return canonical_where(where)
+    where: dict[str, tuple[Condition, ...]] = {}
+    for text in conditions:
+        name, condition = _parse_condition(text)
+        where[name] = (*where.get(name, ()), condition)
+    return canonical_where({name: _plainest(wanted) for name, wanted in where.items()})
 
 
 def canonical_where(where: Where) -> dict[str, Any]:
@@ -109,11 +149,63 @@ def canonical_where(where: Where) -> dict[str, Any]:
     check_fields(where)
     found = dict(where)
     if "guidance_rule" in found:
-        try:
-            found["guidance_rule"] = parse_rule(found["guidance_rule"])
-        except RuleInvalid as error:
-            raise UsageError(str(error)) from error
+        found["guidance_rule"] = _plainest(
+            tuple(
+                Condition(sign=condition.sign, value=_canonical_rule(condition.value))
+                for condition in _conditions(found["guidance_rule"])
+            )
+        )
     return found
+
+
+def is_wanted(where: Where, value_of: Callable[[str], Any]) -> bool:
+    """Return whether every condition of a canonical `where` is met; `value_of` gives a field's value."""
+    return all(
+        all(condition.holds(value_of(name)) for condition in wanted)
+        if isinstance(wanted, tuple)
+        else value_of(name) == wanted
+        for name, wanted in where.items()
+    )
+
+
+def where_texts(where: Where) -> tuple[str, ...]:
+    """Return conditions as `--where` reads them, in the order of their fields."""
+    return tuple(
+        f"{name}{condition.sign}{'null' if condition.value is None else condition.value}"
+        for name, wanted in sorted(where.items())
+        for condition in _conditions(wanted)
+    )
+
+
+def _conditions(wanted: Any) -> tuple[Condition, ...]:
+    return wanted if isinstance(wanted, tuple) else (Condition(sign="=", value=wanted),)
+
+
+def _plainest(wanted: tuple[Condition, ...]) -> Any:
+    """Return the value itself where one has to be met and nothing else."""
+    return wanted[0].value if len(wanted) == 1 and wanted[0].sign == "=" else wanted
+
+
+def _canonical_rule(value: Any) -> str | None:
+    try:
+        return parse_rule(value)
+    except RuleInvalid as error:
+        raise UsageError(str(error)) from error
+
+
+def _parse_condition(text: str) -> tuple[str, Condition]:
+    """Return the field and what it has to be. Raises: UsageError."""
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--where {text}: write field=value, such as seed=3, or seed>=3")
+    name, sign, value = match.groups()
+    check_fields([name])
+    if sign in _ORDER and (_VALUES.get(name) not in (int, float) or value == "null"):
+        raise UsageError(f"--where {text}: only numbers have an order: use = or !=")
+    try:
+        return name, Condition(sign=sign, value=None if value == "null" else _VALUES.get(name, str)(value))
+    except ValueError as error:
+        raise UsageError(f"--where {text}: {name} is a number") from error
 
 
 def check_fields(fields: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
@@ -14,14 +15,17 @@ from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
 from producer.models import KnownModel, known_models, model_card, resolve_model
+from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
+from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
 from producer.submit import Submission, rebuild, submit_plan
-from producer.sweep import Sweep, load_sweep, sweep_from_mapping
+from producer.surroundings import find_rates, find_tokenizers, model_folders
+from producer.sweep import Sweep, sweep_from_mapping, sweep_of
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
 from shared.feeder import Feeder
-from shared.fingerprint import ResolvedModel
+from shared.fingerprint import ResolvedModel, is_model
 from shared.ledger import Ledger, State, SweepStatus
 from shared.plan import Plan
 from shared.settings import Settings, load_settings
@@ -31,11 +35,16 @@ from shared.store.open import open_store
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from producer.sheets import Written
+
 #: A sweep id is this many hex digits; a start of it will do.
 _ID_DIGITS = 32
 _ID_DIGITS_MIN = 4
 
-SweepSource = str | Path | Mapping[str, Any] | Sweep
+#: How long a store may fail that is only looked at for how fast earlier sweeps were.
+_GLANCE_SECONDS = 3.0
+
+SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
 
 
 class Printroom:
@@ -43,6 +52,8 @@ class Printroom:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
+        #: Fingerprint -> where it is, of models that a sweep named by their path.
+        self._named_folders: dict[str, Path] = {}
 
     # --- before anything runs -------------------------------------------------------------------------------
 
@@ -59,14 +70,53 @@ class Printroom:
 
         def resolve(name: str) -> ResolvedModel:
             try:
-                return resolve_model(name, known, cache_dir=self.settings.cache_dir)
+                model = resolve_model(name, known, cache_dir=self.settings.cache_dir)
             except ModelUnknown as error:
                 if unknown is None:
                     raise
                 unknown.append(str(error))
                 return ResolvedModel(name=name, fingerprint=f"unknown:{name}")
+            path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises for ~nobody
+            if all(name != one.name for one in known) and is_model(path):
+                self._named_folders[model.fingerprint] = path
+            return model
 
         return compile_sweep(as_sweep(source), resolve=resolve)
+
+    def preview(self, plan: Plan, *, sample: int = SAMPLE_JOBS, first: bool = False) -> Preview:
+        """Look a plan over: what it comes to, what it costs, what may be a slip. Renders nothing.
+
+        Args:
+            sample: how many of its jobs to show: evenly spread ones, or with `first` the first ones.
+        """
+        folders = model_folders(self.models(), self._named_folders)
+        try:
+            sweeps, workers = self.ledger.sweeps()[::-1], self.ledger.workers()
+        except BrokerError:
+            sweeps, workers = [], []
+        known = find_rates(plan, self._store(patience_seconds=_GLANCE_SECONDS), sweeps)
+        return preview(
+            plan,
+            sample=sample,
+            first=first,
+            tokenizers=find_tokenizers(plan, folders),
+            rates=known.rates,
+            workers=workers,
+            time_unknown=known.trouble or UNMEASURED,
+        )
+
+    def compare(self, plan: Plan, old: SweepSource) -> Difference:
+        """Return what a plan adds to, keeps and drops of another: a sweep file, or a submitted sweep's id or name.
+
+        Raises: SweepUnknown, UsageError where there is too much to compare one by one; what `compile` raises.
+        """
+        if isinstance(old, str) and not Path(old).is_file():
+            try:
+                before = self.plan(self.find(old, in_store=True))
+            except ValueError as error:
+                raise UsageError(f"{old} cannot be compared: {error}") from error
+            return compare_plans(before, plan)
+        return compare_plans(self.compile(old, unknown=[]), plan)
 
     def models(self) -> list[KnownModel]:
         """Return the models of this machine and of live workers; without Redis, those of this machine."""
@@ -91,8 +141,9 @@ class Printroom:
 
         Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
         """
-        sweep = as_sweep(source)
-        plan = self.compile(sweep)
+        if isinstance(source, str | Path):
+            source = read_sweep_file(Path(source))  # once: what is kept is what was compiled
+        plan = self.compile(source)
         submission = submit_plan(
             plan,
             _source_text(source),
@@ -188,26 +239,49 @@ class Printroom:
         folder: str | Path,
         *,
         where: Mapping[str, Any] | None = None,
+        options: fetching.FetchOptions | None = None,
         on_image: Callable[[int | None], None] = lambda total: None,
     ) -> fetching.Fetched:
         """Bring images and metadata home; what is there already is checked and kept."""
         sweep = self.find(sweep, in_store=True)
-        jobs = None if where else len(self.plan(sweep))
-        return fetching.fetch(sweep, self.store, Path(folder), where=where, jobs=jobs, on_image=on_image)
+        plan = self.plan(sweep)
+        return fetching.fetch(
+            sweep,
+            self.store,
+            Path(folder),
+            where=where,
+            options=options,
+            name=plan.name,
+            jobs=len(plan),
+            on_image=on_image,
+        )
 
-    def sheet(
-        self,
-        sweep: str,
-        *,
-        rows: str | None = None,
-        columns: str | None = None,
-        where: Mapping[str, Any] | None = None,
-    ) -> Image:
-        """Draw a labelled contact sheet; without rows and columns, over the two longest axes."""
-        from producer.sheets import sweep_sheet
+    def sheet(self, sweep: str, *, where: Mapping[str, Any] | None = None, **options: Any) -> Image:
+        """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.
+
+        Args:
+            options: `rows`, `columns`, `diff`, `thumb_px`, as in `producer.sheets.sweep_sheet`.
+        """
+        from producer.sheets import look, sweep_sheet
 
         sweep = self.find(sweep, in_store=True)
-        return sweep_sheet(sweep, self.plan(sweep), self.store, rows=rows, columns=columns, where=where or {})
+        options = {"rows": None, "columns": None, **options}
+        plan, live = self.plan(sweep), look(sweep, self.ledger)
+        return sweep_sheet(sweep, plan, self.store, where=where or {}, live=live, **options)
+
+    def write_sheet(self, sweep: str, out: str | Path, **options: Any) -> Written:
+        """Draw a labelled contact sheet into a PNG, an HTML page, or as many tiles as it takes.
+
+        Args:
+            out: `FILE.png`, `FILE.html` or a folder.
+            options: `rows`, `columns`, `where`, `diff`, `thumb_px`, `max_pixels`, `on_part`, as in
+                `producer.sheets.write_sheet`.
+        """
+        from producer.sheets import look, write_sheet
+
+        sweep = self.find(sweep, in_store=True)
+        plan, live = self.plan(sweep), look(sweep, self.ledger)
+        return write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
 
     # --- looking after it -----------------------------------------------------------------------------------
 
@@ -268,13 +342,16 @@ class Printroom:
     @cached_property
     def store(self) -> Store:
         """Where results live."""
+        return self._store(patience_seconds=self.settings.store_patience_seconds)
+
+    def _store(self, *, patience_seconds: float) -> Store:
         return open_store(
             self.settings.store,
             endpoint_url=self.settings.s3_endpoint_url,
             region=self.settings.s3_region,
             checksums=self.settings.s3_checksums,
             max_connections=self.settings.s3_max_connections,
-            patience_seconds=self.settings.store_patience_seconds,
+            patience_seconds=patience_seconds,
         )
 
     @cached_property
@@ -315,11 +392,15 @@ def as_sweep(source: SweepSource) -> Sweep:
         return source
     if isinstance(source, Mapping):
         return sweep_from_mapping(dict(source))
-    return load_sweep(Path(source))
+    if isinstance(source, SweepFile):
+        return sweep_of(source)
+    return sweep_of(read_sweep_file(Path(source)))
 
 
 def _source_text(source: SweepSource) -> bytes:
-    """Return what the store keeps as sweep.yaml: the file as it was, or what it would have said."""
+    """Return what the store keeps as sweep.yaml: all that was asked for, in one file."""
     if isinstance(source, str | Path):
-        return Path(source).read_bytes()
+        source = read_sweep_file(Path(source))
+    if isinstance(source, SweepFile):
+        return source.text.encode()
     return sweep_yaml(as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()

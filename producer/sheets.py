@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from producer.results import canonical_where, manifest_rows
-from producer.sheet import SHEET_FIELDS, Cell, draw_sheet
-from shared.errors import UsageError
+from producer.images import read_image
+from producer.results import canonical_where, is_wanted, manifest_rows, where_texts
+from producer.sheet import MAX_PIXELS, SHEET_FIELDS, Baseline, Cell, State, draw_sheet, find_baseline
+from producer.sheet.draw import draw
+from producer.sheet.grid import fields, make_grid
+from producer.sheet.page import write_page
+from producer.sheet.tiles import tile, write_tiles
+from shared.errors import BrokerError, UsageError
 from shared.job import RECIPE_FIELDS, Job
+from shared.ledger import Ledger
+from shared.ledger import State as SweepState
 from shared.plan import Plan
 from shared.store.base import Store
 
-#: Jobs looked at for one sheet. A larger sweep wants --where, and so does the person who reads the sheet.
+#: Jobs on one picture or page. A larger sweep wants --where, and so does the person who reads the sheet.
 JOBS_MAX = 20_000
+
+#: Jobs on tiles, whose images are read a tile at a time; a job without its image takes about 2 kB.
+JOBS_TILED_MAX = 200_000
 
 #: Jobs of a plan looked through for those, at some 3 us each.
 _SCAN_MAX = 2_000_000
@@ -44,38 +57,180 @@ _ROW_CHOICE = (
     "seed",
 )
 
+#: Columns of a manifest that its job has too, or that no image is read by.
+_NOT_KEPT = frozenset((*RECIPE_FIELDS, "versions", "worker", "device", "dtype", "model_name", "finished_at"))
+
+Side = str | Sequence[str] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Live:
+    """What Redis knows of jobs that no manifest tells of."""
+
+    state: SweepState
+    #: Chunks in the hands of live workers.
+    running: frozenset[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """The files of a sheet."""
+
+    #: What to open: the picture, or the page that shows the tiles.
+    first: Path
+    #: Every file, the first one first.
+    paths: Sequence[Path]
+    jobs: int
+
 
 def sweep_sheet(
-    sweep: str, plan: Plan, store: Store, *, rows: str | None, columns: str | None, where: Mapping[str, Any]
+    sweep: str,
+    plan: Plan,
+    store: Store,
+    *,
+    rows: Side,
+    columns: Side,
+    where: Mapping[str, Any],
+    diff: Mapping[str, Any] | None = None,
+    thumb_px: int | None = None,
+    live: Live | None = None,
 ) -> Image:
-    """Draw a sweep as far as it has come.
+    """Draw a sweep as far as it has come, as one picture; thumbnails shrink until it fits.
 
     Args:
-        rows, columns: fields of `SHEET_FIELDS`; chosen among those that vary where not given.
+        rows, columns: a field of `SHEET_FIELDS`, or two of which the first is outer; chosen among those that vary
+            where not given.
         where: only jobs with these values.
+        diff: the field and the value of the baseline that every image is compared with.
+        thumb_px: longest side of the largest image.
+        live: what Redis knows (`look`).
 
     Raises: UsageError for unknown fields and for more than JOBS_MAX jobs; StoreError.
     """
-    jobs = _choose(plan, where)
-    rows, columns = _layout(list(jobs.values()), rows, columns)
-    made = {row["index"]: row for row in manifest_rows(sweep, store)}
-    cells = [_cell(job, made.get(index), store) for index, job in sorted(jobs.items())]
-    return draw_sheet(cells, rows=rows, columns=columns, title=plan.name, model_names=plan.models)
+    cells = _cells(sweep, plan, store, where, live, jobs_max=JOBS_MAX)
+    rows, columns = _layout([cell.job for cell in cells], rows, columns)
+    return draw_sheet(
+        cells,
+        rows=rows,
+        columns=columns,
+        title=plan.name,
+        model_names=plan.models,
+        thumb_px=thumb_px,
+        baseline=_baseline(cells, diff, plan),
+    )
 
 
-def _cell(job: Job, row: Mapping[str, Any] | None, store: Store) -> Cell:
-    if row is None:
-        return Cell(job=job, state="missing")
+def write_sheet(
+    sweep: str,
+    plan: Plan,
+    store: Store,
+    out: Path,
+    *,
+    rows: Side = None,
+    columns: Side = None,
+    where: Mapping[str, Any] | None = None,
+    diff: Mapping[str, Any] | None = None,
+    thumb_px: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    live: Live | None = None,
+    on_part: Callable[[int | None], None] = lambda total: None,
+) -> Written:
+    """Draw a sweep into files as far as it has come; nothing is shrunk to fit a picture.
+
+    Args:
+        out: `FILE.png`, which becomes tiles beside one another where it would have more than `max_pixels`;
+            `FILE.html`, one page with everything in it; or a folder for tiles and an index.html.
+        on_part: told the number of tiles, or images of a page, at each one written.
+        rows, columns, where, diff, thumb_px, live: as in `sweep_sheet`.
+
+    Raises: UsageError for unknown fields, another kind of file, and too many jobs; StoreError; OSError.
+    """
+    kind = _kind(out)
+    jobs_max = JOBS_MAX if kind == "page" else JOBS_TILED_MAX
+    cells = _cells(sweep, plan, store, where or {}, live, jobs_max=jobs_max)
+    rows, columns = _layout([cell.job for cell in cells], rows, columns)
+    grid = make_grid(cells, rows=rows, columns=columns, title=plan.name, models=plan.models)
+    baseline = _baseline(cells, diff, plan)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "page":
+        write_page(grid, out, thumb_px=thumb_px, baseline=baseline, on_image=on_part)
+        return Written(first=out, paths=[out], jobs=len(cells))
+    tiles = tile(grid, max_pixels=max_pixels, thumb_px=thumb_px, baseline=baseline)
+    if kind == "picture" and len(tiles) == 1:
+        draw(tiles[0].layout).save(out)
+        return Written(first=out, paths=[out], jobs=len(cells))
+    if kind == "picture":
+        names = {"stem": out.stem, "index": f"{out.stem}-tiles.html"}
+        paths = write_tiles(tiles, out.parent, **names, on_tile=on_part)
+    else:
+        paths = write_tiles(tiles, out, on_tile=on_part)
+    return Written(first=paths[0], paths=paths, jobs=len(cells))
+
+
+def look(sweep: str, ledger: Ledger) -> Live | None:
+    """Return what Redis knows of a sweep, or None where it knows nothing or cannot be reached."""
+    try:
+        state = ledger.state(sweep)
+        workers = ledger.workers()
+    except BrokerError:
+        return None
+    if state is None:
+        return None
+    hands = (chunk.partition("/") for worker in workers for chunk in worker.chunks)
+    return Live(state=state, running=frozenset(int(number) for name, _, number in hands if name == sweep))
+
+
+def _kind(out: Path) -> str:
+    if out.is_dir() or not out.suffix:
+        return "folder"
+    kinds = {".png": "picture", ".html": "page"}
+    if out.suffix.lower() not in kinds:
+        raise UsageError(f"{out}: a sheet is a .png, a .html or a folder")
+    return kinds[out.suffix.lower()]
+
+
+def _cells(
+    sweep: str, plan: Plan, store: Store, where: Mapping[str, Any], live: Live | None, *, jobs_max: int
+) -> list[Cell]:
+    jobs = _choose(plan, where, jobs_max)
+    cells: dict[int, Cell] = {}
+    for row in manifest_rows(sweep, store):
+        if (job := jobs.get(row["index"])) is not None:
+            cells[row["index"]] = _made(job, row, store)
+    for index in jobs.keys() - cells.keys():
+        cells[index] = Cell(job=jobs[index], state=_unmade(plan, index, live))
+    return [cells[index] for index in sorted(cells)]
+
+
+def _made(job: Job, row: Mapping[str, Any], store: Store) -> Cell:
     if row["status"] == "failed":
         return Cell(job=job, state="failed", reason=f"{row['error_code']}: {row['error']}")
-    return Cell(job=job, state="done", load=_loader(store, row["key"]))
+    kept = {name: value for name, value in row.items() if name not in _NOT_KEPT}
+    return Cell(job=job, state="done", load=partial(read_image, store, kept))
 
 
-def _loader(store: Store, key: str) -> Callable[[], bytes]:
-    return lambda: store.get(key)
+def _unmade(plan: Plan, index: int, live: Live | None) -> State:
+    """Say what a job is that no manifest tells of."""
+    if live is None or live.state == "done":
+        return "missing"
+    if live.state == "cancelled":
+        return "cancelled"
+    if plan.chunk_of(index) in live.running:
+        return "running"
+    return "paused" if live.state == "paused" else "waiting"
 
 
-def _choose(plan: Plan, where: Mapping[str, Any]) -> dict[int, Job]:
+def _baseline(cells: Sequence[Cell], diff: Mapping[str, Any] | None, plan: Plan) -> Baseline | None:
+    if not diff:
+        return None
+    found = canonical_where(diff)
+    [(name, wanted), *more] = found.items()
+    if more or isinstance(wanted, tuple):
+        raise UsageError(f"--diff {' '.join(where_texts(found))}: write one field=value, such as seed=0")
+    return find_baseline(cells, name, wanted, plan.models)
+
+
+def _choose(plan: Plan, where: Mapping[str, Any], jobs_max: int) -> dict[int, Job]:
     """Return the jobs of a plan that have these values, by index."""
     unknown = [name for name in where if name not in RECIPE_FIELDS]
     if unknown:
@@ -83,30 +238,34 @@ def _choose(plan: Plan, where: Mapping[str, Any]) -> dict[int, Job]:
     where = canonical_where(where)
     jobs: dict[int, Job] = {}
     for index, job in plan.jobs() if len(plan) <= _SCAN_MAX else ():
-        if all(getattr(job, name) == value for name, value in where.items()):
+        if is_wanted(where, partial(getattr, job)):
             jobs[index] = job
-        if len(jobs) > JOBS_MAX:
+        if len(jobs) > jobs_max:
             break
-    if len(plan) > _SCAN_MAX or len(jobs) > JOBS_MAX:
-        raise UsageError(
-            f"more than {JOBS_MAX:,} jobs are too many for one sheet: choose with --where, or fetch them"
-        )
+    if len(plan) > _SCAN_MAX or len(jobs) > jobs_max:
+        raise UsageError(_too_many(jobs_max))
     if not jobs:
-        wanted = ", ".join(f"{name}={value!r}" for name, value in where.items())
-        raise UsageError(f"no job of this sweep has {wanted}")
+        raise UsageError(f"no job of this sweep has {', '.join(where_texts(where))}")
     return jobs
 
 
-def _layout(jobs: list[Job], rows: str | None, columns: str | None) -> tuple[str, str]:
+def _too_many(jobs_max: int) -> str:
+    tiles = f", or write up to {JOBS_TILED_MAX:,} as tiles into a folder" if jobs_max < JOBS_TILED_MAX else ""
+    return (
+        f"more than {jobs_max:,} jobs are too many for one sheet: choose with --where, or fetch them{tiles}"
+    )
+
+
+def _layout(jobs: list[Job], rows: Side, columns: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
     varying = {name for name in SHEET_FIELDS if len({_value(job, name) for job in jobs}) > 1}
-    columns = columns or _first(_COLUMN_CHOICE, varying, {rows})
-    rows = rows or _first(_ROW_CHOICE, varying, {columns})
-    return rows, columns
+    across = fields(columns) if columns else _first(_COLUMN_CHOICE, varying, fields(rows) if rows else ())
+    down = fields(rows) if rows else _first(_ROW_CHOICE, varying, across)
+    return down, across
 
 
-def _first(choice: tuple[str, ...], varying: set[str], taken: set[str | None]) -> str:
+def _first(choice: tuple[str, ...], varying: set[str], taken: Sequence[str]) -> tuple[str]:
     free = [name for name in choice if name not in taken]
-    return next((name for name in free if name in varying), free[0])
+    return (next((name for name in free if name in varying), free[0]),)
 
 
 def _value(job: Job, name: str) -> Any:

@@ -7,9 +7,11 @@ What YAML 1.1 reads in a way nobody means (octal 010, the sexagesimal 1:30, date
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -37,14 +39,20 @@ _QUOTE_HINT = "quote text that holds ': ' or ' #', or begins with one of * & ! %
 class Located:
     """Where a value stands in the file, and where the values in it do."""
 
-    #: Line of the key for what a mapping holds, else of the value; 1 is the first.
+    #: Line of the key for what a mapping holds, else of the value; 1 is the first. 0 where `file` says the place.
     line: int
     #: As it was written; None for text and for collections.
     raw: str | None = None
     #: By key or by position.
-    children: dict[str | int, Located] = field(default_factory=dict)
+    children: Mapping[str | int, Located] = field(default_factory=dict)
     #: Whether a problem has been recorded for the value already.
     refused: bool = False
+    #: The file or the option that it stands in, as seen from the sweep's folder; None for the sweep's own file.
+    file: str | None = None
+
+    def problem(self, text: str) -> Problem:
+        """Return what is wrong with the value, with its place."""
+        return Problem(self.line or None, text, self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Problem:
 
     line: int | None
     text: str
+    #: As in `Located`.
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,19 +80,51 @@ def decode_text(data: bytes, *, filename: str) -> str:
     Raises: SweepError naming the size, or the first byte that is not UTF-8.
     """
     _check_size(len(data), filename)
+    text, problem = decode_utf8(data)
+    if problem is not None:
+        raise SweepError([say_problem(problem, filename)])
+    return text
+
+
+def decode_utf8(data: bytes) -> tuple[str, Problem | None]:
+    """Return (text without a byte order mark, None), or ("", why it is not UTF-8)."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SweepError([f"{filename}: the file is UTF-16: save it as UTF-8"])
+        return "", Problem(None, "the file is UTF-16: save it as UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start} is not UTF-8"
-        raise SweepError([f"{filename}, line {line}: {byte}: save the file as UTF-8"]) from error
+        return "", Problem(line, f"{byte}: save the file as UTF-8")
 
 
-def read_yaml(text: str, *, filename: str) -> Document:
+def say_problem(problem: Problem, filename: str) -> str:
+    """Return a problem as one line.
+
+    Args:  filename: what the sweep's own file is called; "" where there is none.
+    """
+    name = problem.file or filename
+    if problem.line is not None:
+        return f"{name}, line {problem.line}: {problem.text}"
+    return f"{name}: {problem.text}" if name else problem.text
+
+
+def source_name(name: str, place: Located) -> str:
+    """Return a file's name as seen from the sweep's folder: names in an included file are relative to that file.
+
+    Args:  place: where the name stands. What an option names is relative to the sweep's folder.
+    """
+    if place.file is None or not place.line:
+        return name
+    return os.path.normpath(Path(place.file).parent / name)
+
+
+def read_yaml(text: str, *, filename: str, file: str | None = None) -> Document:
     """Read one YAML document.
 
+    Args:
+        filename: what errors call it.
+        file: what its places bear as `Located.file`; None for the sweep's own file.
     Raises: SweepError where the text is not YAML, or is too large or too deep to go on.
     """
     _check_size(len(text), filename)
@@ -92,7 +134,7 @@ def read_yaml(text: str, *, filename: str) -> Document:
         raise SweepError(
             [f"{filename}, line {line}: character U+{ord(found[0]):04X} may not stand in YAML: remove it"]
         )
-    reader = _Reader(filename)
+    reader = _Reader(filename, file)
     try:
         for event, tag in _events(text):
             reader.take(event, tag)
@@ -101,7 +143,8 @@ def read_yaml(text: str, *, filename: str) -> Document:
     except yaml.YAMLError as error:
         raise SweepError([f"{filename}: not YAML: {error}"]) from error
     if reader.root is None:
-        raise SweepError([f"{filename}: the file is empty: a sweep needs at least a prompt"])
+        mend = "a sweep needs at least a prompt" if file is None else "give it a key"
+        raise SweepError([f"{filename}: the file is empty: {mend}"])
     return Document(value=reader.root[0], located=reader.root[1], problems=reader.problems)
 
 
@@ -116,6 +159,31 @@ def read_inline(text: str, *, what: str) -> Any:
     if document.problems:
         raise SweepError([f"{what}: {problem.text}" for problem in document.problems])
     return document.value
+
+
+def read_option(text: str, *, what: str) -> Document:
+    """Read the value that an option holds, written as YAML. Its places have the option's name and no line.
+
+    Raises: SweepError naming the option, where `read_yaml` does.
+    """
+    if not text.strip():
+        raise SweepError([f"{what}: nothing there: write a value, or null"])
+    try:
+        document = read_yaml(text, filename=what, file=what)
+    except SweepError as error:
+        place = f"{what}, line 1: "
+        raise SweepError([problem.replace(place, f"{what}: ", 1) for problem in error.problems]) from error
+    _forget_lines(document.located, set())
+    return replace(document, problems=[replace(problem, line=None) for problem in document.problems])
+
+
+def _forget_lines(place: Located, seen: set[int]) -> None:
+    place.line = 0
+    if id(place.children) in seen:
+        return  # a value with several aliases
+    seen.add(id(place.children))
+    for child in place.children.values():
+        _forget_lines(child, seen)
 
 
 def _check_size(size: int, filename: str) -> None:
@@ -144,6 +212,8 @@ class _Open:
 
     value: Any
     located: Located
+    #: Places of the values in it: `located.children`.
+    places: dict[str | int, Located]
     anchor: str | None
     #: How many values there were before this one.
     count_before: int
@@ -156,10 +226,11 @@ class _Open:
 class _Reader:
     """Builds the values of one document from its events."""
 
-    def __init__(self, filename: str) -> None:
+    def __init__(self, filename: str, file: str | None) -> None:
         self.root: tuple[Any, Located] | None = None
         self.problems: list[Problem] = []
         self._filename = filename
+        self._file = file
         self._open: list[_Open] = []
         #: Anchor -> value, place, number of values in it.
         self._anchors: dict[str, tuple[Any, Located, int]] = {}
@@ -185,7 +256,7 @@ class _Reader:
         if self._wants_key():
             self._take_key(event.value, tag, line)
             return
-        located = Located(line)
+        located = Located(line, file=self._file)
         if tag == _TAG + "str":
             value: Any = event.value
         else:
@@ -216,7 +287,7 @@ class _Reader:
         if anchor is None or anchor not in self._anchors:
             self._stop(line, f"*{anchor} names no anchor that is complete above it: {_QUOTE_HINT}")
         value, located, count = self._anchors[anchor]
-        copy = Located(line, located.raw, located.children, located.refused)
+        copy = Located(line, located.raw, located.children, located.refused, self._file)
         self._count_values(count, line)
         self._add(value, copy, None, 0)
 
@@ -228,7 +299,9 @@ class _Reader:
         if len(self._open) >= DEPTH_MAX:
             self._stop(line, f"nested more than {DEPTH_MAX} deep: a sweep is flat")
         value: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
-        self._open.append(_Open(value, Located(line), event.anchor, self._count))
+        places: dict[str | int, Located] = {}
+        located = Located(line, children=places, file=self._file)
+        self._open.append(_Open(value, located, places, event.anchor, self._count))
 
     def _end(self) -> None:
         frame = self._open.pop()
@@ -246,13 +319,13 @@ class _Reader:
             return
         frame = self._open[-1]
         if frame.key is None:
-            frame.located.children[len(frame.value)] = located
+            frame.places[len(frame.value)] = located
             frame.value.append(value)
             return
         if not frame.discard:
             # A copy, for an anchored value stands in two places.
-            place = Located(frame.key_line, located.raw, located.children, located.refused)
-            frame.value[frame.key], frame.located.children[frame.key] = value, place
+            place = Located(frame.key_line, located.raw, located.children, located.refused, self._file)
+            frame.value[frame.key], frame.places[frame.key] = value, place
         frame.key = None
 
     def _wants_key(self) -> bool:
@@ -270,7 +343,7 @@ class _Reader:
             )
 
     def _note(self, line: int, text: str) -> None:
-        self.problems.append(Problem(line, text))
+        self.problems.append(Problem(line, text, self._file))
 
     def _stop(self, line: int, text: str) -> NoReturn:
         raise SweepError([f"{self._filename}, line {line}: {text}"])

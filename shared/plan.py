@@ -1,8 +1,8 @@
 """The compiled sweep: an immutable, content-hashed, pure function `index -> Job`. Knows nothing of YAML or Redis.
 
 A plan is a list of blocks. A block is one bucket (one model, one size) and a product of axes over the
-other fields; an axis gives one or more fields a value per digit. Nothing is ever expanded: a plan of ten
-million jobs is as small as its axes, and a job is read off its index by mixed-radix digits.
+other fields, or a sample of it; an axis gives one or more fields a value per digit. Nothing is ever expanded: a
+plan of ten million jobs is as small as its axes, and a job is read off its index by mixed-radix digits.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -19,11 +19,18 @@ from typing import Any
 import zstandard
 
 from shared import names
+from shared.axes import Axis, DerivedSeeds, Draws, ListAxis, SeedRange, TextAxis, axis_from_json, axis_to_json
+from shared.decoding import Decoder, make_decoder
 from shared.images.format import PNG, ImageFormat, parse_format
-from shared.job import RECIPE_FIELDS, SAMPLER_VERSION, Job, canonical_json
+from shared.job import SAMPLER_VERSION, Job, canonical_json
+from shared.sample import Sample
+
+__all__ = [
+    "Axis", "Block", "Bucket", "Chunk", "DerivedSeeds", "Draws", "ListAxis", "Plan", "Sample", "SeedRange", "TextAxis",
+]  # fmt: skip
 
 #: Version of the plan's own format.
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 
 #: Jobs a chunk: enough to fill a batch, few enough to lose little with a worker.
 CHUNK_JOBS_MIN = 16
@@ -36,43 +43,6 @@ CHUNK_PIXEL_STEPS = 64 * 512 * 512 * 30
 JOBS_MAX = 2**32
 
 _BLOCK_FIELDS = ("model", "width", "height")
-#: The first field's JSON has the opening brace.
-_NULL_NEGATIVE, _NULL_RULE = b'"negative_prompt":null', b'{"guidance_rule":null'
-_POSITION = {name: position for position, name in enumerate(RECIPE_FIELDS)}
-_RULE, _SCALE, _NEGATIVE, _SEED = (
-    _POSITION[name] for name in ("guidance_rule", "guidance_scale", "negative_prompt", "seed")
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListAxis:
-    """One or more fields that move together through listed values."""
-
-    fields: tuple[str, ...]
-    #: One tuple a digit, in the order of `fields`.
-    values: tuple[tuple[Any, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SeedRange:
-    """Consecutive seeds, `start <= seed < start + count`."""
-
-    start: int
-    count: int
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The one field this axis moves."""
-        return ("seed",)
-
-    def __len__(self) -> int:
-        return self.count
-
-
-Axis = ListAxis | SeedRange
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +70,8 @@ class Block:
     #: Positions in `Plan.axes`, outermost first.
     axes: tuple[int, ...]
     jobs_per_chunk: int
+    #: Some jobs of the product, in an order of their own; None for all of it.
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +99,9 @@ class Plan:
     sampler: str = SAMPLER_VERSION
     #: What every image of the sweep becomes. No part of a job: its id is the same in every format.
     image_format: ImageFormat = PNG
-    _decoders: dict[int, _BlockDecoder] = field(default_factory=dict, repr=False, compare=False)
+    #: Whether images are objects of their own, `images`, or one shard a chunk, `webdataset`.
+    layout: str = "images"
+    _decoders: dict[int, Decoder] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self._job_stops[-1] if self._job_stops else 0
@@ -147,8 +121,16 @@ class Plan:
         number = self._block_of(index, self._job_stops)
         decoder = self._decoders.get(number)
         if decoder is None:
-            decoder = self._decoders[number] = _BlockDecoder(self, self.blocks[number])
+            decoder = self._decoders[number] = self._decoder(self.blocks[number])
         return decoder.job(index - self._job_starts[number])
+
+    def is_plain(self, block: Block) -> bool:
+        """Whether a block is a whole product of finished values, so that its jobs can be counted by its axes."""
+        return block.sample is None and all(self.axes[position].is_plain for position in block.axes)
+
+    def product_of(self, block: Block) -> int:
+        """Return how many jobs a block's axes multiply to, before any sample is taken of them."""
+        return math.prod(self.axes[position].length for position in block.axes)
 
     def jobs(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Job]]:
         """Yield (index, job) for a run of indices."""
@@ -200,12 +182,13 @@ class Plan:
             return cls(
                 name=document["name"],
                 models=document["models"],
-                axes=tuple(_axis_from_json(axis) for axis in document["axes"]),
+                axes=tuple(axis_from_json(axis) for axis in document["axes"]),
                 blocks=tuple(
                     _block_from_json(block, sampler, image_format.encoder) for block in document["blocks"]
                 ),
                 sampler=sampler,
                 image_format=image_format,
+                layout=document["layout"],
             )
         except (zstandard.ZstdError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
@@ -218,8 +201,9 @@ class Plan:
                 "name": self.name,
                 "sampler": self.sampler,
                 "image_format": str(self.image_format),
+                "layout": self.layout,
                 "models": dict(self.models),
-                "axes": [_axis_to_json(axis) for axis in self.axes],
+                "axes": [axis_to_json(axis) for axis in self.axes],
                 "blocks": [_block_to_json(block) for block in self.blocks],
             }
         )
@@ -237,7 +221,14 @@ class Plan:
         return _running_sum(-(-self._block_length(block) // block.jobs_per_chunk) for block in self.blocks)
 
     def _block_length(self, block: Block) -> int:
-        return math.prod(len(self.axes[position]) for position in block.axes)
+        return self.product_of(block) if block.sample is None else block.sample.count
+
+    def _decoder(self, block: Block) -> Decoder:
+        bucket = block.bucket
+        fixed = {**{name: getattr(bucket, name) for name in _BLOCK_FIELDS}, "sampler": self.sampler}
+        axes = [self.axes[position] for position in block.axes]
+        salt = f"{bucket.model} {bucket.width}x{bucket.height}"
+        return make_decoder(fixed, axes, block.sample, salt=salt)
 
     @staticmethod
     def _block_of(value: int, stops: list[int]) -> int:
@@ -252,98 +243,7 @@ def jobs_per_chunk(width: int, height: int, steps: int, rows: int = 2) -> int:
     return max(CHUNK_JOBS_MIN, min(CHUNK_JOBS_MAX, fitting))
 
 
-class _BlockDecoder:
-    """Reads jobs of one block off their index.
-
-    Fields and their JSON are prepared once per axis value. Neighbours differ in the innermost axis only, so
-    what the outer axes say is kept from call to call: 2 us a job instead of 4.
-    """
-
-    def __init__(self, plan: Plan, block: Block) -> None:
-        fixed = {
-            "model": block.bucket.model,
-            "width": block.bucket.width,
-            "height": block.bucket.height,
-            "sampler": plan.sampler,
-        }
-        self._fixed = [fixed.get(name) for name in RECIPE_FIELDS]
-        self._fixed_fragments = [
-            _fragment(name, value) for name, value in zip(RECIPE_FIELDS, self._fixed, strict=True)
-        ]
-        axes: list[_PreparedAxis] = []
-        for position in block.axes:
-            length, columns = _prepare_axis(plan.axes[position])
-            if length > 1:
-                axes.append((length, columns))
-            else:  # an axis of one value is a constant
-                for field_position, column, column_fragments in columns:
-                    self._fixed[field_position] = column[0]
-                    self._fixed_fragments[field_position] = column_fragments[0]
-        self._inner_length, self._inner = axes.pop() if axes else (1, [])
-        self._outer = axes[::-1]
-        #: (outer index, values, fragments); replaced whole, so that threads may share it.
-        self._recent: tuple[int, list[Any], list[bytes]] = (-1, [], [])
-
-    def job(self, index: int) -> Job:
-        outer, digit = divmod(index, self._inner_length)
-        recent = self._recent
-        if recent[0] != outer:
-            recent = self._recent = (outer, *self._decode_outer(outer))
-        values, fragments = recent[1].copy(), recent[2].copy()
-        for position, column, column_fragments in self._inner:
-            values[position] = column[digit]
-            fragments[position] = column_fragments[digit]
-        if values[_SCALE] <= 1.0:  # as `canonical_recipe` has it
-            fragments[_NEGATIVE] = _NULL_NEGATIVE
-            fragments[_RULE] = _NULL_RULE
-        values.append(blake2b(b",".join(fragments), digest_size=16).hexdigest())
-        return tuple.__new__(Job, values)  # Job._make, without its check of the length
-
-    def _decode_outer(self, index: int) -> tuple[list[Any], list[bytes]]:
-        values, fragments = self._fixed.copy(), self._fixed_fragments.copy()
-        for length, columns in self._outer:
-            index, digit = divmod(index, length)
-            for position, column, column_fragments in columns:
-                values[position] = column[digit]
-                fragments[position] = column_fragments[digit]
-        return values, fragments
-
-
-class _SeedFragments:
-    """The JSON of consecutive seeds, made when asked for."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    def __getitem__(self, digit: int) -> bytes:
-        return b'"seed":%d' % (self._start + digit)
-
-
-#: (position of the field in RECIPE_FIELDS, its value per digit, its JSON per digit).
-_Column = tuple[int, Sequence[Any], Sequence[bytes] | _SeedFragments]
-
-
-#: (length, columns).
-_PreparedAxis = tuple[int, list[_Column]]
-
-
-def _prepare_axis(axis: Axis) -> _PreparedAxis:
-    if isinstance(axis, SeedRange):
-        return axis.count, [(_SEED, range(axis.start, axis.start + axis.count), _SeedFragments(axis.start))]
-    columns: list[_Column] = []
-    for name, column in zip(axis.fields, zip(*axis.values, strict=True), strict=True):
-        columns.append((_POSITION[name], column, [_fragment(name, value) for value in column]))
-    return len(axis), columns
-
-
-def _fragment(name: str, value: Any) -> bytes:
-    """Return a field's part of the canonical JSON. The first field has the opening brace, the last the closing one."""
-    whole = canonical_json({name: value})
-    start = 0 if name == RECIPE_FIELDS[0] else 1
-    return whole[start:] if name == RECIPE_FIELDS[-1] else whole[start:-1]
-
-
-def _running_sum(lengths: Iterator[int] | Sequence[int] | Any) -> list[int]:
+def _running_sum(lengths: Iterable[int]) -> list[int]:
     stops, total = [], 0
     for length in lengths:
         total += length
@@ -351,27 +251,18 @@ def _running_sum(lengths: Iterator[int] | Sequence[int] | Any) -> list[int]:
     return stops
 
 
-def _axis_to_json(axis: Axis) -> dict[str, Any]:
-    if isinstance(axis, SeedRange):
-        return {"seed": {"start": axis.start, "count": axis.count}}
-    return {"fields": list(axis.fields), "values": [list(value) for value in axis.values]}
-
-
-def _axis_from_json(document: dict[str, Any]) -> Axis:
-    if "seed" in document:
-        return SeedRange(**document["seed"])
-    values = tuple(tuple(value) for value in document["values"])
-    return ListAxis(fields=tuple(document["fields"]), values=values)
-
-
 def _block_to_json(block: Block) -> dict[str, Any]:
     return {
         **{name: getattr(block.bucket, name) for name in _BLOCK_FIELDS},
         "axes": list(block.axes),
         "jobs_per_chunk": block.jobs_per_chunk,
+        "sample": None if block.sample is None else asdict(block.sample),
     }
 
 
 def _block_from_json(document: dict[str, Any], sampler: str, encoder: str) -> Block:
     bucket = Bucket(**{name: document[name] for name in _BLOCK_FIELDS}, sampler=sampler, encoder=encoder)
-    return Block(bucket=bucket, axes=tuple(document["axes"]), jobs_per_chunk=document["jobs_per_chunk"])
+    sample = None if document["sample"] is None else Sample(**document["sample"])
+    return Block(
+        bucket=bucket, axes=tuple(document["axes"]), jobs_per_chunk=document["jobs_per_chunk"], sample=sample
+    )

@@ -25,6 +25,7 @@ class Decision(Enum):
 #: First match wins.
 _RULES: tuple[tuple[type[BaseException], Decision], ...] = (
     (errors.ObjectMissing, Decision.FAIL_JOBS),
+    (errors.ImageDamaged, Decision.FAIL_JOBS),
     (errors.StoreError, Decision.WAIT),
     (errors.BrokerUnavailable, Decision.WAIT),
     (errors.BrokerFull, Decision.WAIT),

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from producer import Printroom, doctor, fetch
+from producer import Printroom, doctor
+from producer.export.folder import file_name
 from producer.results import parse_where
 from shared import names
 from shared.errors import (
@@ -224,6 +225,14 @@ class TestResults:
             (["guidance_rule=cfg", "seed=3"], 6),
             (["guidance_rule={rescale: 0.7}"], 0),
             (["index=7"], 1),
+            (["seed>=3", "seed<5"], 12),
+            (["seed>9"], 6),
+            (["seed<=0"], 6),
+            (["guidance_scale!=5"], 0),
+            (["negative_prompt!=null"], 44),
+            (["negative_prompt!=mustache"], 44),
+            (["guidance_rule!=apg"], 66),
+            (["prompt_tokens<3"], 64),
             (["chunk=1"], 2),
             (["status=failed"], 2),
             (["error_code=job_crashed"], 2),
@@ -302,6 +311,9 @@ class TestResults:
         ("seed", "write field=value"),
         ("sed=1", "no field 'sed'"),
         ("seed=x", "seed is a number"),
+        ("seed>=x", "seed is a number"),
+        ("prompt>a", "only numbers have an order: use = or !="),
+        ("seed<null", "only numbers have an order"),
         ("guidance_rule=apgg", "rule='apgg' is unknown: did you mean apg"),
         ("guidance_rule={rescale: 7}", "guidance_rule: rescale=7: use 0 to 1"),
         ("guidance_rule={rescale: 0.7", "--where, line 1: not YAML"),
@@ -369,7 +381,7 @@ class TestFetch:
         said = "\n".join(fetched.broken)
         assert f"{rows[0]['key']}: its sha256 is not what the manifest says" in said
         assert f"{rows[1]['key']}: gone from {bench.store.url}" in said
-        assert not (tmp_path / fetch._file_name(rows[0])).exists()
+        assert not (tmp_path / file_name(rows[0])).exists()
 
     def test_where(self, bench, sweep, tmp_path):
         """A part may be fetched by itself."""

@@ -68,10 +68,10 @@ def test_bytes_round_trip(plan):
         (make_plan().to_bytes()[:-5], "not a plan"),
         (zstandard.compress(b"no json"), "not a plan"),
         (zstandard.compress(b"\x80"), "decode"),
-        (zstandard.compress(b"{}"), "plan format None: this version reads 2"),
-        (zstandard.compress(b'{"format": 1}'), "plan format 1: this version reads 2"),
+        (zstandard.compress(b"{}"), "plan format None: this version reads 3"),
+        (zstandard.compress(b'{"format": 1}'), "plan format 1: this version reads 3"),
         (zstandard.compress(b"[]"), "not a plan"),
-        (zstandard.compress(b'{"format": 2}'), "not a plan"),
+        (zstandard.compress(b'{"format": 3}'), "not a plan"),
     ],
 )
 def test_bad_bytes(data, said):

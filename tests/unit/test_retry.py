@@ -30,6 +30,7 @@ TABLE = [
     (errors.RenderError, F, F),
     # An object that is not there will not come by waiting.
     (errors.ObjectMissing, F, F),
+    (errors.ImageDamaged, F, F),
     # Elsewhere, and may pass: never an image's fault, however often.
     (errors.StoreUnavailable, W, W),
     (errors.StoreDenied, W, W),

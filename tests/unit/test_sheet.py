@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import io
 import itertools
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from producer.sheet import MAX_PIXELS, Cell, _fit, _label, _lay_out, _wrap, draw_sheet
+from producer.sheet import MAX_PIXELS, Cell, draw_sheet, find_baseline
+from producer.sheet.baseline import GAIN, difference, heat_colours
+from producer.sheet.grid import Grid, make_grid, runs
+from producer.sheet.layout import lay_out, measure, row_label
+from producer.sheet.lettering import _font, _is_wide, fit, text_px, wrap
+from producer.sheet.prints import Darkroom, Note, Print, in_order
+from producer.sheet.tiles import tile, write_tiles
+from producer.sheet.words import label
 from shared.errors import ObjectMissing, UsageError
 from shared.job import make_job
 
@@ -33,13 +45,15 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> bytes
     return data.getvalue()
 
 
-def cell(colour: tuple[int, int, int] | None = None, **fields: Any) -> Cell:
+def cell(
+    colour: tuple[int, int, int] | None = None, variables: dict[str, str] | None = None, **fields: Any
+) -> Cell:
     """Return a finished job of one colour, or one that is still missing."""
     job = make_job(**{**RECIPE, **fields})
     if colour is None:
-        return Cell(job=job, state="missing")
+        return Cell(job=job, state="missing", variables=variables or {})
     data = png(colour, (job.width, job.height))
-    return Cell(job=job, state="done", load=lambda: data)
+    return Cell(job=job, state="done", load=lambda: data, variables=variables or {})
 
 
 def colours(image: Image.Image) -> dict[tuple[int, int, int], tuple[float, float]]:
@@ -128,7 +142,7 @@ def test_small_images_are_enlarged_and_large_ones_reduced() -> None:
 @pytest.mark.parametrize(
     "text", ["🎩 портрет 日本 \u202e\x1b[31m", "x" * 60_000, "", " ", "a\nb\tc", "\u0301" * 500]
 )
-def test_any_text_can_be_a_label(text: str) -> None:
+def test_any_text_can_be_alabel(text: str) -> None:
     """Emoji, other scripts, control characters and the longest prompt are drawn or boxed, never fatal."""
     cells = [
         cell((0, 200, 0), prompt=text, negative_prompt=text),
@@ -140,12 +154,12 @@ def test_any_text_can_be_a_label(text: str) -> None:
 
 def test_null_and_empty_negatives_have_different_labels() -> None:
     """Null is no negative prompt, "" is an empty one."""
-    assert _label("negative_prompt", None, {}) == "(no negative)"
-    assert _label("negative_prompt", "", {}) == "(empty)"
-    assert _label("guidance_scale", 7.0, {}) == "7"
-    assert _label("guidance_rule", None, {}) == "cfg"
-    assert _label("guidance_rule", '{"interval":[0.2,0.8]}', {}) == "interval 0.2–0.8"
-    assert _label("model", "sha:abc", {"sha:abc": "tiny"}) == "tiny"
+    assert label("negative_prompt", None, {}) == "(no negative)"
+    assert label("negative_prompt", "", {}) == "(empty)"
+    assert label("guidance_scale", 7.0, {}) == "7"
+    assert label("guidance_rule", None, {}) == "cfg"
+    assert label("guidance_rule", '{"interval":[0.2,0.8]}', {}) == "interval 0.2–0.8"
+    assert label("model", "sha:abc", {"sha:abc": "tiny"}) == "tiny"
 
 
 def test_plain_guidance_everywhere_is_not_worth_a_word() -> None:
@@ -153,8 +167,8 @@ def test_plain_guidance_everywhere_is_not_worth_a_word() -> None:
     plain, apg = cell(seed=1), cell(seed=1, guidance_rule='{"rule":"apg"}')
 
     def words(cells: list[Cell]) -> str:
-        layout = _lay_out(cells, "prompt", "seed", {}, "", MAX_PIXELS)
-        return " ".join([*layout.subtitle, *(section.title for section in layout.sections)])
+        grid = make_grid(cells, rows="prompt", columns="seed")
+        return " ".join([grid.subtitle, *(section.title for section in grid.sections)])
 
     assert "rule" not in words([plain])
     assert "rule apg" in words([apg])
@@ -164,10 +178,10 @@ def test_plain_guidance_everywhere_is_not_worth_a_word() -> None:
 def test_wrapping_keeps_every_word_until_the_last_line() -> None:
     """Lines fit their width; what is left over ends in an ellipsis."""
     text = "the quick brown fox jumps over the lazy dog"
-    assert " ".join(_wrap(text, 90, 14, 20)) == text
-    assert len(_wrap(text, 90, 14, 2)) == 2
-    assert _wrap(text, 90, 14, 2)[-1].endswith("…")
-    assert _fit("short", 500, 14) == "short"
+    assert " ".join(wrap(text, 90, 14, 20)) == text
+    assert len(wrap(text, 90, 14, 2)) == 2
+    assert wrap(text, 90, 14, 2)[-1].endswith("…")
+    assert fit("short", 500, 14) == "short"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +190,10 @@ def test_wrapping_keeps_every_word_until_the_last_line() -> None:
         ("sed", "prompt", "unknown field 'sed': did you mean 'seed'?"),
         ("seed", "zzz", "unknown field 'zzz': use one of prompt, negative_prompt"),
         ("seed", "seed", "rows and columns are both 'seed': name two fields"),
+        ("prompt,seed", "seed", "rows and columns are both 'seed': name two fields"),
+        ("seed,seed", "prompt", "'seed' is named twice on one side: name two fields"),
+        ("seed,steps,size", "prompt", "rows seed, steps, size: name one field, or two one in the other"),
+        ("prompt,sed", "steps", "unknown field 'sed': did you mean 'seed'?"),
     ],
 )
 def test_wrong_fields_are_named(rows: str, columns: str, message: str) -> None:
@@ -189,3 +207,317 @@ def test_nothing_to_draw_is_an_error() -> None:
     """An empty sheet would look like success."""
     with pytest.raises(UsageError, match="no jobs to draw"):
         draw_sheet([], rows="seed", columns="prompt")
+
+
+# Two fields on a side.
+
+
+def section_keys(grid: Grid) -> list[tuple[list[Any], list[Any]]]:
+    """Return the rows and columns of each section."""
+    return [(list(section.rows), list(section.columns)) for section in grid.sections]
+
+
+def test_nested_fields_stand_together_whatever_the_plans_order() -> None:
+    """An outer value is one group of rows, also where the plan runs through it fastest."""
+    cells = [cell(seed=seed, steps=steps) for seed in (3, 1) for steps in (20, 10)]
+    grid = make_grid(cells, rows="steps,seed", columns="prompt")
+    [(rows, columns)] = section_keys(grid)
+    assert rows == [(20, 3), (20, 1), (10, 3), (10, 1)]
+    assert columns == [("portrait photo of a man",)]
+    assert list(runs(rows)) == [((20,), 0, 2), ((10,), 2, 4)]
+
+
+def test_nested_images_stand_in_their_groups() -> None:
+    """Outer columns are wider apart than inner ones; every image is where its four values say."""
+    grid = {
+        (steps, seed): (50 * steps, 100 * seed, 80) for steps, seed in itertools.product((1, 2), (0, 1, 2))
+    }
+    cells = [cell(colour, steps=steps, seed=seed) for (steps, seed), colour in grid.items()]
+    centres = colours(draw_sheet(cells, rows="prompt", columns="steps,seed"))
+    x = [centres[colour][0] for colour in grid.values()]
+    gaps = [right - left for left, right in itertools.pairwise(x)]
+    assert gaps[0] == pytest.approx(gaps[1], abs=8)
+    assert gaps[2] > gaps[1] + 15
+    assert len({round(centres[colour][1]) for colour in grid.values()}) == 1
+
+
+def test_a_field_that_follows_from_the_others_makes_no_sections() -> None:
+    """A seed that was zipped with the prompt does not give each prompt a sheet of its own, and the sheet says so."""
+    cells = [cell(prompt=f"p{n}", seed=n, steps=steps) for n in range(3) for steps in (1, 2)]
+    grid = make_grid(cells, rows="prompt", columns="steps")
+    assert len(grid.sections) == 1
+    assert "seed follows the other fields" in grid.subtitle
+
+
+def test_variables_are_fields() -> None:
+    """A sweep's own variables lay a sheet out, and the prompt they are filled into makes no sections."""
+    cells = [
+        cell(prompt=f"a {animal} in {place}", variables={"animal": animal, "place": place})
+        for animal in ("cat", "dog")
+        for place in ("Rome", "Oslo", "Lima")
+    ]
+    grid = make_grid(cells, rows="animal", columns="place")
+    assert section_keys(grid) == [([("cat",), ("dog",)], [("Rome",), ("Oslo",), ("Lima",)])]
+    with pytest.raises(UsageError, match="did you mean 'animal'"):
+        make_grid(cells, rows="animl", columns="place")
+
+
+def test_long_labels_widen_narrow_columns_and_use_the_height_of_tall_rows() -> None:
+    """Under a thumbnail of 16 pixels a prompt has 112; beside one of 512 it has all its words."""
+    words = "a very long prompt of many words that goes on and on, " * 6
+    small = [cell(prompt=words, width=16, height=16), cell(prompt="b", width=16, height=16)]
+    narrow = measure(make_grid(small, rows="seed", columns="prompt"), scale=1.0)
+    assert narrow.column_px == 112
+    tall = [cell(prompt=words, width=512, height=512)]
+    layout = measure(make_grid(tall, rows="prompt", columns="seed"), scale=1.0)
+    assert layout.frames[0].row_px[0] == 512
+    assert " ".join(row_label(layout.grid, (words,), 512)) == words.strip()
+
+
+# What stands where there is no image.
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("waiting", "waiting"),
+        ("running", "being rendered"),
+        ("paused", "paused"),
+        ("cancelled", "cancelled"),
+        ("missing", "not rendered"),
+        ("failed", "failed"),
+    ],
+)
+def test_every_state_is_said(state: Any, said: str) -> None:
+    """A hole says whether anybody is at work on it."""
+    made = Darkroom(lambda one: (64, 64)).develop(Cell(job=cell().job, state=state, reason="why"))
+    assert made == Note(state=said, reason="why", failed=state == "failed")
+
+
+def test_a_place_of_no_job_is_outlined_and_named() -> None:
+    """A pair that was never asked for is not the same as one that is missing."""
+    cells = [cell((200, 0, 0), steps=1, seed=0), cell((0, 200, 0), steps=2, seed=1)]
+    whole = np.asarray(draw_sheet(cells, rows="steps", columns="seed"))
+    assert (whole == (222, 219, 212)).all(axis=-1).sum() > 8 * 150  # two outlines of 192 pixels a side
+    assert not (whole == (238, 236, 231)).all(axis=-1).any()  # nothing is drawn as missing
+
+
+def test_images_keep_their_order_however_long_they_take() -> None:
+    """Reading ahead changes no place, and looks no further ahead than it says."""
+    asked: list[int] = []
+
+    def items() -> Any:
+        for number in range(300):
+            asked.append(number)
+            yield number
+
+    made = in_order(lambda number: -number, items())
+    assert next(made) == 0
+    assert len(asked) < 100
+    assert list(made) == [-number for number in range(1, 300)]
+
+
+# Compared with a baseline.
+
+
+def compared(cells: list[Cell], field: str, wanted: Any) -> list[Any]:
+    """Return what stands below each image."""
+    room = Darkroom(lambda one: (64, 64), find_baseline(cells, field, wanted, {}))
+    return [made.compared for made in map(room.develop, cells) if isinstance(made, Print)]
+
+
+def test_the_mean_of_a_difference_is_the_mean_of_the_images() -> None:
+    """Each image is compared with the one that differs in the field alone, over pixels and channels."""
+    cells = [
+        cell((10 * seed + bump, 0, 0), seed=seed, negative_prompt=negative)
+        for seed in range(3)
+        for negative, bump in ((None, 0), ("", 3), ("hat", 60))
+    ]
+    found = compared(cells, "negative_prompt", None)
+    assert [one.words for one in found] == ["baseline", "diff 1.0", "diff 20.0"] * 3
+    assert [one.mean for one in found[:3]] == [None, 1.0, 20.0]
+
+
+def test_a_difference_is_drawn_as_strong_as_the_legend_says() -> None:
+    """A grey that differs by d has the colour number d * GAIN, and no more than the last."""
+    black = Image.new("RGB", (4, 4))
+    for apart in (0, 7, 63, 200):
+        heat = np.asarray(difference(Image.new("RGB", (4, 4), (apart,) * 3), black).heat)
+        assert (heat == heat_colours()[min(apart * GAIN, 255)]).all()
+
+
+def test_what_has_no_difference_says_why() -> None:
+    """A baseline may be unfinished, lost, unasked for, or of another size."""
+    jobs = [
+        cell((1, 1, 1), seed=0, steps=2),
+        cell((1, 1, 1), seed=1, steps=2),
+        cell((1, 1, 1), seed=2, steps=2),
+    ]
+    jobs += [cell(seed=0, steps=1)]  # missing
+    broken = cell(seed=1, steps=1)
+    jobs += [Cell(job=broken.job, state="done", load=lambda: b"not a picture")]
+    assert [one.words for one in compared(jobs, "steps", 1)] == [
+        "baseline not rendered",
+        "baseline unreadable",
+        "no baseline",
+    ]
+    other = cell((1, 1, 1), seed=0, steps=1)
+    odd = Cell(job=other.job, state="done", load=lambda: png((1, 1, 1), (32, 32)))
+    assert [one.words for one in compared([jobs[0], odd], "steps", 1)] == [
+        "baseline of another size",
+        "baseline",
+    ]
+
+
+def test_a_variable_is_compared_across_the_prompts_it_is_filled_into() -> None:
+    """Cat against dog is a comparison, though the prompt differs with the animal."""
+    cells = [
+        cell((20 * number, 0, 0), prompt=f"a {animal}", variables={"animal": animal})
+        for number, animal in enumerate(("cat", "dog"))
+    ]
+    assert [one.words for one in compared(cells, "animal", "cat")] == ["baseline", "diff 6.7"]
+    assert [one.words for one in compared(cells, "prompt", "a cat")] == ["baseline", "diff 6.7"]
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted", "message"),
+    [
+        ("negative_prompt", "hat", r"no job on the sheet has 'hat'; there are: \(no negative\)"),
+        ("size", (64, 64), "images of two sizes have no difference"),
+        ("colour", 1, "--diff colour: unknown field; use one of prompt"),
+    ],
+)
+def test_a_baseline_that_is_none_is_refused(field: str, wanted: Any, message: str) -> None:
+    """What cannot be compared with is named, with what can."""
+    with pytest.raises(UsageError, match=message):
+        find_baseline([cell()], field, wanted, {})
+
+
+def test_a_sheet_of_differences_draws_them_below_their_images() -> None:
+    """Image, difference below, the baseline framed; the scale of colours stands in the legend."""
+    cells = [cell((0, 0, 200), seed=0), cell((48, 48, 248), seed=1)]
+    baseline = find_baseline(cells, "seed", 0, {})
+    image = draw_sheet(cells, rows="prompt", columns="seed", baseline=baseline)
+    centres = colours(image)
+    heat = tuple(int(c) for c in heat_colours()[48 * GAIN])
+    assert centres[heat][0] == pytest.approx(centres[48, 48, 248][0], abs=8)  # type: ignore[index]
+    assert centres[heat][1] > centres[48, 48, 248][1] + 150  # type: ignore[index]
+    pixels = np.asarray(image)
+    for end in (0, -1):
+        assert (pixels == heat_colours()[end]).all(axis=-1).any()
+    assert (pixels == (38, 92, 148)).all(axis=-1).sum() > 4 * 190
+
+
+# Tiles.
+
+
+def every_place(grids: list[Grid]) -> list[Any]:
+    """Return the places of jobs that grids show, with their section's own fields."""
+    return [
+        section.cells[row, column].job.id
+        for grid in grids
+        for section in grid.sections
+        for row in section.rows
+        for column in section.columns
+        if (row, column) in section.cells
+    ]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(1, 30),
+    columns=st.integers(1, 30),
+    sections=st.integers(1, 4),
+    nested=st.booleans(),
+    max_pixels=st.integers(400_000, 4_000_000),
+)
+def test_tiles_show_every_job_once_and_keep_their_size(
+    rows: int, columns: int, sections: int, nested: bool, max_pixels: int
+) -> None:
+    """Whatever a sheet's shape: each image is on one tile, and no tile is larger than was asked for."""
+    cells = [
+        Cell(
+            job=make_job(**{**RECIPE, "seed": seed, "steps": steps, "guidance_scale": 2.0 + n}),
+            state="missing",
+        )
+        for n in range(sections)
+        for seed in range(rows)
+        for steps in range(1, columns + 1)
+    ]
+    down = ("guidance_scale", "seed") if nested else ("seed",)
+    grid = make_grid(cells, rows=down, columns="steps", title="many")
+    tiles = tile(grid, max_pixels=max_pixels, thumb_px=64)
+    assert sorted(every_place([one.layout.grid for one in tiles])) == sorted(c.job.id for c in cells)
+    assert max(one.layout.width * one.layout.height for one in tiles) <= max_pixels
+    assert len({(one.row, one.column) for one in tiles}) == len(tiles)
+
+
+def test_what_fits_is_one_picture() -> None:
+    """A sheet is not cut without need, and not shrunk either."""
+    grid = make_grid([cell(seed=seed) for seed in range(9)], rows="prompt", columns="seed")
+    [only] = tile(grid)
+    assert (only.row, only.column) == (0, 0)
+    assert (only.layout.width, only.layout.height) == (
+        lay_out(grid).width,
+        lay_out(grid).height,
+    )
+
+
+class _Links(HTMLParser):
+    """Collects what a page shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.images += [str(dict(attrs)["src"])] if tag == "img" else []
+        assert tag != "script"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_tiles_are_written_beside_a_page_that_shows_them(tmp_path: Path) -> None:
+    """Files are named by their place; the page escapes what a sweep calls itself."""
+    cells = [cell((0, 0, 9 * seed), seed=seed, steps=steps) for seed in range(12) for steps in range(1, 13)]
+    title = "<script>alert(1)</script> & more"
+    grid = make_grid(cells, rows="seed", columns="steps", title=title)
+    tiles = tile(grid, max_pixels=800_000, thumb_px=64)
+    seen: list[int] = []
+    page, *pictures = write_tiles(tiles, tmp_path / "out", on_tile=seen.append)
+    assert seen == [len(tiles)] * len(tiles)
+    assert pictures[0].name == "sheet-r0-c0.png"
+    assert {path.name for path in pictures} == {f"sheet-r{one.row}-c{one.column}.png" for one in tiles}
+    for path, one in zip(pictures, tiles, strict=True):
+        with Image.open(path) as picture:
+            assert picture.size == (one.layout.width, one.layout.height)
+    links = _Links()
+    links.feed(page.read_text(encoding="utf-8"))
+    assert links.images == [path.name for path in pictures]
+    assert title in links.text
+
+
+def test_a_continued_section_says_so() -> None:
+    """A section that is cut keeps its title, on every tile."""
+    cells = [cell(seed=seed, prompt=prompt) for prompt in "ab" for seed in range(30)]
+    tiles = tile(make_grid(cells, rows="seed", columns="steps"), max_pixels=640 * 900, thumb_px=64)
+    titles = [section.title for one in tiles for section in one.layout.grid.sections]
+    assert titles[0] == "prompt “a”"
+    assert "prompt “a” (continued)" in titles
+    assert {title.removesuffix(" (continued)") for title in titles} == {"prompt “a”", "prompt “b”"}
+    assert tiles[0].layout.subtitle[0].startswith("Tile r0 c0: rows 1 to ")
+
+
+# Letters.
+
+
+@pytest.mark.parametrize("text", ["café – naïve", "Ærøskøbing", "портрет", "20 × 30"])
+def test_letters_that_the_plain_font_lacks_are_not_drawn_as_boxes(text: str) -> None:
+    """An accent is drawn with a font that has it, where the machine has one."""
+    wide, plain = _font(14, True), _font(14, False)
+    if wide.getname() == plain.getname():  # type: ignore[union-attr]
+        pytest.skip("no font with more letters here")
+    assert text_px(text, 14) == wide.getlength(text)
+    assert not _is_wide("plain words, “quoted”…")

@@ -11,19 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from producer.fields import SEED_STOP
 from producer.sweep import (
-    PROMPT_BYTES_MAX,
-    SEED_STOP,
-    Case,
-    SeedSpan,
     Sweep,
     load_sweep,
     parse_sweep,
     sweep_from_mapping,
 )
+from producer.sweep_parts import Case, SeedSpan
 from producer.sweep_text import FILE_BYTES_MAX
 from shared.errors import SweepError
 from shared.guidance import rule_label
+from shared.job import PROMPT_BYTES_MAX
 from shared.names import DEFAULT_MODEL
 from shared.schedulers import DEFAULT_SCHEDULER
 
@@ -53,6 +52,18 @@ def test_a_sweep_needs_only_a_prompt_and_says_its_defaults() -> None:
         "size": (),
         "model": (DEFAULT_MODEL,),
         "cases": (),
+        "layout": "images",
+        "zip": [],
+        "vars": {},
+        "replace": {},
+        "expand": None,
+        "wildcards": {},
+        "styles": {},
+        "style": (None,),
+        "where": (),
+        "skip": (),
+        "sample": None,
+        "repeat": 1,
     }
     assert expected == sweep.model_dump()
 
@@ -133,7 +144,8 @@ def test_a_case_holds_one_rule() -> None:
 NAME_RULE = "use 1 to 100 letters, digits, spaces and . _ -, beginning with a letter or digit"
 KEYS = (
     "use prompt, negative_prompt, seed, guidance_scale, guidance_rule, steps, scheduler, size, model, "
-    "name, format, cases"
+    "name, format, layout, cases, zip, vars, replace, expand, wildcards, styles, style, where, skip, sample, repeat, "
+    "include"
 )
 
 #: What a person writes -> the line and the text of the one problem it is refused for.
@@ -149,9 +161,9 @@ BAD_INPUT = {
         "unknown key 'cfg_scale': did you mean 'guidance_scale'?",
     ),
     "unknown key": (
-        "prompt: a\nzip: [1]",
+        "prompt: a\nquux: [1]",
         2,
-        "unknown key 'zip': " + KEYS,
+        "unknown key 'quux': " + KEYS,
     ),
     "key in a case": (
         "cases:\n- prompt: a\n  step: 3",
@@ -159,9 +171,9 @@ BAD_INPUT = {
         "case 1: unknown key 'step': did you mean 'steps'?",
     ),
     "key in a seed range": (
-        "prompt: a\nseed:\n  start: 0\n  count: 3\n  stop: 4",
+        "prompt: a\nseed:\n  start: 0\n  count: 3\n  stride: 4",
         5,
-        "unknown key 'stop': use start, count",
+        "unknown key 'stride': did you mean 'step'?",
     ),
     "seed range without count": (
         "prompt: a\nseed: {start: 3}",

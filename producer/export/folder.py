@@ -1,0 +1,49 @@
+"""A file an image and a line a job: images/<index>-<start of job id>.png and metadata.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from producer.export.base import Brought, Row, extension, sample_name
+from producer.export.files import is_right, make_folder, replacing, write_new, write_whole
+from producer.results import to_json_line
+
+
+class FolderLayout:
+    """See the module. With sidecars each image has its caption (.txt) and its row (.json) beside it."""
+
+    def __init__(self, folder: Path, *, sidecars: bool = False) -> None:
+        self._folder = folder
+        self._sidecars = sidecars
+        make_folder(folder / "images")
+
+    def has(self, row: Row) -> bool:
+        """Return whether the image's file is there and right."""
+        path = self._folder / file_name(row)
+        return is_right(path, size_bytes=row["size_bytes"], sha256=row["sha256"])
+
+    def place(self, row: Row, data: bytes) -> None:
+        """Write the image's file."""
+        write_whole(self._folder / file_name(row), data)
+
+    def write(self, brought: Iterator[Brought]) -> None:
+        """Write metadata.jsonl, failed jobs included: they have no `file_name`."""
+        with replacing(self._folder / "metadata.jsonl") as lines:
+            for item in brought:
+                name = file_name(item.row) if item.has_image else None
+                line = to_json_line({**item.row, "file_name": name})
+                lines.write(f"{line}\n".encode())
+                if self._sidecars and name is not None:
+                    self._write_sidecars(self._folder / name, item.row)
+
+    def _write_sidecars(self, image: Path, row: Row) -> None:
+        write_new(image.with_suffix(".txt"), row["prompt"].encode())
+        text = json.dumps(row, ensure_ascii=False, indent=2)
+        write_new(image.with_suffix(".json"), f"{text}\n".encode())
+
+
+def file_name(row: Row) -> str:
+    """Return where a finished row's image goes, relative to the folder."""
+    return f"images/{sample_name(row)}{extension(row)}"

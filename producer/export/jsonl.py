@@ -1,0 +1,17 @@
+"""A line a job, and no images: results.jsonl, with each image's key and sha256, and a URL on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from producer.export.base import Row
+from producer.export.files import replacing
+from producer.results import to_json_line
+
+
+def write_jsonl(folder: Path, rows: Iterator[Row]) -> None:
+    """Write results.jsonl, whole or not at all. Raises: StoreError."""
+    with replacing(folder / "results.jsonl") as lines:
+        for row in rows:
+            lines.write(f"{to_json_line(row)}\n".encode())

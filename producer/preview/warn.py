@@ -1,0 +1,157 @@
+"""Names what people regret once it is rendered. Knows nothing of bytes or seconds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from producer.preview.boxes import GUIDED_FIELDS
+from producer.preview.count import BlockCount
+from producer.preview.texts import ModelTexts
+from shared.guidance import rule_label
+from shared.plan import Axis, Block, ListAxis, Plan
+
+#: Examples shown of one kind of warning.
+_EXAMPLES = 3
+
+#: What messages call the fields that only guidance reads.
+_NAMED = {"negative_prompt": "the negative prompt", "guidance_rule": "the guidance rule"}
+
+#: "without a mustache" -> "mustache": up to three words, to the next stop or conjunction.
+_NEGATION = re.compile(
+    r"\b(?P<word>without|no|not|never)\s+(?:(?:any|a|an|the)\s+)?"
+    r"(?P<what>(?!(?:and|or|but|with|in|on|at)\b)[^\W\d_][\w'-]*"
+    r"(?:\s+(?!(?:and|or|but|with|in|on|at|of|that|which|who|is|are|has)\b)[^\W\d_][\w'-]*){0,2})",
+    re.IGNORECASE,
+)
+
+
+def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelTexts]) -> Iterator[str]:
+    """Yield what may be a slip, a line each."""
+    if encoder := plan.image_format.encoder:
+        yield f"format {plan.image_format} waits for workers that have it: pip install 'printroom[{encoder}]' there"
+    yield from _unguided(plan)
+    yield from _repeated_values(plan)
+    prompts = _in_order(plan, "prompt", [found.prompts for found in counts])
+    negatives = _in_order(plan, "negative_prompt", [found.negatives for found in counts])
+    yield from _negations(prompts)
+    yield from _long_texts(texts)
+    yield from _edge_spaces(prompts + negatives)
+
+
+def used_axes(plan: Plan) -> list[Axis]:
+    """Return the axes that some block uses, in the plan's order."""
+    positions = dict.fromkeys(position for block in plan.blocks for position in block.axes)
+    return [plan.axes[position] for position in positions]
+
+
+def _in_order(plan: Plan, field: str, found: Iterable[frozenset[str]]) -> list[str]:
+    """Return texts in the order of the sweep as far as its lists say it, then the others in that of the alphabet."""
+    left: set[str] = set().union(*found)
+    listed = [text for text in _values(plan, field) if text in left]
+    return list(dict.fromkeys([*listed, *sorted(left.difference(listed))]))
+
+
+def _values(plan: Plan, field: str) -> Iterator[Any]:
+    for axis in used_axes(plan):
+        if isinstance(axis, ListAxis) and field in axis.fields:
+            position = axis.fields.index(field)
+            yield from (value[position] for value in axis.values)
+
+
+def _unguided(plan: Plan) -> Iterator[str]:
+    unused = [
+        field for field in GUIDED_FIELDS if any(_is_unused(plan, block, field) for block in plan.blocks)
+    ]
+    if unused:
+        what = " or ".join(_NAMED[field] for field in unused)
+        them = "it" if len(unused) == 1 else "them"
+        yield f"guidance_scale 1 or less never uses {what}: jobs that differ only in {them} are one image"
+
+
+def _is_unused(plan: Plan, block: Block, field: str) -> bool:
+    """Return whether some job has the field and no guidance that would read it."""
+    axes = [axis for axis in (plan.axes[position] for position in block.axes) if isinstance(axis, ListAxis)]
+    scales = next((axis for axis in axes if "guidance_scale" in axis.fields), None)
+    if scales is None:
+        return False
+    position = scales.fields.index("guidance_scale")
+    unguided = [value for value in scales.values if value[position] <= 1.0]
+    if field in scales.fields:
+        return any(value[scales.fields.index(field)] is not None for value in unguided)
+    axis = next((axis for axis in axes if field in axis.fields), None)
+    if not unguided or axis is None:
+        return False
+    return any(value[axis.fields.index(field)] is not None for value in axis.values)
+
+
+def _repeated_values(plan: Plan) -> Iterator[str]:
+    for axis in used_axes(plan):
+        if not isinstance(axis, ListAxis) or len(set(axis.values)) == len(axis.values):
+            continue
+        repeated = {value: count for value, count in Counter(axis.values).items() if count > 1}
+        shown = (f"{_value_text(axis, value)} stands {count} times" for value, count in repeated.items())
+        yield f"{_examples(shown, len(repeated))}: the same images, rendered once"
+
+
+def _value_text(axis: ListAxis, value: tuple[Any, ...]) -> str:
+    if not axis.fields:
+        return "the same case"
+    pairs = zip(axis.fields, value, strict=True)
+    return ", ".join(
+        f"{field} {rule_label(part) if field == 'guidance_rule' else _quoted(part)}" for field, part in pairs
+    )
+
+
+def _negations(prompts: list[str]) -> Iterator[str]:
+    found = [match for match in map(_NEGATION.search, prompts) if match]
+    phrases = list(dict.fromkeys((_one_line(match[0]), _one_line(match["what"])) for match in found))
+    for phrase, what in phrases[:_EXAMPLES]:
+        yield f"a prompt that says '{phrase}' tends to draw it: say '{what}' in negative_prompt instead"
+    if len(phrases) > _EXAMPLES:
+        yield f"... in all {len(found):,} prompts say without, no, not or never"
+
+
+def _long_texts(models: Sequence[ModelTexts]) -> Iterator[str]:
+    """Yield one line for the prompts and one for the negatives, by the model to which most are long."""
+    for negative, kind in ((False, "prompt"), (True, "negative prompt")):
+        most = max(models, key=lambda m: m.long_negatives if negative else m.long_prompts, default=None)
+        count = 0 if most is None else most.long_negatives if negative else most.long_prompts
+        if most is None or not count:
+            continue
+        longest = [long for long in most.longest if long.negative == negative]
+        least = "at least " if most.basis == "at least" else ""
+        shown = "".join(f" ({_quoted(long.text)} has {least}{long.tokens:,})" for long in longest[:1])
+        plural = f"{count:,} {kind}s take" if count > 1 else f"a {kind} takes"
+        more = " or more" if least else ""
+        yield (
+            f"{plural} more than {most.chunk_tokens} tokens with begin and end{shown}:"
+            f" encoded in several chunks{more}, nothing is cut off"
+        )
+
+
+def _edge_spaces(texts: list[str]) -> Iterator[str]:
+    spaced = [text for text in texts if text != text.strip()]
+    if spaced:
+        shown = _examples(map(_quoted, spaced), len(spaced))
+        yield f"spaces at the edge of {shown}: kept, and part of the image's identity"
+
+
+def _examples(shown: Iterable[str], count: int) -> str:
+    few = [text for text, _ in zip(shown, range(_EXAMPLES), strict=False)]
+    more = f" and {count - _EXAMPLES:,} more" if count > _EXAMPLES else ""
+    return ", ".join(few) + more
+
+
+def _quoted(value: Any) -> str:
+    return f"'{_short(value)}'" if isinstance(value, str) else "null" if value is None else f"{value}"
+
+
+def _one_line(text: str) -> str:
+    return _short(" ".join(text.split()))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,0 +1,123 @@
+"""Leaves out the jobs that `where` and `skip` do not want, without looking at each: only at what they name.
+
+Axes that one expression ties together become one axis of the combinations that are wanted; the others multiply on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from producer.conditions import Condition, ConditionInvalid, parse_condition
+from producer.sweep import Sweep, condition_names
+from shared.axes import HOLE, STYLE_FIELDS, Axis, ListAxis
+from shared.decoding import finish_texts
+from shared.errors import SweepError
+from shared.plan import Bucket
+from shared.sample import split
+
+#: Most combinations that expressions may tie together in a bucket: each is looked at, at some 10 us.
+TIED_MAX = 2_000_000
+
+_TEXT_FIELDS = frozenset(("prompt", "negative_prompt"))
+
+
+class Selector:
+    """What one sweep wants of its jobs."""
+
+    def __init__(self, sweep: Sweep, model_names: Mapping[str, str]) -> None:
+        names = condition_names(sweep)
+        self._rules = [
+            (parse_condition(text, names=names), wanted, f"{key}: {text}")
+            for key, wanted in (("where", True), ("skip", False))
+            for text in getattr(sweep, key)
+        ]
+        self._model_names = model_names
+
+    def choose(self, bucket: Bucket, axes: Sequence[Axis]) -> list[Axis] | None:
+        """Return the axes of a bucket with only the combinations that are wanted; None where there is none.
+
+        Raises: SweepError where an expression ties too much together, or cannot be answered.
+        """
+        fixed = {
+            "model": self._model_names.get(bucket.model, bucket.model),
+            "size": f"{bucket.width}x{bucket.height}",
+            "width": bucket.width,
+            "height": bucket.height,
+            "style": None,
+        }
+        found: list[Axis | None] = list(axes)
+        for tied in self._components(axes):
+            rules = [rule for rule in self._rules if self._belongs(rule[0], axes, tied)]
+            if not tied:
+                if not self._wants(rules, fixed):
+                    return None
+                continue
+            kept = self._keep([axes[position] for position in tied], rules, fixed)
+            if kept is None:
+                return None
+            found[tied[0]] = kept
+            for position in tied[1:]:
+                found[position] = None
+        return [axis for axis in found if axis is not None]
+
+    def _components(self, axes: Sequence[Axis]) -> Iterator[list[int]]:
+        """Yield the positions of the axes that expressions tie together; [] for expressions on the bucket alone."""
+        groups: list[set[int]] = []
+        for condition, _, _ in self._rules:
+            joined = set(self._involved(condition, axes))
+            if not joined:
+                yield []
+                continue
+            for group in [group for group in groups if group & joined]:
+                groups.remove(group)
+                joined |= group
+            groups.append(joined)
+        yield from (sorted(group) for group in groups)
+
+    def _belongs(self, condition: Condition, axes: Sequence[Axis], tied: Sequence[int]) -> bool:
+        involved = self._involved(condition, axes)
+        return bool(set(involved) & set(tied)) if tied else not involved
+
+    def _involved(self, condition: Condition, axes: Sequence[Axis]) -> list[int]:
+        """Return the positions of the axes that an expression depends on: of a text, also of all that makes it."""
+        names = set(condition.names)
+        if names & _TEXT_FIELDS:
+            names |= {name for axis in axes for name in axis.fields if name.startswith(HOLE)} | set(
+                STYLE_FIELDS
+            )
+        wanted = names | {HOLE + name for name in names}
+        return [position for position, axis in enumerate(axes) if wanted & set(axis.fields)]
+
+    def _keep(self, tied: list[Axis], rules: list[Any], fixed: Mapping[str, Any]) -> Axis | None:
+        """Return one axis of the combinations that are wanted."""
+        lengths = [axis.length for axis in tied]
+        total = math.prod(lengths)
+        if total > TIED_MAX:
+            names = ", ".join(name.removeprefix(HOLE) for axis in tied for name in axis.fields)
+            raise SweepError(
+                [
+                    f"{rules[0][2]}: {total:,} combinations of {names} to look at: at most {TIED_MAX:,}: ask for less"
+                ]
+            )
+        fields = tuple(name for axis in tied for name in axis.fields)
+        kept = []
+        for index in range(total):
+            digits = split(index, lengths)
+            value = tuple(part for axis, digit in zip(tied, digits, strict=True) for part in axis.at(digit))
+            if self._wants(rules, {**fixed, **dict(zip(fields, value, strict=True))}):
+                kept.append(value)
+        return ListAxis(fields=fields, values=tuple(kept)) if kept else None
+
+    def _wants(self, rules: list[Any], values: Mapping[str, Any]) -> bool:
+        if any(rule[0].names & _TEXT_FIELDS for rule in rules):
+            values = finish_texts(values)
+        seen = {name.removeprefix(HOLE): value for name, value in values.items()}
+        for condition, wanted, said in rules:
+            try:
+                if condition.holds(seen) is not wanted:
+                    return False
+            except ConditionInvalid as error:
+                raise SweepError([f"{said}: {error}"]) from error
+        return True

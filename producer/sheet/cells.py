@@ -1,0 +1,83 @@
+"""One job of a sweep on a sheet: what has become of it, and its value in every field. Knows no pixels."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from shared.errors import UsageError
+from shared.job import Job
+
+#: What a sheet can be laid out by, beside the sweep's own variables.
+SHEET_FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "guidance_scale",
+    "guidance_rule",
+    "steps",
+    "scheduler",
+    "size",
+    "model",
+)
+
+#: Fields one within the other, down the side and along the top.
+LEVELS_MAX = 2
+
+#: `missing` is all that the store alone can say of a job without a result.
+State = Literal["done", "failed", "waiting", "running", "paused", "cancelled", "missing"]
+
+#: The values of some fields, in the fields' order.
+Key = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One job of a sweep and what has become of it."""
+
+    job: Job
+    state: State
+    #: Reads the image's bytes, when the sheet gets to it.
+    load: Callable[[], bytes] | None = None
+    #: Why it failed, in a few words.
+    reason: str | None = None
+    #: What the sweep's own variables are in this job; they are fields like any other.
+    variables: Mapping[str, Hashable] = field(default_factory=dict)
+
+
+def value(cell: Cell, name: str) -> Any:
+    """Return what a field is in a job; a size is (width, height)."""
+    if name in cell.variables:
+        return cell.variables[name]
+    return (cell.job.width, cell.job.height) if name == "size" else getattr(cell.job, name, None)
+
+
+def key(cell: Cell, names: Sequence[str]) -> Key:
+    """Return what several fields are in a job."""
+    return tuple(value(cell, name) for name in names)
+
+
+def variables_of(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """Return the variables of a sweep, in the order they come in."""
+    return tuple(dict.fromkeys(name for cell in cells for name in cell.variables))
+
+
+def check_axes(rows: Sequence[str], columns: Sequence[str], known: Sequence[str] = SHEET_FIELDS) -> None:
+    """Raise UsageError where two sides of a sheet are not one or two known fields each, all different."""
+    for side, names in (("rows", rows), ("columns", columns)):
+        if not 1 <= len(names) <= LEVELS_MAX:
+            raise UsageError(
+                f"{side} {', '.join(names) or '(none)'}: name one field, or two one in the other"
+            )
+    for name in (*rows, *columns):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+            raise UsageError(f"unknown field {name!r}: {mend}")
+    for name in (*rows, *columns):
+        if name in rows and name in columns:
+            raise UsageError(f"rows and columns are both {name!r}: name two fields")
+        if (*rows, *columns).count(name) > 1:
+            raise UsageError(f"{name!r} is named twice on one side: name two fields")

@@ -1,0 +1,309 @@
+"""Every measure of a sheet, in pixels: from a grid of jobs to where each line and image stands. Draws nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from producer.sheet.baseline import Baseline
+from producer.sheet.cells import Cell, Key
+from producer.sheet.grid import Grid, Section, crop, runs
+from producer.sheet.lettering import text_px, wrap
+from producer.sheet.words import label
+
+#: Pixels of a sheet. Pillow warns of a decompression bomb from 89 million on, and other viewers give up soon after.
+MAX_PIXELS = 80_000_000
+
+#: Longest side of a thumbnail. Larger images are scaled down to it, as every image on the sheet.
+THUMB_MAX_PX = 512
+
+#: Thumbnails are enlarged by whole factors until labels above them can be read ...
+THUMB_READABLE_PX = 160
+
+#: ... and are not shrunk below this to make a sheet fit.
+THUMB_MIN_PX = 48
+
+#: Sections below one another on one picture.
+SECTIONS_MAX = 24
+
+MARGIN_PX = 48
+GAP_PX = 12
+#: Further space between columns, and between rows, of different outer values.
+GROUP_GAP_PX = 24
+SECTION_GAP_PX = 44
+TITLE_PX = 44
+SECTION_TITLE_PX = 36
+FIELDS_PX = 24
+LEGEND_PX = 30
+FOOT_PX = 24
+
+#: Sizes of letters, and from line to line.
+ROW_TEXT, ROW_LEADING = 15, 20
+COLUMN_TEXT, COLUMN_LEADING = 14, 19
+SUBTITLE_TEXT, SUBTITLE_LEADING = 14, 20
+
+#: A row's label, and the outer one left of it.
+ROW_LABEL_PX = 220
+OUTER_LABEL_PX = 190
+LABEL_GAP_PX = 24
+LABEL_LINES = 8
+
+#: Columns are widened to this under labels that are wider than their thumbnails.
+_COLUMN_READABLE_PX = 112
+
+#: Between an image and its difference, and for the words below.
+DIFFERENCE_GAP_PX = 4
+CAPTION_PX = 20
+
+#: A title and a line of facts have room on the smallest sheet.
+WIDTH_MIN_PX = 640
+_SUBTITLE_LINES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One section, measured. Offsets count from its own upper left corner."""
+
+    section: Section
+    #: Height of the outer labels of columns, 0 without them, and of the inner ones.
+    outer_px: int
+    inner_px: int
+    #: Left edge of each column, and what is right of the last.
+    column_x: Sequence[int]
+    width: int
+    #: Top of each row, and its height without the gap below.
+    row_y: Sequence[int]
+    row_px: Sequence[int]
+    height: int
+
+    @property
+    def labels_y(self) -> int:
+        """Where the names of the fields stand."""
+        return SECTION_TITLE_PX if self.section.title else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """A sheet, measured."""
+
+    grid: Grid
+    baseline: Baseline | None
+    subtitle: Sequence[str]
+    frames: Sequence[Frame]
+    #: What images are scaled by, and the box of the largest.
+    scale: float
+    cell: tuple[int, int]
+    column_px: int
+    header_px: int
+    width: int
+    height: int
+    #: What is left off, in words.
+    notes: Sequence[str]
+
+    def size_of(self, cell: Cell) -> tuple[int, int]:
+        """Return the size of a job's thumbnail."""
+        return max(1, round(cell.job.width * self.scale)), max(1, round(cell.job.height * self.scale))
+
+
+def lay_out(
+    grid: Grid,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    thumb_px: int | None = None,
+    baseline: Baseline | None = None,
+) -> Layout:
+    """Measure a sheet that is to be one picture: thumbnails shrink, then rows, columns and sections are left off.
+
+    Args:
+        max_pixels: width times height never goes beyond it by more than the labels of a single thumbnail need.
+        thumb_px: longest side of the largest image; chosen where not given.
+    """
+    notes: list[str] = []
+    grid = _crop(grid, max_pixels // (1 if baseline is None else 2), notes)
+    scale = first_scale(grid, thumb_px)
+    scale_min = min(scale, THUMB_MIN_PX / max(grid.largest))
+    while True:
+        layout = measure(grid, scale=scale, baseline=baseline, notes=notes)
+        if layout.width * layout.height <= max_pixels or scale <= scale_min:
+            return layout
+        # Labels do not shrink with the thumbnails, so this takes a few rounds.
+        shrink = math.sqrt(max_pixels / (layout.width * layout.height))
+        scale = max(scale * min(0.95, shrink), scale_min)
+        notes = [note for note in notes if not note.startswith("images")]
+        notes.append(f"images drawn at {scale:.0%} of their size")
+
+
+def first_scale(grid: Grid, thumb_px: int | None = None) -> float:
+    """Return what images are scaled by where there is room."""
+    longest = max(grid.largest)
+    if thumb_px is not None:
+        return thumb_px / longest
+    if longest > THUMB_MAX_PX:
+        return THUMB_MAX_PX / longest
+    return float(max(1, -(-THUMB_READABLE_PX // longest)))
+
+
+def measure(
+    grid: Grid,
+    *,
+    scale: float,
+    baseline: Baseline | None = None,
+    notes: Sequence[str] = (),
+    place: str = "",
+) -> Layout:
+    """Measure a sheet at a scale, however large it becomes.
+
+    Args:
+        place: which tile of a larger sheet it is, in words.
+    """
+    natural = grid.largest
+    cell = max(8, round(natural[0] * scale)), max(8, round(natural[1] * scale))
+    column_px = max(cell[0], _column_min(grid))
+    left = label_px(grid)
+    widths = [_column_x(section, left, column_px)[1] for section in grid.sections]
+    width = max(2 * MARGIN_PX + max(widths), WIDTH_MIN_PX)
+    subtitle = wrap(grid.subtitle, width - 2 * MARGIN_PX, SUBTITLE_TEXT, _SUBTITLE_LINES)
+    subtitle = [place, *subtitle] if place else subtitle
+    header_px = MARGIN_PX + (TITLE_PX if grid.title else 0) + SUBTITLE_LEADING * len(subtitle)
+    header_px += (LEGEND_PX if baseline else 0) + 24
+    layout = Layout(
+        grid=grid,
+        baseline=baseline,
+        subtitle=subtitle,
+        frames=[],
+        scale=scale,
+        cell=cell,
+        column_px=column_px,
+        header_px=header_px,
+        width=width,
+        height=0,
+        notes=notes,
+    )
+    frames = [_frame(layout, section, left) for section in grid.sections]
+    body = sum(frame.height for frame in frames) + SECTION_GAP_PX * (len(frames) - 1)
+    foot = FOOT_PX if notes else 0
+    return replace(layout, frames=frames, height=header_px + body + MARGIN_PX + foot)
+
+
+def label_px(grid: Grid) -> int:
+    """Return how wide the labels left of the images are."""
+    return ROW_LABEL_PX + (OUTER_LABEL_PX if len(grid.row_fields) > 1 else 0)
+
+
+def block_px(thumb_px: int, baseline: Baseline | None) -> int:
+    """Return how high an image is with what stands below it."""
+    return thumb_px if baseline is None else 2 * thumb_px + DIFFERENCE_GAP_PX + CAPTION_PX
+
+
+def column_label(grid: Grid, column: Key, width: int) -> list[str]:
+    """Return the innermost label of a column, in lines."""
+    text = label(grid.column_fields[-1], column[-1], grid.models)
+    return wrap(text, width, COLUMN_TEXT, LABEL_LINES)
+
+
+def outer_column_label(grid: Grid, outer: Key, width: int) -> list[str]:
+    """Return the label of a group of columns, in lines."""
+    return wrap(label(grid.column_fields[0], outer[0], grid.models), width, COLUMN_TEXT, LABEL_LINES)
+
+
+def row_label(grid: Grid, row: Key, height: int) -> list[str]:
+    """Return the innermost label of a row, in as many lines as the row has room for."""
+    text = label(grid.row_fields[-1], row[-1], grid.models)
+    return wrap(text, ROW_LABEL_PX - LABEL_GAP_PX, ROW_TEXT, max(LABEL_LINES, height // ROW_LEADING))
+
+
+def outer_row_label(grid: Grid, outer: Key, height: int) -> list[str]:
+    """Return the label of a group of rows, in as many lines as the group has room for."""
+    text = label(grid.row_fields[0], outer[0], grid.models)
+    return wrap(text, OUTER_LABEL_PX - LABEL_GAP_PX, ROW_TEXT, max(LABEL_LINES, height // ROW_LEADING))
+
+
+def _column_min(grid: Grid) -> int:
+    """Return how wide a column must be for its labels: short ones whole, long ones with a word or two a line."""
+    columns = {column[-1] for section in grid.sections for column in section.columns}
+    texts = (label(grid.column_fields[-1], column, grid.models)[:_COLUMN_READABLE_PX] for column in columns)
+    return min(_COLUMN_READABLE_PX, max(math.ceil(text_px(text, COLUMN_TEXT)) for text in texts))
+
+
+def _column_x(section: Section, left: int, column_px: int) -> tuple[list[int], int]:
+    """Return where columns begin, and where the last one ends."""
+    found: list[int] = []
+    x = left
+    for _, start, stop in runs(section.columns):
+        found += [x + number * (column_px + GAP_PX) for number in range(stop - start)]
+        x = found[-1] + column_px + GAP_PX + GROUP_GAP_PX
+    return found, found[-1] + column_px
+
+
+def _frame(layout: Layout, section: Section, left: int) -> Frame:
+    grid, column_px = layout.grid, layout.column_px
+    column_x, width = _column_x(section, left, column_px)
+    inner = max(len(column_label(grid, column, column_px)) for column in section.columns)
+    outer_px = 0
+    if len(grid.column_fields) > 1:
+        spans = [
+            (outer, column_x[stop - 1] + column_px - column_x[start])
+            for outer, start, stop in runs(section.columns)
+        ]
+        outer_px = COLUMN_LEADING * max(len(outer_column_label(grid, *span)) for span in spans) + 12
+    inner_px = COLUMN_LEADING * inner + 6
+    row_px = _row_heights(layout, section)
+    y = (SECTION_TITLE_PX if section.title else 0) + FIELDS_PX + outer_px + inner_px
+    row_y: list[int] = []
+    for _, start, stop in runs(section.rows):
+        for number in range(start, stop):
+            row_y.append(y)
+            y += row_px[number] + GAP_PX
+        y += GROUP_GAP_PX if len(grid.row_fields) > 1 else 0
+    return Frame(
+        section=section,
+        outer_px=outer_px,
+        inner_px=inner_px,
+        column_x=column_x,
+        width=width,
+        row_y=row_y,
+        row_px=row_px,
+        height=row_y[-1] + row_px[-1],
+    )
+
+
+def _row_heights(layout: Layout, section: Section) -> list[int]:
+    grid, heights = layout.grid, []
+    for row in section.rows:
+        cells = (section.cells.get((row, column)) for column in section.columns)
+        tallest = max((layout.size_of(cell)[1] for cell in cells if cell is not None), default=0)
+        block = block_px(tallest or layout.cell[1], layout.baseline)
+        heights.append(max(block, ROW_LEADING * len(row_label(grid, row, block))))
+    if len(grid.row_fields) > 1:
+        for outer, start, stop in runs(section.rows):
+            room = sum(heights[start:stop]) + GAP_PX * (stop - start - 1)
+            heights[stop - 1] += max(0, ROW_LEADING * len(outer_row_label(grid, outer, room)) - room)
+    return heights
+
+
+def _crop(grid: Grid, max_pixels: int, notes: list[str]) -> Grid:
+    """Leave off what would not fit even with the smallest thumbnails."""
+    sections = list(grid.sections)
+    if len(sections) > SECTIONS_MAX:
+        notes.append(f"the first {SECTIONS_MAX} of {len(sections):,} sections")
+        sections = sections[:SECTIONS_MAX]
+    pitch = THUMB_MIN_PX + GAP_PX
+    fitting = max(1, int(max_pixels * 0.8 / pitch**2))
+    columns_max = max(1, min(max(len(section.columns) for section in sections), math.isqrt(fitting * 4)))
+    left = max(1, fitting // columns_max)
+    cropped: list[Section] = []
+    for section in sections:
+        rows, columns = section.rows[: max(1, left)], section.columns[:columns_max]
+        if len(columns) < len(section.columns):
+            notes.append(f"the first {len(columns):,} of {len(section.columns):,} columns")
+        if len(rows) < len(section.rows):
+            notes.append(f"the first {len(rows):,} of {len(section.rows):,} rows")
+        cropped.append(replace(section, rows=rows, columns=columns))
+        left -= len(rows)
+        if left <= 0:
+            break
+    if len(cropped) < len(sections):
+        notes.append(f"the first {len(cropped)} of {len(sections)} sections that would fit")
+    notes[:] = dict.fromkeys(notes)
+    return crop(grid, cropped)

@@ -1,0 +1,226 @@
+"""A sheet too large for one picture, cut into several: each has its labels, and a page shows them all.
+
+Images are read, drawn and written tile by tile: what is in memory is one tile.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import quote
+
+from producer.sheet.baseline import Baseline
+from producer.sheet.draw import draw
+from producer.sheet.grid import Grid, Section, crop
+from producer.sheet.layout import (
+    COLUMN_LEADING,
+    GAP_PX,
+    LABEL_LINES,
+    LEGEND_PX,
+    MARGIN_PX,
+    MAX_PIXELS,
+    ROW_LEADING,
+    SECTION_GAP_PX,
+    SUBTITLE_LEADING,
+    TITLE_PX,
+    WIDTH_MIN_PX,
+    Layout,
+    first_scale,
+    label_px,
+    measure,
+)
+
+#: Longest side of a picture; from 32,767 on, programs that count in 16 bits fail.
+_SIDE_MAX_PX = 32_000
+
+#: Above the first section, at most: title, five lines, the legend.
+_HEADER_MAX_PX = MARGIN_PX + TITLE_PX + 5 * SUBTITLE_LEADING + LEGEND_PX + 24
+
+#: What labels may grow by where a group of rows or columns is cut in two.
+_SEAM_PX = LABEL_LINES * (COLUMN_LEADING + ROW_LEADING)
+
+_INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem }}
+table {{ border-spacing: 8px }} td {{ vertical-align: top; padding: 0 }}
+img {{ display: block; width: 320px; height: auto; border: 1px solid #8886 }}
+</style>
+<h1>{title}</h1>
+<p>{words}</p>
+<table>
+{rows}
+</table>
+</html>
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One picture of a larger sheet, at a row and a column of pictures."""
+
+    row: int
+    column: int
+    layout: Layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """Rows `start <= row < stop` of a section."""
+
+    section: Section
+    start: int
+    stop: int
+
+
+def tile(
+    grid: Grid,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    thumb_px: int | None = None,
+    baseline: Baseline | None = None,
+) -> list[Tile]:
+    """Cut a sheet into pictures of up to `max_pixels`, one where it fits. Nothing is shrunk or left off.
+
+    A picture goes beyond `max_pixels` only where a single row, or a single image with its labels, does.
+    """
+    scale = first_scale(grid, thumb_px)
+    whole = measure(grid, scale=scale, baseline=baseline)
+    if whole.width * whole.height <= max_pixels and max(whole.width, whole.height) <= _SIDE_MAX_PX:
+        return [Tile(row=0, column=0, layout=whole)]
+    strips = _strips(whole, min(math.isqrt(max_pixels), _SIDE_MAX_PX))
+    widest = max(WIDTH_MIN_PX, 2 * MARGIN_PX + max(_strip_px(whole, *strip) for strip in strips))
+    height = min(max_pixels // widest, _SIDE_MAX_PX) - _HEADER_MAX_PX - MARGIN_PX
+    bands = list(_bands(whole, height))
+    return list(_tiles(whole, strips, bands))
+
+
+def write_tiles(
+    tiles: Sequence[Tile],
+    folder: Path,
+    *,
+    stem: str = "sheet",
+    index: str = "index.html",
+    on_tile: Callable[[int], None] = lambda total: None,
+) -> list[Path]:
+    """Draw tiles into `<stem>-r<row>-c<column>.png`, and a page that shows them. Return the page, then the tiles.
+
+    Args:
+        on_tile: told the number of tiles at each one written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for one in tiles:
+        path = folder / f"{stem}-r{one.row}-c{one.column}.png"
+        draw(one.layout).save(path)
+        paths.append(path)
+        on_tile(len(tiles))
+    page = folder / index
+    page.write_text(_index(tiles, paths), encoding="utf-8")
+    return [page, *paths]
+
+
+def _strips(whole: Layout, width: int) -> list[tuple[int, int]]:
+    """Return runs of columns of about equal length, each no wider than `width` where that is possible."""
+    count = max(len(section.columns) for section in whole.grid.sections)
+    strips = 1
+    while True:
+        edges = [round(number * count / strips) for number in range(strips + 1)]
+        runs = list(pairwise(edges))
+        if strips == count or max(_strip_px(whole, *run) for run in runs) + 2 * MARGIN_PX <= width:
+            return runs
+        strips += 1
+
+
+def _strip_px(whole: Layout, start: int, stop: int) -> int:
+    """Return how wide labels and columns `start <= column < stop` are, in the widest section."""
+    widths = [
+        frame.column_x[min(stop, len(frame.column_x)) - 1] + whole.column_px - frame.column_x[start]
+        for frame in whole.frames
+        if start < len(frame.column_x)
+    ]
+    return label_px(whole.grid) + max(widths)
+
+
+def _bands(whole: Layout, height: int) -> Iterator[list[_Run]]:
+    """Yield runs of rows that fit a height, one row at the least; a section may be cut between two rows."""
+    band: list[_Run] = []
+    used = 0
+    for frame in whole.frames:
+        start = 0
+        head = frame.row_y[0] + SECTION_GAP_PX + (_SEAM_PX if frame.outer_px or _is_nested(whole) else 0)
+        used += head
+        for number in range(len(frame.row_px)):
+            row = (
+                frame.row_px[number]
+                + GAP_PX
+                + (0 if number == 0 else _group_gap(frame.row_y, frame.row_px, number))
+            )
+            if used + row > height and (band or number > start):
+                if number > start:
+                    band.append(_Run(section=frame.section, start=start, stop=number))
+                yield band
+                band, used, start = [], head, number
+            used += row
+        band.append(_Run(section=frame.section, start=start, stop=len(frame.row_px)))
+    yield band
+
+
+def _is_nested(whole: Layout) -> bool:
+    return len(whole.grid.row_fields) > 1
+
+
+def _group_gap(row_y: Sequence[int], row_px: Sequence[int], number: int) -> int:
+    return row_y[number] - row_y[number - 1] - row_px[number - 1] - GAP_PX
+
+
+def _tiles(whole: Layout, strips: list[tuple[int, int]], bands: list[list[_Run]]) -> Iterator[Tile]:
+    rows = sum(len(section.rows) for section in whole.grid.sections)
+    columns = max(len(section.columns) for section in whole.grid.sections)
+    first = 0
+    for number, band in enumerate(bands):
+        length = sum(run.stop - run.start for run in band)
+        for column, (start, stop) in enumerate(strips):
+            sections = [_cut(run, start, stop) for run in band if start < len(run.section.columns)]
+            if not sections:  # its sections end left of here
+                continue
+            place = (
+                f"Tile r{number} c{column}: rows {first + 1:,} to {first + length:,} of {rows:,}, "
+                f"columns {start + 1:,} to {stop:,} of {columns:,}"
+            )
+            layout = measure(
+                crop(whole.grid, sections), scale=whole.scale, baseline=whole.baseline, place=place
+            )
+            yield Tile(row=number, column=column, layout=layout)
+        first += length
+
+
+def _cut(run: _Run, start: int, stop: int) -> Section:
+    title = run.section.title
+    return replace(
+        run.section,
+        title=f"{title} (continued)" if title and run.start else title,
+        rows=run.section.rows[run.start : run.stop],
+        columns=run.section.columns[start:stop],
+    )
+
+
+def _index(tiles: Sequence[Tile], paths: Sequence[Path]) -> str:
+    grid = tiles[0].layout.grid
+    rows: dict[int, list[str]] = {}
+    for one, path in zip(tiles, paths, strict=True):
+        name = html.escape(quote(path.name))
+        size = f'width="{one.layout.width}" height="{one.layout.height}"'
+        image = f'<img src="{name}" {size} loading="lazy" alt="tile r{one.row} c{one.column}">'
+        rows.setdefault(one.row, []).append(f'<td><a href="{name}">{image}</a></td>')
+    return _INDEX.format(
+        title=html.escape(grid.title or "Contact sheet"),
+        words=html.escape(grid.subtitle),
+        rows="\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows.values()),
+    )

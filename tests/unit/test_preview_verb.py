@@ -1,0 +1,85 @@
+"""`printroom plan` on a machine without Redis: models, tokens and speed as this machine knows them, and differences."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from producer.cli import cli
+from producer.room import Printroom
+from shared import names
+from shared.errors import BrokerUnavailable, SweepUnknown, UsageError
+from shared.store.folder import FolderStore
+
+
+class Gone:
+    """A ledger that nobody answers for."""
+
+    def __getattr__(self, name: str):
+        raise BrokerUnavailable("no Redis")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path, model_folder):
+    """This machine has one model, an empty store and no Redis."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(model_folder("sd1"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRINTROOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRINTROOM_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("PRINTROOM_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(Printroom, "ledger", Gone())
+    (tmp_path / "old.yaml").write_text("prompt: [a cat, a dog]\nmodel: tiny\nseed: {count: 2}\n")
+    (tmp_path / "new.yaml").write_text("prompt: [a cat, a cow]\nmodel: tiny\nseed: {count: 3}\n")
+    return tmp_path
+
+
+def planned(capsys, *words: str):
+    """Run `printroom plan --json` and return what it prints."""
+    cli.main(["plan", *words, "--json"], standalone_mode=False)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_tokens_are_counted_with_the_model_of_this_machine(capsys, alone, model_folder):
+    """A model that is found by its name, and one that is named by its path, count tokens with their own files."""
+    seen = planned(capsys, "new.yaml")
+    assert (seen["jobs"], seen["texts"][0]["basis"]) == (6, "counted")
+    assert seen["time_unknown"] == "no image of these models and sizes was measured yet"
+    (alone / "path.yaml").write_text(f"prompt: a cat\nmodel: {model_folder('sd1')}\n")
+    assert planned(capsys, "path.yaml")["texts"][0]["basis"] == "counted"
+    (alone / "unknown.yaml").write_text("prompt: a cat\nmodel: nobody/has-it\n")
+    assert planned(capsys, "unknown.yaml")["texts"][0]["basis"] == "at least"
+
+
+def test_the_difference_from_a_file_is_printed(capsys):
+    """--diff FILE counts what is added, kept and dropped, in JSON and as a page."""
+    seen = planned(capsys, "new.yaml", "--diff", "old.yaml")["difference"]
+    assert (seen["added"], seen["kept"], seen["dropped"]) == (4, 2, 2)
+    assert {job["prompt"] for job in seen["dropped_jobs"]} == {"a dog"}
+    cli.main(["plan", "new.yaml", "--diff", "old.yaml"], standalone_mode=False)
+    assert "Against old" in (page := capsys.readouterr().out)
+    assert "4 added, 2 kept, 2 dropped" in page
+    assert "difference" not in planned(capsys, "new.yaml")
+
+
+def test_the_difference_from_a_sweep_in_the_store_is_printed(capsys, alone):
+    """--diff ID reads a submitted sweep's plan; one that is not there, or of another version, is said."""
+    room = Printroom()
+    old = room.compile(alone / "old.yaml")
+    store = FolderStore(alone / "store")
+    store.put(names.plan_key(old.id), old.to_bytes(), content_type="application/zstd")
+    assert planned(capsys, "new.yaml", "--diff", old.id)["difference"]["kept"] == 2
+    with pytest.raises(SweepUnknown):
+        planned(capsys, "new.yaml", "--diff", "ab" * 16)
+    store.put(names.plan_key("ab" * 16), b"older than old", content_type="application/zstd")
+    with pytest.raises(UsageError, match="cannot be compared"):
+        planned(capsys, "new.yaml", "--diff", "ab" * 16)
+
+
+def test_the_sample_may_be_the_first_jobs(capsys):
+    """--first shows the first jobs, and without it they are spread over the plan."""
+    first = planned(capsys, "new.yaml", "--sample", "2", "--first")["sample"]
+    assert [job["index"] for job in first] == [0, 1]
+    spread = planned(capsys, "new.yaml", "--sample", "2")["sample"]
+    assert [job["index"] // 3 for job in spread] == [0, 1]
