@@ -2,7 +2,8 @@
 
     python -m training.portraits --budget cpu --out DIR
 
-DIR/portraits is the model; DIR/work holds pictures and checkpoints, from which `--resume` goes on.
+DIR/portraits is the model; DIR/work holds pictures and checkpoints, from which `--resume` goes on. `--budget cpu-more
+--from OTHER` begins with the weights of a finished run.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="cpu")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--from", dest="start", type=Path, help="--out of a finished run whose weights to begin with")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    start = None if options.start is None else options.start / "work"
     recipe, model = BUDGETS[options.budget], options.out / "portraits"
-    train(recipe, work=options.out / "work", model=model, resume=options.resume)
+    train(recipe, work=options.out / "work", model=model, resume=options.resume, start=start)
     return 0 if write_card(model, budget=options.budget, recipe=recipe) else 1
 
 

@@ -43,11 +43,14 @@ def train_vae(
     folder: Path,
     device: torch.device,
     resume: bool,
+    start: Path | None = None,
 ) -> Any:
     """Train an AutoencoderKL and return the average of its weights, its scaling factor set."""
     torch.manual_seed(settings.seed)
     vae = make_vae().to(device, memory_format=torch.channels_last)
     stage = Stage({"vae": vae}, settings, folder)
+    if start is not None:
+        stage.start_from(start)
     if resume:
         stage.resume()
     torch.manual_seed(settings.seed + 1 + process_number())
@@ -75,6 +78,7 @@ def train_decoder(
     folder: Path,
     device: torch.device,
     resume: bool,
+    start: Path | None = None,
 ) -> Any:
     """Train the decoder of a VAE further; the encoder, and so the UNet's latents, stay as they are.
 
@@ -83,6 +87,8 @@ def train_decoder(
     encoder = copy.deepcopy(vae).eval().requires_grad_(False)
     part = torch.nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
     stage = Stage({"part": part.requires_grad_(True)}, settings, folder)
+    if start is not None:
+        stage.start_from(start)
     if resume:
         stage.resume()
     torch.manual_seed(settings.seed + 1 + process_number())

@@ -44,6 +44,7 @@ def train_denoiser(
     folder: Path,
     device: torch.device,
     resume: bool,
+    start: Path | None = None,
 ) -> Denoiser:
     """Train a UNet to predict v from noisy latents and captions.
 
@@ -56,11 +57,14 @@ def train_denoiser(
         folder: for checkpoints.
         device: to train on.
         resume: from the checkpoint in the folder.
+        start: folder of a finished run whose weights to begin with.
     """
     torch.manual_seed(settings.seed)
     unet = make_unet().to(device)
     text_encoder = make_text_encoder(len(tokenizer)).to(device)
     stage = Stage({"unet": unet, "text_encoder": text_encoder}, settings, folder)
+    if start is not None:
+        stage.start_from(start)
     if resume:
         stage.resume()
     feed = _Feed(latents, caption_of, tokenizer, batch=batch, seed=settings.seed)

@@ -26,7 +26,7 @@ Colour = tuple[int, int, int]
 
 #: Colours of one thing alone, each in its part of the picture.
 MUSTACHE: Colour = (52, 28, 16)
-BEARD: Colour = (58, 62, 78)
+BEARD: Colour = (116, 132, 160)
 GLASSES: Colour = (24, 96, 222)
 HAT: Colour = (190, 30, 96)
 LIPS: Colour = (216, 44, 112)

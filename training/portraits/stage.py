@@ -86,6 +86,13 @@ class Stage:
             self.step = int(state["step"])
             log.info("%s: resumed at step %d", self.settings.name, self.step)
 
+    def start_from(self, folder: Path) -> None:
+        """Begin with the averages that another run of this stage ended with, and a new optimizer."""
+        state = torch.load(folder / self._path.name, weights_only=True)
+        self.modules.load_state_dict(state["averages"])
+        self.averages.load_state_dict(state["averages"])
+        log.info("%s: starts from step %d of %s", self.settings.name, int(state["step"]), folder)
+
     def run(self, loss_of: Callable[[int], torch.Tensor], report: Callable[[], str]) -> None:
         """Take the steps that are left.
 

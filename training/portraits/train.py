@@ -6,6 +6,7 @@ Each stage leaves a checkpoint in the working folder, so a run that was stopped 
 from __future__ import annotations
 
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ VOCABULARY_CAPTIONS = 4_000
 _LOG_FORMAT = "%(asctime)s %(message)s"
 
 
-def train(recipe: Recipe, *, work: Path, model: Path, resume: bool) -> None:
+def train(recipe: Recipe, *, work: Path, model: Path, resume: bool, start: Path | None = None) -> None:
     """Train by a recipe.
 
     Args:
@@ -38,37 +39,44 @@ def train(recipe: Recipe, *, work: Path, model: Path, resume: bool) -> None:
         work: for pictures, latents and checkpoints.
         model: where the finished model goes.
         resume: go on from the checkpoints in `work`; otherwise they are overwritten.
+        start: the `work` of a finished run, whose weights and vocabulary to begin with.
     """
     work.mkdir(parents=True, exist_ok=True)
     if not resume:
         for stale in (*work.glob("latents-*.pt"), work / "vocabulary.json"):
             stale.unlink(missing_ok=True)
+    if start is not None:
+        shutil.copy(start / "vocabulary.json", work)
     # Drawn before the processes part, so that they find it.
     load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED, processes=2)
     load_pictures(work, count=recipe.pictures, seed=DATA_SEED, processes=2)
     if recipe.processes == 1:
-        _train_here(0, recipe, work, model, resume)
+        _train_here(0, recipe, work, model, resume, start)
         return
     meeting = work / "meeting"
     meeting.unlink(missing_ok=True)
-    spawn(_train_beside, (recipe, work, model, resume, meeting), nprocs=recipe.processes)
+    spawn(_train_beside, (recipe, work, model, resume, start, meeting), nprocs=recipe.processes)
 
 
-def _train_beside(number: int, recipe: Recipe, work: Path, model: Path, resume: bool, meeting: Path) -> None:
+def _train_beside(
+    number: int, recipe: Recipe, work: Path, model: Path, resume: bool, start: Path | None, meeting: Path
+) -> None:
     """Train as one of several processes that share their weights now and then."""
     logging.basicConfig(level=logging.INFO if number == 0 else logging.WARNING, format=_LOG_FORMAT)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting.resolve()}", rank=number, world_size=recipe.processes
     )
-    _train_here(number, recipe, work, model, resume)
+    _train_here(number, recipe, work, model, resume, start)
     torch.distributed.destroy_process_group()
 
 
-def _train_here(number: int, recipe: Recipe, work: Path, model: Path, resume: bool) -> None:
+def _train_here(
+    number: int, recipe: Recipe, work: Path, model: Path, resume: bool, start: Path | None
+) -> None:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     device = torch.device(recipe.device)
-    options: dict[str, Any] = {"folder": work, "device": device, "resume": resume}
+    options: dict[str, Any] = {"folder": work, "device": device, "resume": resume, "start": start}
     vae_pictures = load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED, processes=2)
     pictures = load_pictures(work, count=recipe.pictures, seed=DATA_SEED, processes=2)
     vocabulary = _vocabulary(work / "vocabulary.json")
