@@ -44,6 +44,7 @@ def compile_sweep(sweep: Sweep, *, resolve: ResolveModel) -> Plan:
         axes=tuple(axes.axes),
         blocks=tuple(blocks),
         image_format=parse_format(sweep.format),
+        layout=sweep.layout,
     )
 
 

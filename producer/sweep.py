@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,7 +34,7 @@ from shared.errors import SweepError
 from shared.images.format import EXAMPLES, PNG, FormatInvalid, parse_format
 from shared.job import PROMPT_BYTES_MAX
 from shared.names import DEFAULT_MODEL
-from shared.plan import JOBS_MAX
+from shared.plan import JOBS_MAX, Layout
 from shared.schedulers import DEFAULT_SCHEDULER, SCHEDULERS, canonical_scheduler
 
 #: A thousand training timesteps is all there is to sample.
@@ -304,6 +304,17 @@ def _check_format(value: Any) -> str:
         raise _problem("format", str(error)) from error
 
 
+def _check_layout(value: Any) -> str:
+    known = get_args(Layout)
+    if not isinstance(value, str):
+        raise _problem(
+            "layout", f"layout is {_kind(value)}: write one for the whole sweep: {' or '.join(known)}"
+        )
+    if value.strip().casefold() not in known:
+        raise _problem("layout", f"layout={_show(value)} is unknown: use {' or '.join(known)}")
+    return value.strip().casefold()
+
+
 def _check_axis(value: Any) -> Any:
     """Return an axis as a tuple: a single value is an axis of one."""
     if not isinstance(value, list | tuple | range):
@@ -411,6 +422,8 @@ class Sweep(_Strict):
     name: Name = "sweep"
     #: What every image becomes; no axis, for it is no part of a job.
     format: Format = str(PNG)
+    #: How images lie in the store; no part of a job either.
+    layout: Annotated[Layout, BeforeValidator(_check_layout)] = "images"
     #: Empty where every case brings its own.
     prompt: Annotated[tuple[Prompt, ...], _Axis] = ()
     #: None is not "": SDXL renders them differently.
@@ -646,11 +659,11 @@ def _wants_text(text: str, value: Any, raw: str | None) -> str:
 
 
 def _unknown_key(key: str, loc: tuple[str | int, ...]) -> str:
-    known: tuple[str, ...] = (*FIELDS, "name", "format", "cases")
+    known: tuple[str, ...] = (*FIELDS, "name", "format", "layout", "cases")
     if loc[0] == "cases":
         known = FIELDS
-        if key == "format":
-            return "format holds for the whole sweep: write it at the top"
+        if key in ("format", "layout"):
+            return f"{key} holds for the whole sweep: write it at the top"
     elif loc[0] == "seed":
         known = ("start", "count")
     folded = key.strip().casefold().replace("-", "_").replace(" ", "_")

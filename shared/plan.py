@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import zstandard
 
@@ -34,6 +34,9 @@ CHUNK_PIXEL_STEPS = 64 * 512 * 512 * 30
 
 #: One bit a job in a Redis string, which ends at 512 MB.
 JOBS_MAX = 2**32
+
+#: How a sweep's images lie in the store.
+Layout = Literal["images", "webdataset"]
 
 _BLOCK_FIELDS = ("model", "width", "height")
 #: The first field's JSON has the opening brace.
@@ -127,6 +130,8 @@ class Plan:
     sampler: str = SAMPLER_VERSION
     #: What every image of the sweep becomes. No part of a job: its id is the same in every format.
     image_format: ImageFormat = PNG
+    #: How images lie in the store: an object each (`images`), or tar shards (`webdataset`). No part of a job either.
+    layout: Layout = "images"
     _decoders: dict[int, _BlockDecoder] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -206,14 +211,18 @@ class Plan:
                 ),
                 sampler=sampler,
                 image_format=image_format,
+                layout=_layout_from_json(document.get("layout", "images")),
             )
         except (zstandard.ZstdError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
 
     @cached_property
     def _canonical(self) -> bytes:
+        # Left out where it is the default: plans from before there was a choice keep their ids.
+        layout = {} if self.layout == "images" else {"layout": self.layout}
         return canonical_json(
             {
+                **layout,
                 "format": PLAN_FORMAT,
                 "name": self.name,
                 "sampler": self.sampler,
@@ -349,6 +358,12 @@ def _running_sum(lengths: Iterator[int] | Sequence[int] | Any) -> list[int]:
         total += length
         stops.append(total)
     return stops
+
+
+def _layout_from_json(text: Any) -> Layout:
+    if text not in get_args(Layout):
+        raise ValueError(f"plan layout {text!r}: this version knows {', '.join(get_args(Layout))}")
+    return cast(Layout, text)
 
 
 def _axis_to_json(axis: Axis) -> dict[str, Any]:
