@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from producer.images import read_image
 from producer.results import Where, manifest_rows, to_json_line
 from shared import names
-from shared.errors import ObjectMissing, StoreError
+from shared.errors import ImageDamaged, ObjectMissing, StoreError
 from shared.store.base import Store
 
 #: Images read at once.
@@ -91,8 +92,7 @@ def fetch(
 
 def _file_name(row: dict[str, Any]) -> str:
     """Return where an image goes: one sweep has one format, so the quality in its key's ending is not repeated."""
-    extension = PurePosixPath(row["key"]).suffix
-    return f"images/{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}{extension}"
+    return f"images/{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}{names.image_suffix(row['key'])}"
 
 
 def _fetch_one(store: Store, folder: Path, row: dict[str, Any]) -> str:
@@ -103,12 +103,11 @@ def _fetch_one(store: Store, folder: Path, row: dict[str, Any]) -> str:
     if _is_there(path, row):
         return "skipped"
     try:
-        data = store.get(row["key"])
+        _write(path, read_image(store, row))
     except ObjectMissing:
         return f"{row['key']}: gone from {store.url}"
-    if _sha256(data) != row["sha256"]:
-        return f"{row['key']}: its sha256 is not what the manifest says"
-    _write(path, data)
+    except ImageDamaged as error:
+        return str(error)
     return "fetched"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from PIL.Image import Image
 
+from producer.images import read_image
 from producer.results import canonical_where, manifest_rows
 from producer.sheet import SHEET_FIELDS, Cell, draw_sheet
 from shared.errors import UsageError
@@ -68,11 +70,7 @@ def _cell(job: Job, row: Mapping[str, Any] | None, store: Store) -> Cell:
         return Cell(job=job, state="missing")
     if row["status"] == "failed":
         return Cell(job=job, state="failed", reason=f"{row['error_code']}: {row['error']}")
-    return Cell(job=job, state="done", load=_loader(store, row["key"]))
-
-
-def _loader(store: Store, key: str) -> Callable[[], bytes]:
-    return lambda: store.get(key)
+    return Cell(job=job, state="done", load=partial(read_image, store, row))
 
 
 def _choose(plan: Plan, where: Mapping[str, Any]) -> dict[int, Job]:

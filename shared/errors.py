@@ -10,6 +10,7 @@ PrintroomError                      code            meaning
 │   └── ConfirmationNeeded          confirmation_needed  a very large sweep, not confirmed
 ├── StoreError                                      the object store
 │   ├── ObjectMissing               object_missing  no object has this key
+│   ├── ImageDamaged                image_damaged   an image is not the one that its manifest tells of
 │   ├── StoreUnavailable            store_unavailable  after retries; worth another try later
 │   ├── StoreDenied                 store_denied    credentials or rights
 │   └── StoreFull                   store_full      no space left
@@ -99,6 +100,12 @@ class ObjectMissing(StoreError):
     """No object has this key."""
 
     code = "object_missing"
+
+
+class ImageDamaged(StoreError):
+    """The store's image is not the one that the manifest tells of: its sha256 differs."""
+
+    code = "image_damaged"
 
 
 class StoreUnavailable(StoreError):
