@@ -56,7 +56,8 @@ _DELAY_MAX_SECONDS = 15.0
 #: Keys asked for in one page of a listing; S3 gives no more.
 _PAGE_KEYS = 1000
 
-#: HTTP status of a range that begins where the object has ended.
+#: HTTP statuses of a part of an object, and of a range that begins where the object has ended.
+_PARTIAL = 206
 _PAST_THE_END = 416
 
 #: Object metadata in which `put` leaves the content's MD5, for `get` to check. An ETag is not always one.
@@ -326,7 +327,8 @@ def _read_range(client: S3Client, bucket: str, key: str, offset: int, size_bytes
     with closing(answer["Body"]) as body:
         data: bytes = body.read()
     # A server that knows no ranges, or finds this one pointless, sends the whole object.
-    return data if "ContentRange" in answer else data[offset : offset + size_bytes]
+    is_part = answer["ResponseMetadata"]["HTTPStatusCode"] == _PARTIAL
+    return data if is_part else data[offset : offset + size_bytes]
 
 
 def _md5(data: bytes) -> bytes:

@@ -43,6 +43,7 @@ def test_a_sweep_needs_only_a_prompt_and_says_its_defaults() -> None:
     expected = {
         "name": "sweep",
         "format": "png",
+        "layout": "images",
         "prompt": ("a cat",),
         "negative_prompt": (None,),
         "seed": (0,),
@@ -133,7 +134,7 @@ def test_a_case_holds_one_rule() -> None:
 NAME_RULE = "use 1 to 100 letters, digits, spaces and . _ -, beginning with a letter or digit"
 KEYS = (
     "use prompt, negative_prompt, seed, guidance_scale, guidance_rule, steps, scheduler, size, model, "
-    "name, format, cases"
+    "name, format, layout, cases"
 )
 
 #: What a person writes -> the line and the text of the one problem it is refused for.
