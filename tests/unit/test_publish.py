@@ -244,6 +244,9 @@ def test_two_workers_that_put_at_the_same_moment(store: FolderStore) -> None:
         assert image.offset is not None
         data = store.get_range(image.key, image.offset, image.size_bytes)
         assert hashlib.sha256(data).hexdigest() == image.sha256
+    third = Delivery(store)
+    assert third.calls == dict.fromkeys(JOBS, 1)
+    assert {image.key for image in third.finished.values()} == {min(_shards(store))}
 
 
 def test_memory_is_bounded(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
