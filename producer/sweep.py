@@ -306,13 +306,9 @@ def _check_format(value: Any) -> str:
 
 def _check_layout(value: Any) -> str:
     known = get_args(Layout)
-    if not isinstance(value, str):
-        raise _problem(
-            "layout", f"layout is {_kind(value)}: write one for the whole sweep: {' or '.join(known)}"
-        )
-    if value.strip().casefold() not in known:
-        raise _problem("layout", f"layout={_show(value)} is unknown: use {' or '.join(known)}")
-    return value.strip().casefold()
+    if value not in known:
+        raise _problem("layout", f"layout={_show(value)}: use {' or '.join(known)}")
+    return str(value)
 
 
 def _check_axis(value: Any) -> Any:
