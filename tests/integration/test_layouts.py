@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import re
+import tarfile
 import threading
+import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -371,8 +376,6 @@ def test_a_damaged_image_in_a_shard_is_named(local, tmp_path):
 
 def test_a_url_and_a_row_are_enough(studio):
     """Presigned URLs work in this layout too: the row says which part of the object is the image."""
-    import urllib.request
-
     sweep = studio.render()
     row = next(iter(studio.room.results(sweep, urls=True)))
     end = row["offset"] + row["size_bytes"]
@@ -384,13 +387,24 @@ def test_a_url_and_a_row_are_enough(studio):
     assert hashlib.sha256(data).hexdigest() == row["sha256"]
 
 
+# webdataset leaves the files it reads to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_training_program_reads_them_where_they_lie(local, tmp_path, capsys):
+    """The lines of docs/sweeps.md give every image of the sweep, once, with its prompt and its row."""
+    sweep = local.render()
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "webdataset" in block]
+    exec(lines.replace("prints", local.store.url).replace("SWEEP", sweep), {})
+    printed = capsys.readouterr().out
+    keys = [names.sample_key(row["index"], row["job_id"]) for row in local.room.results(sweep)]
+    assert re.findall(r"^([0-9]{10}-[0-9a-f]{8}) ", printed, re.M) == keys
+    assert printed.count("(16, 16, 3)") == 66
+
+
 def test_the_samples_say_what_the_manifest_says(local):
     """The JSON beside each image agrees with its manifest row, column by column."""
     sweep = local.render()
     rows = {row["index"]: row for row in local.room.results(sweep)}
-    import io
-    import tarfile
-
     seen = 0
     for key in local.shards(sweep):
         with tarfile.open(fileobj=io.BytesIO(local.store.get(key))) as tar:
