@@ -11,14 +11,16 @@ from shared.store.base import Store
 
 
 def read_image(store: Store, row: Mapping[str, Any]) -> bytes:
-    """Return the image file of a finished row, whole and right.
+    """Return the image file of a finished row, whole and right: an object, or its part of a shard.
 
     Args:
         row: a row of `manifest_rows`, whose job is done.
 
     Raises: ObjectMissing; ImageDamaged for bytes of another sha256; StoreUnavailable, StoreDenied.
     """
-    data = store.get(row["key"])
+    key, offset = row["key"], row["offset"]
+    data = store.get(key) if offset is None else store.get_range(key, offset, row["size_bytes"])
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise ImageDamaged(f"{row['key']}: its sha256 is not what the manifest says")
+        place = key if offset is None else f"{key}, byte {offset}"
+        raise ImageDamaged(f"{place}: its sha256 is not what the manifest says")
     return data

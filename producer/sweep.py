@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BeforeValidator,
@@ -78,7 +78,7 @@ from shared.axes import Draws
 from shared.errors import SweepError
 from shared.images.format import PNG
 from shared.names import DEFAULT_MODEL
-from shared.plan import JOBS_MAX
+from shared.plan import JOBS_MAX, Layout
 from shared.schedulers import DEFAULT_SCHEDULER
 
 #: Width and height where neither the sweep nor a case says: what Stable Diffusion 1.5 was trained on ...
@@ -110,8 +110,8 @@ class Sweep(Strict):
     name: Name = "sweep"
     #: What every image becomes; no axis, for it is no part of a job.
     format: Format = str(PNG)
-    #: Whether images are objects of their own in the store, or one WebDataset shard a chunk.
-    layout: Annotated[Literal["images", "webdataset"], BeforeValidator(check_layout)] = "images"
+    #: How images lie in the store; no part of a job either.
+    layout: Annotated[Layout, BeforeValidator(check_layout)] = "images"
     #: Empty where every case, or a zip group, brings its own.
     prompt: Annotated[tuple[Prompt, ...], AXIS] = ()
     #: None is not "": SDXL renders them differently.

@@ -6,7 +6,7 @@ Types and the checks of each by itself; what only the whole sweep shows is in `p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -41,7 +41,7 @@ from producer.fields import (
 from producer.ranges import Span
 from producer.rules import written_rule
 from producer.wording import kind, show
-from shared.plan import JOBS_MAX
+from shared.plan import JOBS_MAX, Layout
 
 #: Expressions of one sweep.
 _CONDITIONS_MAX = 100
@@ -199,8 +199,9 @@ def _check_conditions(value: Any) -> tuple[str, ...]:
 
 def check_layout(value: Any) -> str:
     """Return the name of a layout."""
-    if value not in ("images", "webdataset"):
-        raise problem("layout", f"layout={show(value)}: use images or webdataset")
+    known = get_args(Layout)
+    if value not in known:
+        raise problem("layout", f"layout={show(value)}: use {' or '.join(known)}")
     return str(value)
 
 

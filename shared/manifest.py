@@ -18,7 +18,10 @@ from shared.job import RECIPE_FIELDS, Job
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
 #: Raise it when a reader of the old columns would be misled. It stands in each file's schema metadata.
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
+
+#: Older formats that are still read -> columns that they lack, and that are null for their rows.
+_OLD_FORMATS = {2: ("offset",)}
 
 _FORMAT_KEY = b"printroom.manifest_format"
 
@@ -70,7 +73,15 @@ MANIFEST_SCHEMA = pa.schema(
         _column("model", pa.string(), "Fingerprint of the model."),
         _column("sampler", pa.string(), "Version of the sampler's arithmetic."),
         _done_column("model_name", pa.string(), "Model as the sweep named it."),
-        _done_column("key", pa.string(), "Key of the image, relative to the store's root."),
+        _done_column(
+            "key", pa.string(), "Key of the image, or of the shard it is in, relative to the store's root."
+        ),
+        _column(
+            "offset",
+            pa.uint64(),
+            "First byte of the image's file in its shard. Null where the object is the file, and where the job failed.",
+            nullable=True,
+        ),
         _done_column("size_bytes", pa.uint64(), "Size of the image's file."),
         _done_column("sha256", pa.string(), "SHA-256 of the image's file, 64 hex digits."),
         _done_column("prompt_tokens", pa.uint32(), "Tokens of the prompt, without begin and end marks."),
@@ -127,14 +138,19 @@ def read_manifest(data: bytes) -> list[Result]:
 
 
 def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
-    """Return some columns of a manifest; the others are not decoded.
+    """Return some columns of a manifest; the others are not decoded. What an older format lacks is null.
 
     Raises: ValueError for a file that is truncated, damaged, of another format, or without these columns.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        _check_schema(file.schema_arrow, columns)
-        return file.read(columns=list(columns), use_threads=False)
+        absent = _check_schema(file.schema_arrow, columns)
+        present = [name for name in columns if name not in absent]
+        table = file.read(columns=present, use_threads=False)
+        for name in absent:
+            field = MANIFEST_SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(file.metadata.num_rows, field.type))
+        return table.select(list(columns))
     except (pa.ArrowException, OSError) as e:  # pyarrow raises OSError for damaged pages
         raise ValueError(f"not a whole manifest ({len(data)} bytes): {e}") from e
 
@@ -148,14 +164,22 @@ def manifest_docs() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_schema(found: pa.Schema, columns: Sequence[str]) -> None:
+def _check_schema(found: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """Return which of the columns this file's format lacks. Raises: ValueError for what is no manifest of ours."""
+    lacking = {str(version): names for version, names in {MANIFEST_FORMAT: (), **_OLD_FORMATS}.items()}
     version = (found.metadata or {}).get(_FORMAT_KEY, b"none").decode("latin-1")
-    if version != str(MANIFEST_FORMAT):
-        raise ValueError(f"manifest format {version}: this version reads format {MANIFEST_FORMAT}")
+    if version not in lacking:
+        raise ValueError(
+            f"manifest format {version}: this version reads formats {', '.join(sorted(lacking))}"
+        )
+    absent = [name for name in columns if name in lacking[version]]
     for name in columns:
+        if name in absent:
+            continue
         field = found.field(name) if name in found.names else None
         if field is None or field.type != MANIFEST_SCHEMA.field(name).type:
             raise ValueError(f"manifest column {name}: missing or of another type")
+    return absent
 
 
 def _record(row: Result) -> dict[str, Any]:
@@ -183,6 +207,7 @@ def _done_part(row: Done) -> dict[str, Any]:
     return {
         "status": "done",
         "key": row.image.key,
+        "offset": row.image.offset,
         "size_bytes": row.image.size_bytes,
         "sha256": row.image.sha256,
         "reused": row.reused,
@@ -230,6 +255,7 @@ def _stored_image(record: dict[str, Any]) -> StoredImage:
     )
     return StoredImage(
         key=record["key"],
+        offset=record["offset"],
         size_bytes=record["size_bytes"],
         sha256=record["sha256"],
         provenance=provenance,

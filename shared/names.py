@@ -18,6 +18,14 @@ RENDER_CHUNK = "render.chunk"
 #: Where a worker listens before it knows of any bucket; nothing is ever sent there.
 IDLE_QUEUE = f"render.v{PROTOCOL}.idle"
 
+#: Digits of a shard's sha256 in its key.
+SHARD_DIGITS = 16
+
+_SHARD_SUFFIX = ".tar"
+
+#: A plan has at most 2**32 jobs: the names of a sweep's samples sort as their indices do.
+_INDEX_DIGITS = 10
+
 #: Prefix of all Redis keys of ours. Celery's own keys get it too (`global_keyprefix`).
 REDIS_PREFIX = "printroom:"
 
@@ -69,6 +77,34 @@ def chunk_of_manifest(key: str) -> int:
 def image_key(job_id: str, image_format: ImageFormat = PNG) -> str:
     """Return the key of an image: named by its job and format, shared by every sweep that has both."""
     return f"images/{job_id[:2]}/{job_id}.{image_format.ending}"
+
+
+def shard_prefix(sweep: str, chunk: int) -> str:
+    """Return the prefix of a chunk's shards. Padded, so that key order is chunk order."""
+    return f"sweeps/{sweep}/shards/{chunk:09d}-"
+
+
+def shard_key(sweep: str, chunk: int, sha256: str, image_format: ImageFormat = PNG) -> str:
+    """Return the key of a tar of a chunk's images: named by its content, so that no writer ever replaces another's.
+
+    Args:    sha256: of the whole tar, hex. Its first digits are enough to tell a chunk's few shards apart.
+    """
+    return f"{shard_prefix(sweep, chunk)}{sha256[:SHARD_DIGITS]}.{image_format.ending}{_SHARD_SUFFIX}"
+
+
+def shard_digest(key: str) -> str:
+    """Return the start of the sha256 that `shard_key` put into a key."""
+    return key.rsplit("/", 1)[1].partition("-")[2].partition(".")[0]
+
+
+def sample_key(index: int, job_id: str) -> str:
+    """Return the WebDataset key of a sample: what the names of its files begin with, and no dot."""
+    return f"{index:0{_INDEX_DIGITS}d}-{job_id[:8]}"
+
+
+def image_suffix(key: str) -> str:
+    """Return the suffix of an image's file by itself, such as `.jpg`, from the key of its object or its shard."""
+    return "." + key.removesuffix(_SHARD_SUFFIX).rsplit(".", 1)[1]
 
 
 # Redis.

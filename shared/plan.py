@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import zstandard
 
@@ -41,6 +41,9 @@ CHUNK_PIXEL_STEPS = 64 * 512 * 512 * 30
 
 #: One bit a job in a Redis string, which ends at 512 MB.
 JOBS_MAX = 2**32
+
+#: How a sweep's images lie in the store.
+Layout = Literal["images", "webdataset"]
 
 _BLOCK_FIELDS = ("model", "width", "height")
 
@@ -99,8 +102,8 @@ class Plan:
     sampler: str = SAMPLER_VERSION
     #: What every image of the sweep becomes. No part of a job: its id is the same in every format.
     image_format: ImageFormat = PNG
-    #: Whether images are objects of their own, `images`, or one shard a chunk, `webdataset`.
-    layout: str = "images"
+    #: How images lie in the store: an object each (`images`), or tar shards (`webdataset`). No part of a job either.
+    layout: Layout = "images"
     _decoders: dict[int, Decoder] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -188,7 +191,7 @@ class Plan:
                 ),
                 sampler=sampler,
                 image_format=image_format,
-                layout=document["layout"],
+                layout=_layout_from_json(document["layout"]),
             )
         except (zstandard.ZstdError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
@@ -249,6 +252,12 @@ def _running_sum(lengths: Iterable[int]) -> list[int]:
         total += length
         stops.append(total)
     return stops
+
+
+def _layout_from_json(text: Any) -> Layout:
+    if text not in get_args(Layout):
+        raise ValueError(f"plan layout {text!r}: this version knows {', '.join(get_args(Layout))}")
+    return cast(Layout, text)
 
 
 def _block_to_json(block: Block) -> dict[str, Any]:

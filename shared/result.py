@@ -37,10 +37,12 @@ class StoredImage:
 
     #: Object key, relative to the store's root.
     key: str
-    #: Size of the object in bytes, and the sha256 of its content (hex).
+    #: Size of the image's file in bytes, and the sha256 of its content (hex).
     size_bytes: int
     sha256: str
     provenance: Provenance
+    #: Where the file begins in the object, bytes; None where the object is the file.
+    offset: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

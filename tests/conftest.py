@@ -25,10 +25,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from shared.store.folder import FolderStore
 from shared.store.s3 import S3Store
+
+# A test says what is right, not how fast: a busy machine must not make one red.
+hypothesis.settings.register_profile("printroom", deadline=None)
+hypothesis.settings.load_profile("printroom")
 
 #: A server that is not up by then is broken; both take under a second on a quiet machine.
 _START_SECONDS = 30.0

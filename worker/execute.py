@@ -7,7 +7,6 @@ image, and nothing is counted twice.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -18,17 +17,18 @@ from typing import Any, TypeVar
 
 from shared import names
 from shared.broker import ChunkMessage
-from shared.errors import MessageCorrupt, ObjectMissing, RenderError, WorkerLost
+from shared.errors import MessageCorrupt, RenderError, WorkerLost
 from shared.images.files import versions_for
 from shared.job import Job
 from shared.ledger import Outcome as Recorded
 from shared.manifest import write_manifest
-from shared.metadata import image_bytes, read_image
+from shared.metadata import image_bytes
 from shared.plan import Chunk, Plan
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 from worker.failpoints import failpoint
 from worker.kit import Kit
 from worker.patience import Abandoned, persist
+from worker.publish import ObjectPublisher, Publisher, ShardPublisher
 from worker.retry import Decision, decide
 from worker.sampling.memory import choose_rows
 from worker.sampling.request import Outcome, Sampled, SampleRequest
@@ -88,15 +88,17 @@ class _ChunkRun:
         for index, job in plan.jobs(chunk.start, chunk.stop):
             self._indices.setdefault(job.id, []).append(index)
             self._jobs.setdefault(job.id, job)
+        self._publisher = self._make_publisher()
 
     def run(self) -> None:
         """See `execute`."""
         started = time.monotonic()
         try:
             self._reuse()
-            self._render(
-                [job for job in self._jobs.values() if self._indices[job.id][0] not in self._results]
-            )
+            try:
+                self._render(self._missing())
+            finally:
+                self._publisher.flush()
             if len(self._results) < len(self._chunk):
                 raise Abandoned
             self._commit()
@@ -116,29 +118,39 @@ class _ChunkRun:
         }
         log.info("chunk_done", extra={**fields, "seconds": round(seconds, 2), "attempt": self._attempt})
 
+    def _make_publisher(self) -> Publisher:
+        """Return the way into the store that the sweep's layout asks for."""
+        store, image_format = self._kit.store, self._plan.image_format
+        if self._plan.layout == "images":
+            return ObjectPublisher(
+                store=store, image_format=image_format, patiently=self._patiently, finish=self._finish
+            )
+        return ShardPublisher(
+            store=store,
+            image_format=image_format,
+            sweep=self._sweep,
+            chunk=self._chunk.number,
+            jobs={self._indices[job.id][0]: job for job in self._jobs.values()},
+            attempt=self._attempt,
+            patiently=self._patiently,
+            finish=self._finish,
+        )
+
     # --- reuse ----------------------------------------------------------------------------------------------
 
     def _reuse(self) -> None:
         """Take images that are in the store already: of another sweep, or of a delivery that died."""
-        self._await([self._kit.publishers.submit(self._take, job) for job in self._jobs.values()])
+        self._publisher.open()
+        take = self._publisher.take
+        self._await([self._kit.publishers.submit(take, job) for job in self._missing()])
 
-    def _take(self, job: Job) -> bool:
-        """Take one image from the store, if it is there and is what its name says."""
-        key = names.image_key(job.id, self._plan.image_format)
-        try:
-            data = self._patiently(lambda: self._kit.store.get(key))
-            found = read_image(data)
-        except ObjectMissing:
-            return False
-        except ValueError as error:
-            log.warning("image_unreadable", extra={"key": key, "reason": str(error)})
-            return False
-        if (found.job.id, found.image_format) != (job.id, self._plan.image_format):
-            holds = names.image_key(found.job.id, found.image_format)
-            log.warning("image_misplaced", extra={"key": key, "holds": holds})
-            return False
-        self._finish(job, _stored(key, data, found.provenance), reused=True, sample_seconds=None)
-        return True
+    def _missing(self) -> list[Job]:
+        """Return the jobs whose image is neither in the store nor on its way there."""
+        return [
+            job
+            for job in self._jobs.values()
+            if self._indices[job.id][0] not in self._results and not self._publisher.holds(job)
+        ]
 
     # --- render ---------------------------------------------------------------------------------------------
 
@@ -189,7 +201,7 @@ class _ChunkRun:
             self._fail([job], outcome.error)
 
     def _publish(self, job: Job, sampled: Sampled) -> None:
-        """Encode one image, put it in the store, and say so."""
+        """Encode one image and give it to the publisher."""
         wanted = self._plan.image_format
         provenance = Provenance(
             model_name=self._plan.models.get(job.model, job.model),
@@ -201,13 +213,10 @@ class _ChunkRun:
             versions=versions_for(self._kit.versions, wanted.kind),
         )
         data = image_bytes(job, sampled.pixels, provenance, wanted)
-        key = names.image_key(job.id, wanted)
-        if self._patiently(lambda: self._kit.store.head(key)) is not None and self._take(job):
-            return  # another worker was faster; a manifest may already hold that file's sha256
-        self._patiently(lambda: self._kit.store.put(key, data, content_type=wanted.media_type))
-        failpoint("uploaded")
-        self._finish(job, _stored(key, data, provenance), reused=False, sample_seconds=sampled.seconds)
-        self._kit.pulse.image_finished()
+        if self._publisher.publish(job, data, provenance, sample_seconds=sampled.seconds):
+            self._kit.pulse.image_finished()
+        if self._publisher.holds(job):
+            self._report()  # its bit waits for its shard; a cancel is heard now
 
     # --- results --------------------------------------------------------------------------------------------
 
@@ -335,11 +344,6 @@ def _cancel(futures: Iterable[Future[Outcome]]) -> None:
     """Take back what has no rows yet; the engine finishes what has."""
     for future in futures:
         future.cancel()
-
-
-def _stored(key: str, data: bytes, provenance: Provenance) -> StoredImage:
-    sha256 = hashlib.sha256(data).hexdigest()
-    return StoredImage(key=key, size_bytes=len(data), sha256=sha256, provenance=provenance)
 
 
 def _request(job: Job) -> SampleRequest:

@@ -11,10 +11,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol, TypeVar
 
 from producer.images import read_image
+from shared import names
 from shared.errors import ImageDamaged, ObjectMissing
 from shared.store.base import Store
 
@@ -137,7 +137,7 @@ def extension(row: Row) -> str:
 
     One sweep has one format, so the quality that a key's ending has (`q95.jpg`) is not repeated.
     """
-    return PurePosixPath(row["key"]).suffix
+    return names.image_suffix(row["key"])
 
 
 def _bring_one(store: Store, layout: Layout, row: Row) -> Brought:

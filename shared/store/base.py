@@ -38,6 +38,14 @@ class Store(Protocol):
         Raises: ObjectMissing, StoreUnavailable, StoreDenied.
         """
 
+    def get_range(self, key: str, offset: int, size_bytes: int) -> bytes:
+        """Return part of an object, as far as the object goes: `get(key)[offset : offset + size_bytes]`.
+
+        Nobody checks a part's content on its way: whoever asks knows its sha256.
+
+        Raises: ValueError for a range that no object has; ObjectMissing, StoreUnavailable, StoreDenied.
+        """
+
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object, or None where there is none."""
 

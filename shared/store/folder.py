@@ -6,11 +6,12 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import ObjectMissing, StoreDenied, StoreError, StoreFull, StoreUnavailable
 from shared.store.base import ObjectInfo
-from shared.store.keys import check_key, check_prefix, is_key
+from shared.store.keys import check_key, check_prefix, check_range, is_key
 
 #: First character of temporary files. No key may hold it, so no listing ever shows one.
 _TEMPORARY = "~"
@@ -56,12 +57,18 @@ class FolderStore:
 
         Raises: ValueError, ObjectMissing, StoreDenied, StoreUnavailable.
         """
-        try:
+        with self._reading(key):
             return self._path(key).read_bytes()
-        except OSError as e:
-            if e.errno in _ABSENT:
-                raise ObjectMissing(f"no object {key} in {self.url}") from e
-            raise self._error(e, f"cannot read {key}") from e
+
+    def get_range(self, key: str, offset: int, size_bytes: int) -> bytes:
+        """Return part of a file, as far as the file goes.
+
+        Raises: ValueError, ObjectMissing, StoreDenied, StoreUnavailable.
+        """
+        check_range(offset, size_bytes)
+        with self._reading(key), self._path(key).open("rb") as file:
+            file.seek(offset)
+            return file.read(size_bytes)
 
     def head(self, key: str) -> ObjectInfo | None:
         """Return a file's size, or None where there is no file.
@@ -105,6 +112,16 @@ class FolderStore:
         """Return the file's file:// URL. It never expires; the folder's own rights rule."""
         return self._path(key).as_uri()
 
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """Give what the system says of a read a name of ours."""
+        try:
+            yield
+        except OSError as e:
+            if e.errno in _ABSENT:
+                raise ObjectMissing(f"no object {key} in {self.url}") from e
+            raise self._error(e, f"cannot read {key}") from e
+
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
@@ -120,7 +137,7 @@ class FolderStore:
 
     def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects under one folder. `folder` is a key part: "" or "a/b/"."""
-        for name, size_bytes in _entries(self._root / folder):
+        for name, size_bytes in _entries(self._root / folder, prefix[len(folder) :]):
             key = folder + name
             if size_bytes is None:
                 if key.startswith(prefix) or prefix.startswith(key):
@@ -140,16 +157,17 @@ class FolderStore:
         return StoreUnavailable(reason)
 
 
-def _entries(folder: Path) -> list[tuple[str, int | None]]:
+def _entries(folder: Path, prefix: str) -> list[tuple[str, int | None]]:
     """Return a folder's entries in key order: (name, size), or (name + "/", None) for a folder.
 
-    The slash takes part in the order: "a.b" comes before "a/b".
+    The slash takes part in the order: "a.b" comes before "a/b". What cannot lead to the prefix (what is left of it
+    below this folder) is passed over without asking the system about it: one chunk's shards lie among all others.
     """
     entries: list[tuple[str, int | None]] = []
     try:
         with os.scandir(folder) as found:
             for entry in found:
-                if not is_key(entry.name):
+                if not is_key(entry.name) or not _leads_to(entry.name, prefix):
                     continue
                 if entry.is_dir():
                     entries.append((f"{entry.name}/", None))
@@ -159,6 +177,10 @@ def _entries(folder: Path) -> list[tuple[str, int | None]]:
         if e.errno not in _ABSENT:
             raise
     return sorted(entries, key=lambda entry: entry[0])
+
+
+def _leads_to(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) or prefix.startswith(f"{name}/")
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Which object keys are allowed, in every store alike. Knows nothing of where objects are kept."""
+"""Which object keys, and ranges of objects, are allowed in every store alike. Knows nothing of where they are kept."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def check_prefix(prefix: str) -> str:
     if not _PREFIX_CHARACTERS.fullmatch(prefix) or any(_bad_segment(segment) for segment in folders):
         raise ValueError(f"prefix {_shown(prefix)}: use letters, digits and ._- between single slashes")
     return prefix
+
+
+def check_range(offset: int, size_bytes: int) -> None:
+    """Raise ValueError for a range of bytes that no store reads: of nothing, or before the beginning."""
+    if offset < 0 or size_bytes < 1:
+        raise ValueError(f"range of {size_bytes} bytes from {offset}: use 1 byte or more, from 0 or more")
 
 
 def is_key(text: str) -> bool:

@@ -27,8 +27,8 @@ from botocore.parsers import ResponseParserError
 
 from shared.errors import ObjectMissing
 from shared.store.base import ObjectInfo
-from shared.store.keys import check_key, check_prefix
-from shared.store.s3_errors import Damaged, code_of, is_transient, reason_of, store_error
+from shared.store.keys import check_key, check_prefix, check_range
+from shared.store.s3_errors import Damaged, code_of, is_transient, reason_of, status_of, store_error
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -55,6 +55,10 @@ _DELAY_MAX_SECONDS = 15.0
 
 #: Keys asked for in one page of a listing; S3 gives no more.
 _PAGE_KEYS = 1000
+
+#: HTTP statuses of a part of an object, and of a range that begins where the object has ended.
+_PARTIAL = 206
+_PAST_THE_END = 416
 
 #: Object metadata in which `put` leaves the content's MD5, for `get` to check. An ETag is not always one.
 _MD5 = "md5"
@@ -147,6 +151,17 @@ class S3Store:
         """
         full_key = self._key(key)
         return self._request("read", key, lambda client: _read(client, self.bucket, full_key))
+
+    def get_range(self, key: str, offset: int, size_bytes: int) -> bytes:
+        """Return part of an object, as far as the object goes. Nothing that `put` left can check it.
+
+        Raises: ValueError, ObjectMissing, StoreUnavailable, StoreDenied.
+        """
+        check_range(offset, size_bytes)
+        full_key = self._key(key)
+        return self._request(
+            "read", key, lambda client: _read_range(client, self.bucket, full_key, offset, size_bytes)
+        )
 
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object; None where there is none (or no bucket: S3 tells no more).
@@ -300,6 +315,20 @@ def _read(client: S3Client, bucket: str, key: str) -> bytes:
     if expected is not None and expected != _md5(data).hex():
         raise Damaged("the content does not match its MD5")
     return data
+
+
+def _read_range(client: S3Client, bucket: str, key: str, offset: int, size_bytes: int) -> bytes:
+    try:
+        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + size_bytes - 1}")
+    except ClientError as e:
+        if status_of(e) == _PAST_THE_END:
+            return b""
+        raise
+    with closing(answer["Body"]) as body:
+        data: bytes = body.read()
+    # A server that knows no ranges, or finds this one pointless, sends the whole object.
+    is_part = answer["ResponseMetadata"]["HTTPStatusCode"] == _PARTIAL
+    return data if is_part else data[offset : offset + size_bytes]
 
 
 def _md5(data: bytes) -> bytes:

@@ -200,11 +200,21 @@ def _check_promise(fleet: Fleet, sweep: str, *, extra: frozenset[str] = frozense
     assert [row.index for row in rows] == list(range(len(plan)))
     assert [row.job for row in rows] == [job for _, job in plan.jobs()]
     done = [row for row in rows if isinstance(row, Done)]
-    images = {info.key: info for info in store.list("images/")}
-    assert set(images) - {names.image_key(i) for i in extra} == {row.image.key for row in done}
-    assert {names.image_key(i) for i in ids} >= {row.image.key for row in done}
+    named = {row.image.key for row in done}
+    objects = {info.key for info in store.list("images/")} - {names.image_key(i) for i in extra}
+    shards = {info.key for info in store.list(f"{names.sweep_prefix(sweep)}shards/")}
+    if plan.layout == "images":
+        assert (objects, shards) == (named, set())
+        assert {names.image_key(i) for i in ids} >= named
+    else:
+        assert (objects, shards) == (set(), named)
     for row in done:
-        data = store.get(row.image.key)
+        place = row.image
+        data = (
+            store.get(place.key)
+            if place.offset is None
+            else store.get_range(place.key, place.offset, place.size_bytes)
+        )
         assert (len(data), hashlib.sha256(data).hexdigest()) == (row.image.size_bytes, row.image.sha256)
         assert read_image(data).job.id == row.job.id
         assert Image.open(io.BytesIO(data)).convert("RGB").size == (row.job.width, row.job.height)

@@ -54,6 +54,27 @@ class TestContract:
         assert store.get("images/ab/abc.png") == data
         assert store.head("images/ab/abc.png") == ObjectInfo(key="images/ab/abc.png", size_bytes=size_bytes)
 
+    @pytest.mark.parametrize("offset", [0, 1, 999, 1000, 2000])
+    @pytest.mark.parametrize("size_bytes", [1, 999, 1000, 5000])
+    def test_get_range(self, store: Store, offset: int, size_bytes: int) -> None:
+        """A range is what slicing the object gives, past its end too."""
+        data = bytes(range(250)) * 4
+        store.put("a", data, content_type=PNG)
+        assert store.get_range("a", offset, size_bytes) == data[offset : offset + size_bytes]
+
+    def test_get_range_of_nothing(self, store: Store) -> None:
+        """A missing object is ObjectMissing, an empty one gives nothing, and a range of nothing is refused."""
+        store.put("empty", b"", content_type=PNG)
+        assert store.get_range("empty", 0, 10) == b""
+        for key in ("no/such.png", "empty/not"):
+            with pytest.raises(ObjectMissing, match=key):
+                store.get_range(key, 0, 1)
+        for offset, size_bytes in ((-1, 1), (0, 0), (0, -1)):
+            with pytest.raises(ValueError, match="range of"):
+                store.get_range("empty", offset, size_bytes)
+        with pytest.raises(ValueError, match="object key"):
+            store.get_range("../a", 0, 1)
+
     def test_overwrite(self, store: Store) -> None:
         """The last put wins, also when it is shorter."""
         store.put("a", b"the first", content_type=PNG)
@@ -189,6 +210,7 @@ def test_newer_checksums_round_trip(seaweed_server: Any, key_prefix: str) -> Non
     store = seaweed_server.store(key_prefix, checksums="when_supported")
     store.put("a", b"1" * 100_000, content_type=PNG)
     assert store.get("a") == b"1" * 100_000
+    assert store.get_range("a", 50_000, 10) == b"1" * 10
 
 
 def test_ensure_bucket_is_idempotent(seaweed_server: Any, moto_endpoint: str) -> None:

@@ -56,7 +56,14 @@ common: dict[str, Any] = {
 }
 done = st.builds(
     Done,
-    image=st.builds(StoredImage, key=texts, size_bytes=uint64, sha256=texts, provenance=provenances),
+    image=st.builds(
+        StoredImage,
+        key=texts,
+        size_bytes=uint64,
+        sha256=texts,
+        provenance=provenances,
+        offset=st.none() | uint64,
+    ),
     reused=st.booleans(),
     sample_seconds=st.none() | st.floats(allow_nan=False),
     **common,
@@ -171,7 +178,7 @@ def test_schema_in_the_file_is_the_schema() -> None:
     """The file holds exactly our columns, types and null rules, each with its description, and the format."""
     found = pq.read_schema(_as_file(write_manifest(_rows(), sweep="s", chunk=1)))
     assert found.equals(MANIFEST_SCHEMA, check_metadata=False)
-    assert found.metadata[b"printroom.manifest_format"] == b"2"
+    assert found.metadata[b"printroom.manifest_format"] == b"3"
     assert all(found.field(column.name).metadata[b"description"] for column in MANIFEST_SCHEMA)
 
 
@@ -220,6 +227,22 @@ def test_other_parquet_files_are_refused() -> None:
         pq.write_table(pyarrow.table({"index": [1]}).replace_schema_metadata(metadata), sink)
         with pytest.raises(ValueError, match="manifest format"):
             read_manifest(sink.getvalue().to_pybytes())
+
+
+def test_a_manifest_of_format_2_is_read() -> None:
+    """Manifests from before there were shards give the same rows: their images are objects."""
+    import pyarrow
+
+    table = pq.read_table(_as_file(write_manifest(_rows(), sweep="s", chunk=1))).drop_columns(["offset"])
+    sink = pyarrow.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"printroom.manifest_format": "2"}), sink)
+    old = sink.getvalue().to_pybytes()
+    assert read_manifest(old) == _rows()
+    assert read_columns(old, ["offset", "index"]).to_pydict() == {"offset": [None] * 4, "index": [0, 1, 2, 3]}
+    unnamed = pyarrow.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"printroom.manifest_format": "3"}), unnamed)
+    with pytest.raises(ValueError, match="manifest column offset: missing"):
+        read_manifest(unnamed.getvalue().to_pybytes())
 
 
 def test_number_out_of_range_is_refused() -> None:

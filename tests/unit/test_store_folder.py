@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -47,6 +48,33 @@ def test_list_is_sorted_and_complete(keys: set[str], prefix: str, tmp_path_facto
         store.put(key, b"", content_type=PNG)
     expected = sorted(key for key in stored if key.startswith(prefix))
     assert [found.key for found in store.list(prefix)] == expected
+
+
+def test_a_listing_asks_about_what_it_wants_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand neighbours cost a listing their names and nothing more."""
+    store = FolderStore(tmp_path)
+    for key in ("shards/1-a", "shards/1-b", "shards/2-a", "shards/1/x", "shard"):
+        store.put(key, b"", content_type=PNG)
+    asked: list[str] = []
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self._entry = entry.name, entry
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(self.name)
+            return getattr(self._entry, name)
+
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def watched(folder: Path) -> Any:
+        with scandir(folder) as found:
+            yield map(Entry, found)
+
+    monkeypatch.setattr(os, "scandir", watched)
+    assert [info.key for info in store.list("shards/1-")] == ["shards/1-a", "shards/1-b"]
+    assert set(asked) == {"1-a", "1-b"}
 
 
 @given(st.text(max_size=30))

@@ -1,0 +1,50 @@
+"""Sweeps whose images become shards, by real workers that die at every step."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from shared import names
+
+SWEEP = {
+    "name": "shards",
+    "prompt": ["portrait photo of a man", "a lighthouse at dusk", "a red bicycle"],
+    "negative_prompt": [None, "mustache"],
+    "guidance_scale": [5, 7.5],
+    "seed": 7,
+    "steps": 2,
+    "layout": "webdataset",
+}
+
+
+@pytest.mark.parametrize(
+    "step", ["begun", "sampled", "uploaded", "before_manifest", "before_commit", "committed"]
+)
+def test_kill_at_every_step(fleet, check_promise, step):
+    """Dying at any step of a chunk loses nothing that was stored, counts nothing twice and leaves no shard too many."""
+    doomed = fleet.start(PRINTROOM_FAILPOINT=f"{step}:1")
+    sweep = fleet.room.submit(SWEEP).sweep
+    # The second one starts while the first is at work: it takes seconds to come up.
+    fleet.wait_for(lambda: fleet.begun() or doomed.process.poll(), 60, "the chunk to begin")
+    fleet.start()
+    assert doomed.process.wait(60) == -signal.SIGKILL
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+
+
+def test_two_workers_one_killed(fleet, check_promise, tmp_path):
+    """Many chunks, two workers, one killed midway: every image is where its row says, and all of them come home."""
+    first, _ = fleet.start(), fleet.start()
+    fleet.wait_up(2)
+    sweep = fleet.room.submit({**SWEEP, "seed": {"start": 0, "count": 16}, "steps": 4}).sweep
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 30, 120, "a shard")
+    first.kill()
+    fleet.wait_done(sweep, 180)
+    check_promise(fleet, sweep)
+    plan = fleet.room.plan(sweep)
+    shards = list(fleet.room.store.list(f"{names.sweep_prefix(sweep)}shards/"))
+    assert plan.chunks <= len(shards) < len(plan)
+    assert fleet.room.fetch(sweep, tmp_path / "home").fetched == len(plan)
+    assert fleet.room.sheet(sweep).width > 100
