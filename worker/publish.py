@@ -171,13 +171,30 @@ class ShardPublisher:
     def flush(self) -> None:
         """Put what waits as one shard, but for what another worker has put meanwhile."""
         with self._writing:
+            self._flush(self._take_waiting())
+
+    def _flush_if_full(self) -> None:
+        """Flush, unless who held the pen before has taken what there was: no shard of one image."""
+        with self._writing:
             with self._lock:
-                waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
-            if waiting:
-                self._take_shards()
-            ours = {job_id: image for job_id, image in waiting.items() if job_id not in self._finished}
-            if ours:
-                self._put(ours)
+                still_full = self._is_full()
+            if still_full:
+                self._flush(self._take_waiting())
+
+    def _flush(self, waiting: Mapping[str, _Waiting]) -> None:
+        if waiting:
+            self._take_shards()
+        ours = {job_id: image for job_id, image in waiting.items() if job_id not in self._finished}
+        if ours:
+            self._put(ours)
+
+    def _take_waiting(self) -> dict[str, _Waiting]:
+        with self._lock:
+            waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+            return waiting
+
+    def _is_full(self) -> bool:
+        return self._waiting_bytes >= SHARD_BYTES or len(self._waiting) >= self._images_max
 
     def _add(
         self, job: Job, data: bytes, provenance: Provenance, *, reused: bool, sample_seconds: float | None
@@ -186,9 +203,9 @@ class ShardPublisher:
         with self._lock:
             self._waiting[job.id] = _Waiting(sample=sample, reused=reused, sample_seconds=sample_seconds)
             self._waiting_bytes += len(data)
-            full = self._waiting_bytes >= SHARD_BYTES or len(self._waiting) >= self._images_max
+            full = self._is_full()
         if full:
-            self.flush()
+            self._flush_if_full()
 
     def _put(self, waiting: Mapping[str, _Waiting]) -> None:
         samples = [image.sample for image in waiting.values()]

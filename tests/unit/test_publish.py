@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -295,6 +296,27 @@ def test_many_threads(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> No
         list(pool.map(worker.render, JOBS))
     worker.publisher.flush()
     assert worker.calls == dict.fromkeys(JOBS, 1)
+
+
+def test_who_waited_to_write_looks_again(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads find the shard full: one puts all there is, the other leaves what has come since for the next."""
+    monkeypatch.setattr(publish, "SHARD_BYTES", 2 * min(len(_image(job)) for job in JOBS.values()))
+    worker, put = Delivery(store), store.put
+
+    def put_while_one_more_comes(key: str, data: bytes, *, content_type: str) -> None:
+        worker.render(43)
+        put(key, data, content_type=content_type)
+
+    monkeypatch.setattr(store, "put", put_while_one_more_comes)
+    with ThreadPoolExecutor(2) as pool:
+        with worker.publisher._writing:
+            threads = [pool.submit(worker.render, 40, 41), pool.submit(worker.render, 42)]
+            while worker.missing() != list(range(43, 50)):
+                time.sleep(0.01)
+        for thread in threads:
+            thread.result()
+    assert set(worker.finished) == {40, 41, 42}
+    assert worker.publisher.holds(JOBS[43])
 
 
 def test_a_store_that_fails_leaves_nothing(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
