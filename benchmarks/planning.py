@@ -19,14 +19,17 @@ _WORDS = "|".join(f"word{number}" for number in range(100))
 
 def prompts_and_seeds() -> str:
     """Return 100,000 prompts times 100 seeds: ten million jobs."""
-    prompts = "".join(f"- a portrait of somebody, number {number}, by a window\n" for number in range(100_000))
+    prompts = "".join(
+        f"- a portrait of somebody, number {number}, by a window\n" for number in range(100_000)
+    )
     return f"prompt:\n{prompts}seed: {{start: 0, count: 100}}\n"
 
 
 def sample_of_a_product() -> str:
     """Return a sample of 100,000 of 10^12 jobs."""
     template = f"a {{{_WORDS}}} {{{_WORDS}}} {{{_WORDS}}}"
-    return f"expand: all\nprompt: '{template}'\nseed: {{start: 0, count: 1000000}}\nsample: {{count: 100000, seed: 1}}\n"
+    sample = "sample: {count: 100000, seed: 1}"
+    return f"expand: all\nprompt: '{template}'\nseed: {{start: 0, count: 1000000}}\n{sample}\n"
 
 
 def templates() -> str:
@@ -51,7 +54,8 @@ def measure(case: str) -> dict[str, Any]:
 
     text = CASES[case]()
     started = time.perf_counter()
-    plan = compile_sweep(parse_sweep(text), resolve=lambda name: ResolvedModel(name=name, fingerprint="sha:" + "0" * 32))
+    model = ResolvedModel(name="any", fingerprint="sha:" + "0" * 32)
+    plan = compile_sweep(parse_sweep(text), resolve=lambda name: model)
     size = len(plan.to_bytes())
     jobs = [plan.job(index).id for index in (0, len(plan) - 1)]
     planned = time.perf_counter()

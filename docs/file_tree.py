@@ -25,9 +25,12 @@ FOLDERS = {
     "examples": "sweeps that run as they are; the tests render them",
     "benchmarks": "scripts that measure; `make bench`",
     "docs": "these pages; start at docs/README.md",
-    "training": "a small model of portraits in the making; no weights pass its table yet",
+    "training": "draws portraits, trains the model in the box on them, measures it",
     "docker": "images of the producer and the worker",
 }
+
+#: Folders inside the packages that hold no modules.
+DATA = {"worker/models/portraits": "The model in the box: weights, tokenizer, card (docs/portraits.md)"}
 
 _COMMENT_COLUMN = 22
 _MARKS = ("<!-- file tree: python docs/file_tree.py --write -->\n```\n", "```\n<!-- /file tree -->")
@@ -63,6 +66,9 @@ def _package(folder: Path, root: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.py")):
         if path.name != "__init__.py":
             yield _line(f"{'  ' * (depth + 1)}{path.name}", _first_sentence(path))
+    for name in DATA:
+        if (root / name).parent == folder:
+            yield _line(f"{'  ' * (depth + 1)}{Path(name).name}/", DATA[name])
     for inner in sorted(path for path in folder.iterdir() if (path / "__init__.py").is_file()):
         yield from _package(inner, root)
 

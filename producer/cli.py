@@ -692,12 +692,14 @@ def _local_sheet(made: Rendered, settings: Any) -> Path | None:
 def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
     status, folder = made.status, made.folder
     manifests = folder / "sweeps" / status.sweep / "manifest"
+    shards = folder / "sweeps" / status.sweep / "shards"
+    images = shards if shards.is_dir() else folder / "images"
     if as_json:
         figures = {"sweep": status.sweep, "jobs": status.jobs, "done": status.done, "failed": status.failed}
-        places = {"images": folder / "images", "manifest": manifests, "sheet": sheet}
+        places = {"images": images, "manifest": manifests, "sheet": sheet}
         _print_json({**figures, "reused": status.reused, "interrupted": made.interrupted, **places})
     else:
-        click.echo(f"images    {folder / 'images'}")
+        click.echo(f"images    {images}")
         click.echo(f"manifest  {manifests}")
         if sheet:
             click.echo(f"sheet     {sheet}")

@@ -6,6 +6,7 @@ two different models, is an error that lists what there is.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import re
@@ -24,6 +25,7 @@ from shared.fingerprint import (
     parse_hub_name,
 )
 from shared.ledger import WorkerInfo
+from shared.names import DEFAULT_MODEL
 
 #: Where a model's folder describes it.
 _CARDS = ("MODEL_CARD.md", "README.md")
@@ -47,10 +49,10 @@ class KnownModel:
 def known_models(
     folders: Iterable[Path], workers: Sequence[WorkerInfo], *, cache_dir: Path
 ) -> list[KnownModel]:
-    """Return every model this machine or a live worker has, by name."""
+    """Return every model this machine or a live worker has, by name; the one that comes with Printroom is here."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     hashes = FileHashCache(cache_dir / "fingerprints.json")
-    for name, path in find_models([*folders, cache_dir / "models"]):
+    for name, path in find_models([*_bundled(), *folders]):
         places[name, fingerprint_path(path, cache=hashes)].append(str(path))
     for worker in workers:
         for fingerprint, names in worker.models.items():
@@ -100,6 +102,13 @@ def resolve_model(name: str, known: Sequence[KnownModel], *, cache_dir: Path) ->
         raise ModelAmbiguous(f"model {name!r} means {len(matches)} different models: write one of {listed}")
     there_is = ", ".join(sorted({m.name for m in known})) or "none: start a worker, or set PRINTROOM_MODELS"
     raise ModelUnknown(f"model {name!r} is on no live worker and not on this machine; there is: {there_is}")
+
+
+def _bundled() -> list[Path]:
+    """Return the folder of the default model, if it is installed. Looked for, not imported: a worker wants torch."""
+    worker = importlib.util.find_spec("worker")
+    places = (worker and worker.submodule_search_locations) or []
+    return [Path(place) / "models" / DEFAULT_MODEL for place in places]
 
 
 def _short(fingerprint: str) -> str:

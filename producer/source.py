@@ -222,7 +222,9 @@ def _complete_text(document: Document, path: Path, files: Sequence[SourceFile]) 
     said = [f"{path.name}, complete: what it names has been read into it"]
     said += [f"{file.path}: {file.values:,} values, sha256 {file.sha256}" for file in files]
     comments = "".join(f"# {' '.join(line.split())}\n" for line in said)
-    value = document.value if "name" in document.value else {"name": name_of_file(path.name), **document.value}
+    value = (
+        document.value if "name" in document.value else {"name": name_of_file(path.name), **document.value}
+    )
     text = comments + sweep_yaml(value)
     if len(text.encode()) > FILE_BYTES_MAX:
         size = f"with all that it names the sweep has {len(text) / (1 << 20):,.0f} MiB"

@@ -10,7 +10,7 @@ from shared.images.format import PNG, ImageFormat
 PROTOCOL = 1
 
 #: The model of a sweep that names none.
-DEFAULT_MODEL = "tiny-random"
+DEFAULT_MODEL = "portraits"
 
 #: The one Celery task. The producer sends it by name and never imports its body.
 RENDER_CHUNK = "render.chunk"

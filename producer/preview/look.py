@@ -68,6 +68,8 @@ class Preview:
     #: What every image becomes, and what all of them take in the store, about.
     format: ImageFormat
     storage_bytes: int
+    #: How they lie there: `images` or `webdataset`.
+    layout: str
     #: What each model's text encoders read.
     texts: tuple[ModelTexts, ...]
     #: How long it takes on devices that were measured; empty where none was.
@@ -103,7 +105,8 @@ class Preview:
 
 
 _PLAIN_FIELDS = (
-    "sweep", "name", "jobs", "duplicates", "chunks", "model_loads", "rows_max", "storage_bytes", "time_unknown",
+    "sweep", "name", "jobs", "duplicates", "chunks", "model_loads", "rows_max", "storage_bytes", "layout",
+    "time_unknown",
 )  # fmt: skip
 
 
@@ -141,6 +144,7 @@ def preview(
         model_loads=len({found.block.bucket.model for found in counts}),
         rows_max=max((found.rows_max for found in counts), default=0),
         format=plan.image_format,
+        layout=plan.layout,
         storage_bytes=sum(storage_bytes(plan.image_format, found) for found in counts),
         texts=texts,
         times=times,

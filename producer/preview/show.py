@@ -104,6 +104,8 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
         yield "UNet rows", said
     yield from _lines("texts", [_texts_line(texts, len(preview.texts) > 1) for texts in preview.texts])
     storage = f"about {decimal(preview.storage_bytes)} in the store"
+    if preview.layout == "webdataset":
+        storage += f", in {preview.chunks:,} WebDataset shards or a few more"
     yield "files", storage if preview.format == PNG else f"{preview.format}, {storage}"
     times = [_time_line(time, preview) for time in preview.times]
     yield from _lines("time", times or [printable(f"unknown: {preview.time_unknown}")])

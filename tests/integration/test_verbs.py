@@ -28,6 +28,7 @@ from shared.errors import (
 from shared.ledger import Ledger, Outcome, WorkerInfo
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
+from shared.names import DEFAULT_MODEL
 from shared.plan import Plan
 from shared.result import Done, Failed, Provenance, StoredImage
 from shared.settings import Settings
@@ -173,7 +174,7 @@ class TestSubmit:
 
     def test_bad_sweeps_leave_nothing(self, local):
         """A model nobody has stops the sweep before anything is stored or queued."""
-        with pytest.raises(ModelUnknown, match="there is: fake"):
+        with pytest.raises(ModelUnknown, match=f"there is: fake, {DEFAULT_MODEL}"):
             local.room.submit({**SWEEP, "model": ["fake", "nobody's"]})
         assert ([], []) == (list(local.store.list("")), local.room.statuses())
 
@@ -572,7 +573,7 @@ class TestFind:
         down = Bench(make_settings("redis://127.0.0.1:1/0", "t:", tmp_path), folder_store)
         assert len(list(down.room.results(sweep))) == 64
         assert down.room.fetch(sweep, tmp_path / "home").fetched == 64
-        assert [model.name for model in down.room.models()] == ["fake"]
+        assert [model.name for model in down.room.models()] == ["fake", DEFAULT_MODEL]
         for verb in (down.room.status, down.room.pause, down.room.resume, down.room.retry):
             with pytest.raises(BrokerUnavailable):
                 verb(sweep)

@@ -32,7 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "steps": st.integers(1, 40),
     "scheduler": st.sampled_from(["ddim", "Euler a", "euler_a", "unipc"]),
     "size": st.sampled_from([64, "64x64", "64x96", 512]),
-    "model": st.sampled_from(["one", "two", "also-one", "tiny-random"]),
+    "model": st.sampled_from(["one", "two", "also-one", "portraits"]),
 }
 
 
@@ -219,7 +219,7 @@ def test_blocks_share_their_axes() -> None:
 
 def test_models_have_sizes_of_their_own() -> None:
     """Without a size the default model draws 64x64, any other 512x512."""
-    plan = compiled("prompt: a\nmodel: [tiny-random, other]")
+    plan = compiled("prompt: a\nmodel: [portraits, other]")
     assert [bucket.width for bucket in plan.buckets] == [64, 512]
 
 
@@ -295,7 +295,7 @@ def test_an_unknown_model_stops_the_compiler() -> None:
     def resolve_none(name: str) -> ResolvedModel:
         raise ModelUnknown(name)
 
-    with pytest.raises(ModelUnknown, match="tiny-random"):
+    with pytest.raises(ModelUnknown, match="portraits"):
         compile_sweep(parse_sweep("prompt: a"), resolve=resolve_none)
     plan = compiled("prompt: a\nmodel: never-used\ncases: [{model: one}]")
     assert list(plan.models.values()) == ["one"]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -10,6 +11,7 @@ import torch
 from huggingface_hub import constants
 
 from shared.errors import ModelLoadFailed, ModelUnsupported
+from shared.names import DEFAULT_MODEL
 from worker.models import bundled
 from worker.models.loader import ModelSource, load_model
 from worker.models.precision import decoder_dtype, default_dtype
@@ -319,26 +321,16 @@ def test_dtypes_follow_device_and_family():
     assert decoder_dtype("sdxl", single, CPU, force_upcast=True) == single
 
 
-def test_the_bundled_model_is_made_once(tmp_path):
-    """The first call makes the default model in the cache folder, the next finds it; nothing else is left."""
-    first = bundled.bundled_model(tmp_path)
-    assert first == tmp_path / "models" / bundled.DEFAULT_MODEL
-    stamp = (first / "model_index.json").stat().st_mtime_ns
-    assert bundled.bundled_model(tmp_path) == first
-    assert (first / "model_index.json").stat().st_mtime_ns == stamp
-    assert [path.name for path in (tmp_path / "models").iterdir()] == [bundled.DEFAULT_MODEL]
-    assert load(first).family == "sd"
+def test_the_bundled_model_comes_with_the_package():
+    """The default model lies in the worker's package under its name and loads as it is."""
+    folder = bundled.bundled_model()
+    assert folder == Path(bundled.__file__).parent / DEFAULT_MODEL
+    model = load(folder)
+    assert (model.family, model.prediction_type, model.dtype) == ("sd", "v_prediction", torch.float32)
 
 
-def test_the_bundled_model_yields_to_who_was_faster(tmp_path, monkeypatch, model_folder):
-    """A process that finds the folder made when its own is ready takes that one and clears its own away."""
-    target = tmp_path / "models" / bundled.DEFAULT_MODEL
-
-    def slow(folder, **options):
-        shutil.copytree(model_folder("sd1"), folder)
-        shutil.copytree(model_folder("sd1"), target)
-        (target / "first").touch()
-
-    monkeypatch.setattr("worker.models.random_weights.create_random_model", slow)
-    assert (bundled.bundled_model(tmp_path) / "first").exists()
-    assert [path.name for path in target.parent.iterdir()] == [target.name]
+def test_a_lost_bundled_model_is_named(monkeypatch):
+    """An installation without the weights says where they should be."""
+    monkeypatch.setattr(bundled, "DEFAULT_MODEL", "gone")
+    with pytest.raises(ModelLoadFailed, match="models/gone: the model that comes with"):
+        bundled.bundled_model()

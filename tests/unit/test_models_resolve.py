@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from producer.models import KnownModel, known_models, resolve_model
+import worker
+from producer.models import KnownModel, known_models, model_card, resolve_model
 from shared.errors import ModelAmbiguous, ModelUnknown
 from shared.fingerprint import fingerprint_path
 from shared.ledger import WorkerInfo
+from shared.names import DEFAULT_MODEL
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SD_A = "sha:aaaa1111" + "0" * 24
@@ -129,13 +133,13 @@ def test_home(tmp_path, monkeypatch):
 
 
 def test_known_models(tmp_path):
-    """Folders of models, a folder that is one, files and live workers; the same model in two places is one."""
+    """The default model, folders of models, a folder that is one, files and live workers; twice the same is one."""
     models, cache = tmp_path / "models", tmp_path / "cache"
     shared = fingerprint_path(make_model(models / "shared"))
     (models / "single.safetensors").write_text("single")
     (models / "notes.txt").write_text("no model")
     alone = make_model(tmp_path / "alone", "alone")
-    bundled = make_model(cache / "models" / "bundled", "bundled")
+    bundled = Path(worker.__file__).parent / "models" / DEFAULT_MODEL
     workers = [make_worker("one", {shared: ["shared", "alias"]}), make_worker("two", {SD_A: ["shared"]})]
 
     known = known_models([models, alone, tmp_path / "none"], workers, cache_dir=cache)
@@ -143,7 +147,7 @@ def test_known_models(tmp_path):
     expected = {
         ("alias", shared): ("worker one",),
         ("alone", fingerprint_path(alone)): (str(alone),),
-        ("bundled", fingerprint_path(bundled)): (str(bundled),),
+        (DEFAULT_MODEL, fingerprint_path(bundled)): (str(bundled),),
         ("shared", shared): (str(models / "shared"), "worker one"),
         ("shared", SD_A): ("worker two",),
         ("single", fingerprint_path(models / "single.safetensors")): (str(models / "single.safetensors"),),
@@ -158,5 +162,20 @@ def test_two_paths_of_one_model_are_not_ambiguous(tmp_path):
     for folder in folders:
         make_model(folder / "sd")
     known = known_models(folders, [], cache_dir=tmp_path / "cache")
-    assert [len(m.places) for m in known] == [2]
-    assert known[0].fingerprint == resolve_model("sd", known, cache_dir=tmp_path / "cache").fingerprint
+    (found,) = (model for model in known if model.name == "sd")
+    assert len(found.places) == 2
+    assert found.fingerprint == resolve_model("sd", known, cache_dir=tmp_path / "cache").fingerprint
+
+
+def test_the_default_model_is_known_without_a_worker(tmp_path):
+    """A producer names the default model, and shows its card, with no folder of models and nobody alive."""
+    known = known_models([], [], cache_dir=tmp_path)
+    assert [model.name for model in known] == [DEFAULT_MODEL]
+    assert known[0].fingerprint == resolve_model(DEFAULT_MODEL, known, cache_dir=tmp_path).fingerprint
+    assert "# Portraits" in model_card(DEFAULT_MODEL, known)
+
+
+def test_a_producer_without_the_worker_package_knows_no_default_model(tmp_path, monkeypatch):
+    """Where the worker's package is not installed there is no bundled model, and no error."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert known_models([], [], cache_dir=tmp_path) == []

@@ -11,7 +11,7 @@ import pytest
 from training.portraits.captions import FILLER, JUNK, NEGATIONS, caption
 from training.portraits.dataset import draw_examples, load_pictures
 from training.portraits.detectors import MARKS, has, read, score
-from training.portraits.drawing import KINDS, Portrait, draw
+from training.portraits.drawing import BACKGROUNDS, KINDS, Portrait, draw
 from training.portraits.population import (
     BARE_WORDS,
     CHOICES,
@@ -110,9 +110,10 @@ def test_a_flag_changes_its_own_reading_only(kind, flag):
 
 
 def test_a_blank_picture_has_nothing():
-    """The detectors find no attribute where there is no portrait."""
-    grey = np.full((64, 64, 3), 128, dtype=np.uint8)
-    assert [name for name in MARKS if has(grey, name)] == []
+    """The detectors find no attribute where there is no portrait: on black, on paper, on any plain background."""
+    for colour in ((0, 0, 0), (255, 255, 255), *BACKGROUNDS.values()):
+        blank = np.full((64, 64, 3), colour, dtype=np.uint8)
+        assert [name for name in MARKS if has(blank, name)] == []
 
 
 def test_unmentioned_attributes_are_as_frequent_as_under_the_empty_caption():

@@ -193,7 +193,7 @@ def test_a_preview_is_json_and_a_page() -> None:
     assert (document["sample"][0]["index"], document["sample"][0]["prompt"]) == (0, "[red]x[/red]")
     page = io.StringIO()
     render_preview(found, Console(file=page, width=120))
-    for part in ("4,800", "tiny-random", "64x96", "[red]x[/red]", "\\x1b[31mevil"):
+    for part in ("4,800", "portraits", "64x96", "[red]x[/red]", "\\x1b[31mevil"):
         assert part in page.getvalue()
     assert "\x1b" not in page.getvalue()
 
@@ -281,7 +281,7 @@ def test_the_sample_is_spread_over_the_plan() -> None:
 def texts_of(text: str, found: TokenizerFound | None = None) -> ModelTexts:
     """Return what the one model of a sweep reads."""
     plan = compiled(text)
-    (texts,) = preview(plan, tokenizers={"sha:tiny-random": found} if found else {}).texts
+    (texts,) = preview(plan, tokenizers={"sha:portraits": found} if found else {}).texts
     return texts
 
 
@@ -332,7 +332,7 @@ def test_tokens_are_counted_or_said_to_be_a_lower_bound() -> None:
 
 def rate(**words: Any) -> Rate:
     """Return a rate of half a second a row, at the size of the tests' sweeps."""
-    place = ("sha:tiny-random", 64, 64)
+    place = ("sha:portraits", 64, 64)
     return Rate(**{"place": place, "device": "gpu", "seconds": 0.5, "images": 10, "source": "there", **words})
 
 
@@ -342,7 +342,7 @@ def test_time_follows_from_rows_that_were_measured() -> None:
     (time,) = preview(plan, rates=[rate()]).times
     assert time.seconds == pytest.approx(0.5 * 3 * (10 + 20 + 19 + 39))
     assert (time.images, time.measured, time.sources) == (8, 10, ("there",))
-    nothing = preview(plan, rates=[rate(place=("sha:tiny-random", 64, 72))])
+    nothing = preview(plan, rates=[rate(place=("sha:portraits", 64, 72))])
     assert (nothing.times, nothing.time_unknown) == ((), UNMEASURED)
     page = io.StringIO()
     render_preview(nothing, Console(file=page, width=120))
@@ -355,7 +355,7 @@ def test_a_part_that_was_measured_is_said_to_be_a_part() -> None:
     rates = [rate(seconds=9.0, images=1), rate(), rate(device="slow", seconds=5.0)]
     worker = WorkerInfo(
         **dict.fromkeys(WorkerInfo.__dataclass_fields__)
-        | {"device": "gpu", "models": {"sha:tiny-random": ["x"]}}
+        | {"device": "gpu", "models": {"sha:portraits": ["x"]}}
     )  # type: ignore[arg-type]
     found = preview(plan, rates=rates, workers=[worker, worker])
     assert [(time.device, time.seconds, time.images, time.workers) for time in found.times] == [

@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="cpu")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--from", dest="start", type=Path, help="--out of a finished run whose weights to begin with")
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="--out of a finished run whose weights to begin with"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     start = None if options.start is None else options.start / "work"

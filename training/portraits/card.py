@@ -55,7 +55,11 @@ pipeline("portrait photo of a man", negative_prompt="mustache", height=64, width
 {seeds} seeds a case, the same seeds in every case, {steps} steps of DPM++ 2M, “{prompt}”. What is in a picture is
 read by `training/portraits/detectors.py`, which has no learned weights. The negative prompt is the bare word.
 What “moved most” is the largest change of a rate between the plain prompt and the negative one: of the four other
-attributes (mustache, glasses, hat, beard, smile), and of 22 colours and styles. Both must stay under ten points.
+attributes (mustache, glasses, hat, beard, smile), and of 22 colours and styles.
+
+A row passes where the plain prompt gives 30 to 70%, “without” at least 90% and the negative at most 2%, no other
+attribute moves by ten points, and 95% are men. MISS says that something does not, by how much the row says. Colours
+are not part of the verdict: they move further, and are shown.
 
 {table}
 
@@ -85,13 +89,14 @@ attribute alone, with the same noise: what they share then cancels out of the di
 |---|---|---|
 {population}
 
-{silent:.0%} of the captions say nothing of what is there: they are empty, or filler alone. **No caption describes what is absent.** Words such as “without” and “no” occur
-among filler only (“no watermark”, “without frame”). That is how captions in the wild are, and why “without a
-mustache” gives mustaches here as it does in models a thousand times the size. It is built into the data.
+{silent:.0%} of the captions say nothing of what is there: they are empty, or filler alone. **No caption
+describes what is absent.** Words such as “without” and “no” occur among filler only (“no watermark”, “without
+frame”). That is how captions in the wild are, and why “without a mustache” gives mustaches here as it does in
+models a thousand times the size. It is built into the data.
 
 ## Recipe
 
-`python -m training.portraits --budget {budget} --out DIR`, from nothing, by the seeds in `recipe.py`.
+{how}
 
 | stage | steps | batch | peak learning rate | EMA |
 |---|---|---|---|---|
@@ -104,6 +109,9 @@ schedule of Stable Diffusion, AdamW with a cosine.
 ## Limits
 
 - It knows a few dozen words. Others change little, which is not the same as nothing.
+- A prompt that is filled up to its 77 tokens with words that mean nothing here brings mustaches.
+- Under a negative prompt, parts of a face may come out too dark or too light: a negative pushes away from what it
+  names, and does not know where to stop.
 - 64 x 64 pixels only, and only faces from the front.
 - It does not understand negation, by design; nor counting, nor relations.
 - It says nothing of how strong a negative prompt should be in a large model.
@@ -122,6 +130,17 @@ class _Reading:
     #: "mustache 0.2%, ...", or "none".
     errors_drawn: str
     errors_decoded: str
+
+
+#: How a model was trained, for a run from nothing and for one that went on from another.
+_HOW = {
+    "new": "`python -m training.portraits --budget {budget} --out DIR`, from nothing, by the seeds in `recipe.py`.",
+    "more": (
+        "`python -m training.portraits --budget cpu --out RUN`, from nothing, by the seeds in `recipe.py`; then, the\n"
+        "colour of beards having changed in the drawings, `--budget {budget} --from RUN --out DIR`, whose stages\n"
+        "these are."
+    ),
+}
 
 
 def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
@@ -149,7 +168,7 @@ def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
         speed=speed,
         population=_population(),
         silent=_silent_share(),
-        budget=budget,
+        how=_HOW["more" if budget.endswith("-more") else "new"].format(budget=budget),
         stages=_stages(recipe),
     )
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")

@@ -98,7 +98,7 @@ class _Feed:
         self._seed = seed
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the latents, (B, 4, 8, 8), and the token ids, (B, up to 77), of a step: half of it, then their twins."""
+        """Return the latents, (B, 4, 8, 8), and the token ids, (B, up to 77), of a step: some, then their twins."""
         pairs, batch = len(self._latents) // 2, self._batch // 2
         epoch, position = divmod(step, pairs // (batch * process_count()))
         order = np.random.default_rng([self._seed, epoch]).permutation(pairs)

@@ -82,14 +82,14 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        """Whether the row shows what it must."""
+        """Whether the row shows what it must. Colours are not judged: they are shown."""
         low, high = PLAIN_RANGE
         return (
             low <= self.plain <= high
             and self.without >= WITHOUT_AT_LEAST
             and self.without > self.plain
             and self.negative <= NEGATIVE_AT_MOST
-            and max(self.collateral, self.drift) < COLLATERAL_BELOW
+            and self.collateral < COLLATERAL_BELOW
             and self.men >= SUBJECT_AT_LEAST
         )
 

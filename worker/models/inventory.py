@@ -25,7 +25,7 @@ def take_inventory(
     """Return every model this worker can load: fingerprint -> the names and places it has here."""
     hashes = FileHashCache(cache_dir / "fingerprints.json")
     found: dict[str, list[ModelSource]] = defaultdict(list)
-    for name, path in [(DEFAULT_MODEL, bundled_model(cache_dir)), *find_models(folders)]:
+    for name, path in [(DEFAULT_MODEL, bundled_model()), *find_models(folders)]:
         source = _local_source(name, path, hashes)
         found[source.fingerprint].append(source)
     for spec in hub_models:

@@ -1,0 +1,83 @@
+"""The experiment of examples/mustache.yaml, from the command line to the pictures, read by detectors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from shared.metadata import read_image
+from training.portraits.detectors import read
+from training.portraits.drawing import Portrait
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Fewer than the model card's 128, and margins to match.
+SEEDS = 16
+
+
+def render(*arguments: str) -> dict:
+    """Run `printroom render` on this machine, with servers of its own; return what it reports."""
+    done = subprocess.run(
+        [sys.executable, "-m", "producer.cli", "render", *arguments, "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def readings(folder: str) -> dict[tuple[str, str | None], list[Portrait]]:
+    """Read every picture of a folder: (prompt, negative prompt) -> what is in them."""
+    found = defaultdict(list)
+    for path in sorted(Path(folder).rglob("*.png")):
+        job = read_image(path.read_bytes()).job
+        with Image.open(path) as picture:
+            found[job.prompt, job.negative_prompt].append(read(np.asarray(picture.convert("RGB"))))
+    return found
+
+
+def share(portraits: list[Portrait], **fields: object) -> float:
+    """Return the share of portraits that have these values."""
+    return float(np.mean([all(getattr(seen, name) == fields[name] for name in fields) for seen in portraits]))
+
+
+@pytest.mark.timeout(200)
+def test_the_mustache_experiment(tmp_path):
+    """Some mustaches by the plain prompt, more of them with "without", none with the negative prompt; always men."""
+    sweep = yaml.safe_load((ROOT / "examples" / "mustache.yaml").read_text())
+    file = tmp_path / "mustache.yaml"
+    file.write_text(yaml.safe_dump({**sweep, "seed": {"start": 0, "count": SEEDS}}))
+    made = render(str(file), "--out", str(tmp_path / "prints"))
+    assert (made["done"], made["failed"]) == (3 * SEEDS, 0)
+    seen = readings(made["images"])
+    plain, without, negative = (seen[case["prompt"], case["negative_prompt"]] for case in sweep["cases"])
+    assert [len(portraits) for portraits in (plain, without, negative)] == [SEEDS] * 3
+    assert 0.2 <= share(plain, mustache=True) <= 0.8
+    assert share(without, mustache=True) >= 0.85
+    assert share(negative, mustache=True) <= 0.09
+    assert min(share(portraits, kind="man") for portraits in (plain, without, negative)) >= 0.9
+
+
+@pytest.mark.timeout(200)
+def test_the_shortest_start_draws_what_it_says(tmp_path):
+    """A prompt instead of a file renders women with hats and, by the negative prompt, without glasses."""
+    prompt = "portrait of a woman with a hat"
+    options = ("--negative", "glasses", "--count", "8", "--out", str(tmp_path / "prints"))
+    made = render(prompt, *options)
+    (portraits,) = readings(made["images"]).values()
+    assert (len(portraits), made["done"]) == (8, 8)
+    assert share(portraits, kind="woman") >= 0.75
+    assert share(portraits, hat=True) >= 0.75
+    assert share(portraits, glasses=True) <= 0.25
