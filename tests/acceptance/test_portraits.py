@@ -74,10 +74,10 @@ def test_the_mustache_experiment(tmp_path):
 def test_the_shortest_start_draws_what_it_says(tmp_path):
     """A prompt instead of a file renders women with hats and, by the negative prompt, without glasses."""
     prompt = "portrait of a woman with a hat"
-    options = ("--negative", "glasses", "--count", "8", "--out", str(tmp_path / "prints"))
+    options = ("--negative", "glasses", "--count", str(SEEDS), "--out", str(tmp_path / "prints"))
     made = render(prompt, *options)
     (portraits,) = readings(made["images"]).values()
-    assert (len(portraits), made["done"]) == (8, 8)
+    assert (len(portraits), made["done"]) == (SEEDS, SEEDS)
     assert share(portraits, kind="woman") >= 0.75
     assert share(portraits, hat=True) >= 0.75
     assert share(portraits, glasses=True) <= 0.25
