@@ -151,7 +151,12 @@ class _Completer:
                 self._problems += problems
                 self._mark("wildcards")
                 return
-        used = used_wildcards(_texts(self._value), known) if self._value.get("expand") is not None else {}
+        used = used_wildcards(_texts(self._value), known)
+        if used and self._value.get("expand") is None:
+            said = (
+                f"a prompt has __{next(iter(used))}__, and only templates read wildcards: write expand: all"
+            )
+            self._problems.append(self._places["wildcards"].problem(f"wildcards: {said}"))
         self._problems += [
             Problem(None, f"wildcards: {wildcard.problem}") for wildcard in used.values() if wildcard.problem
         ]

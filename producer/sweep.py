@@ -326,7 +326,8 @@ def _made_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
         yield detail(
             (widest,), "jobs", f"{sweep.jobs:,} jobs: one sweep holds at most {JOBS_MAX:,}: split it"
         )
-    if sweep.repeat > 1 and _declared_length("seed", sweep.seed) > 1:
+    seeds_elsewhere = "seed" in sweep.case_fields or any("seed" in group.names for group in sweep.zip)
+    if sweep.repeat > 1 and (seeds_elsewhere or _declared_length("seed", sweep.seed) > 1):
         yield detail(
             ("repeat",), "repeat", "repeat goes with one seed: write seed: {start: 0, count: 8} instead"
         )

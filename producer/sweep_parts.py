@@ -207,6 +207,8 @@ def check_layout(value: Any) -> str:
 
 def _check_seeds(value: Any) -> Any:
     """Return an axis of seeds that is no span: one, a list, or a range with a stop or a step."""
+    if isinstance(value, Mapping) and "stop" in value and "count" not in value:
+        value = {"step": 1, **value}  # seeds are counted: from start to stop is one by one
     return check_numbers("seed", value)
 
 

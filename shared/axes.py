@@ -91,29 +91,14 @@ class SeedRange:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DerivedSeeds:
+class DerivedSeeds(SeedRange):
     """Seeds that follow from other fields: equal values of those get equal seeds, others get others.
 
     A seed is a hash of values, not a count of places: adding a prompt to a sweep leaves all other seeds as they are.
     """
 
-    start: int
-    count: int
     #: Fields that seeds are derived from.
     per: tuple[str, ...]
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The one field this axis moves."""
-        return ("seed",)
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def length(self) -> int:
-        """How many digits the axis has."""
-        return self.count
 
     @property
     def is_plain(self) -> bool:
@@ -205,16 +190,16 @@ class TextAxis:
         return int(template.count)
 
 
-Axis = ListAxis | SeedRange | DerivedSeeds | TextAxis
+Axis = ListAxis | SeedRange | TextAxis
 
 
 def axis_to_json(axis: Axis) -> dict[str, Any]:
     """Return an axis as plain values for canonical JSON."""
     match axis:
-        case SeedRange():
-            return {"seed": {"start": axis.start, "count": axis.count}}
         case DerivedSeeds():
             return {"seed": {"start": axis.start, "count": axis.count, "per": list(axis.per)}}
+        case SeedRange():
+            return {"seed": {"start": axis.start, "count": axis.count}}
         case TextAxis():
             return _text_axis_to_json(axis)
     values = [[text_to_json(v) if isinstance(v, tuple) else v for v in value] for value in axis.values]

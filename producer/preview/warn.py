@@ -28,6 +28,10 @@ _NEGATION = re.compile(
 )
 
 
+#: What a template would choose from, or a var would fill: `{a|b}`, `__animals/cats__`, `{name}`.
+_TEMPLATE = re.compile(r"\{[^{}]*\|[^{}]*\}|__[^_{}|\s](?:[^{}|]*?[^_{}|\s])?__|\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
 def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelTexts]) -> Iterator[str]:
     """Yield what may be a slip, a line each."""
     if encoder := plan.image_format.encoder:
@@ -36,6 +40,7 @@ def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelT
     yield from _repeated_values(plan)
     prompts = _in_order(plan, "prompt", [found.prompts for found in counts])
     negatives = _in_order(plan, "negative_prompt", [found.negatives for found in counts])
+    yield from _unexpanded(prompts + negatives)
     yield from _negations(prompts)
     yield from _long_texts(texts)
     yield from _edge_spaces(prompts + negatives)
@@ -103,6 +108,14 @@ def _value_text(axis: ListAxis, value: tuple[Any, ...]) -> str:
     return ", ".join(
         f"{field} {rule_label(part) if field == 'guidance_rule' else _quoted(part)}" for field, part in pairs
     )
+
+
+def _unexpanded(texts: list[str]) -> Iterator[str]:
+    """Warn of templates that are drawn with their braces: nobody said that they are templates."""
+    found = [match[0] for match in map(_TEMPLATE.search, texts) if match]
+    if found:
+        shown = _examples(map(_quoted, dict.fromkeys(found)), len(dict.fromkeys(found)))
+        yield f"{shown} is text as it stands: for a template write expand: all, for a hole give it vars"
 
 
 def _negations(prompts: list[str]) -> Iterator[str]:

@@ -116,6 +116,50 @@ def test_the_count_is_the_product(lengths, seeds, negatives):
     assert (len(plan), len(set(ids))) == (count, count)
 
 
+@given(
+    colours=st.integers(1, 3),
+    animals=st.integers(1, 3),
+    negatives=st.integers(1, 3),
+    rows=st.integers(1, 3),
+    scales=st.integers(1, 3),
+    seeds=st.integers(1, 3),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_order_is_that_of_the_enumeration(colours, animals, negatives, rows, scales, seeds):
+    """Read off its index, each job is the one that nested loops in the documented order come to."""
+    choices = [f"c{number}" for number in range(colours)]
+    kinds = [f"k{number}" for number in range(animals)]
+    others = [f"n{number}" for number in range(negatives)]
+    table = [(f"r{number}", number + 5) for number in range(rows)]
+    plan = compiled(
+        {
+            "expand": "all",
+            "prompt": [
+                "{" + "|".join(choices) + "} {kind} {row}" if colours > 1 else "c0 {kind} {row}",
+                "plain",
+            ],
+            "vars": {"kind": kinds},
+            "zip": {"row": [row for row, _ in table], "steps": [steps for _, steps in table]},
+            "negative_prompt": others,
+            "guidance_scale": [2.0 + number for number in range(scales)],
+            "seed": {"start": 0, "count": seeds},
+        }
+    )
+    expected = [
+        (scale, seed, steps, prompt, negative)
+        for scale in (2.0 + number for number in range(scales))
+        for seed in range(seeds)
+        for row, steps in table
+        for kind in kinds
+        for prompt in [*(f"{choice} {kind} {row}" for choice in choices), "plain"]
+        for negative in others
+    ]
+    found = [
+        (job.guidance_scale, job.seed, job.steps, job.prompt, job.negative_prompt) for _, job in plan.jobs()
+    ]
+    assert found == expected
+
+
 def test_ranges_are_counted_in_decimal():
     """A range holds its stop, and no rounding error of binary fractions."""
     plan = compiled(
@@ -216,6 +260,17 @@ def test_wildcards_of_a_folder_are_read_and_kept(tmp_path):
     assert compiled(again).id == compiled(sweep_of(read)).id
 
 
+def test_wildcards_that_nothing_expands_are_refused(tmp_path):
+    """A prompt that names a wildcard of the sweep, without expand, is a slip; one that names none is not."""
+    (tmp_path / "a.txt").write_text("x\n")
+    file = tmp_path / "sweep.yaml"
+    file.write_text("wildcards: .\nprompt: an __a__\n")
+    with pytest.raises(SweepError, match=r"line 1: wildcards: a prompt has __a__.*write expand: all"):
+        load_sweep(file)
+    file.write_text("wildcards: .\nprompt: a snake_case__\n")
+    assert prompts(compiled(load_sweep(file))) == ["a snake_case__"]
+
+
 def test_a_wildcard_that_is_not_there_is_refused_with_its_line(tmp_path):
     """An unresolved and a recursive wildcard are named, with a mend."""
     (tmp_path / "a.txt").write_text("x __b__\n")
@@ -297,7 +352,18 @@ def test_repeat_is_a_run_of_seeds():
     assert (
         compiled("prompt: a\nseed: 5\nrepeat: 3").id == compiled("prompt: a\nseed: {start: 5, count: 3}").id
     )
-    assert "repeat goes with one seed" in refusal("prompt: a\nseed: [1, 2]\nrepeat: 3")
+    for seeds in ("seed: [1, 2]", "zip: {seed: [1, 2]}", "cases: [{seed: 1}]"):
+        assert "repeat goes with one seed" in refusal(f"prompt: a\n{seeds}\nrepeat: 3")
+
+
+def test_seeds_from_start_to_stop():
+    """A range of seeds with a stop counts by ones; with a step it does as other ranges do."""
+    assert [job.seed for _, job in compiled("prompt: a\nseed: {start: 3, stop: 6}").jobs()] == [3, 4, 5, 6]
+    assert [job.seed for _, job in compiled("prompt: a\nseed: {start: 0, stop: 9, step: 4}").jobs()] == [
+        0,
+        4,
+        8,
+    ]
 
 
 # --- where, skip, sample --------------------------------------------------------------------------------------

@@ -110,8 +110,8 @@ def test_a_flag_changes_its_own_reading_only(kind, flag):
 
 
 def test_a_blank_picture_has_nothing():
-    """The detectors find no attribute where there is no portrait: on black, on paper, on any plain background."""
-    for colour in ((0, 0, 0), (255, 255, 255), *BACKGROUNDS.values()):
+    """The detectors find no attribute where there is no portrait: on grey, black, white and plain backgrounds."""
+    for colour in ((128, 128, 128), (0, 0, 0), (255, 255, 255), *BACKGROUNDS.values()):
         blank = np.full((64, 64, 3), colour, dtype=np.uint8)
         assert [name for name in MARKS if has(blank, name)] == []
 

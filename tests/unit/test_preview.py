@@ -368,3 +368,19 @@ def test_a_part_that_was_measured_is_said_to_be_a_part() -> None:
         "about 20 s on one gpu for 4 of the images, 10 s on the 2 that are live (by 10 images: there)"
         in page.getvalue()
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("a {red|blue} cat", "'{red|blue}'"),
+        ("a __animals/cats__", "'__animals/cats__'"),
+        ("a {animal} here", "'{animal}'"),
+        ("snake_case__ and {b c} and a | b", None),
+    ],
+)
+def test_a_template_that_nobody_expands_is_warned_of(prompt: str, shown: str | None) -> None:
+    """Braces that would be drawn as they stand are named, with what would make a template of them."""
+    plan = compile_sweep(sweep_from_mapping({"prompt": prompt}), resolve=resolve)
+    said = [warning for warning in preview(plan).warnings if "expand: all" in warning]
+    assert said == ([] if shown is None else [f"{shown} {said[0].partition(' ')[2]}"])

@@ -310,9 +310,14 @@ def test_who_waited_to_write_looks_again(store: FolderStore, monkeypatch: pytest
     monkeypatch.setattr(store, "put", put_while_one_more_comes)
     with ThreadPoolExecutor(2) as pool:
         with worker.publisher._writing:
-            threads = [pool.submit(worker.render, 40, 41), pool.submit(worker.render, 42)]
-            while worker.missing() != list(range(43, 50)):
-                time.sleep(0.01)
+            threads = []
+            for seeds in (
+                (40, 41),
+                (42,),
+            ):  # one after the other: who finds the shard full waits, and renders no more
+                threads.append(pool.submit(worker.render, *seeds))
+                while seeds[-1] in worker.missing():
+                    time.sleep(0.01)
         for thread in threads:
             thread.result()
     assert set(worker.finished) == {40, 41, 42}

@@ -63,7 +63,7 @@ MARKS: Mapping[str, Mark] = {
     "mustache": Mark(places=_mirrored((23, 42, 32, 45)), colour=MUSTACHE, distance=60, share=0.4),
     "glasses": Mark(places=_mirrored((17, 24, 32, 38)), colour=GLASSES, distance=90, share=0.12),
     "hat": Mark(places=[(21, 5, 43, 13)], colour=HAT, distance=75, share=0.5),
-    "beard": Mark(places=_mirrored((26, 52, 32, 55)), colour=BEARD, distance=36, share=0.7),
+    "beard": Mark(places=_mirrored((26, 52, 32, 55)), colour=BEARD, distance=34, share=0.7),
     "smiling": Mark(places=[(28, 49, 36, 51)], colour=_MOUTH, distance=42, share=0.4),
     "cat": Mark(places=_mirrored((21, 27, 29, 35)), colour=CAT_EYES, distance=75, share=0.2),
     "woman": Mark(places=_mirrored((25, 46, 32, 53)), colour=LIPS, distance=75, share=0.15),

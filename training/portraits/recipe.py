@@ -52,32 +52,28 @@ def _denoiser(steps: int) -> StageSettings:
     return replace(stage, factors=(("text_encoder", 0.1), ("attn2", 1.5)))
 
 
+_CPU = Recipe(
+    device="cpu",
+    processes=2,
+    threads=1,
+    vae_pictures=10_000,
+    pictures=120_000,
+    vae_batch=4,
+    batch=16,
+    vae=_stage("vae", 2_500, 1.5e-3, 0.997, seed=1),
+    decoder=_stage("decoder", 1_500, 5e-4, 0.997, seed=2),
+    denoiser=_denoiser(14_000),
+)
+
 #: Two CPU cores for up to two hours, or one GPU for about ten minutes; `cpu-more` goes on from a finished run, after
 #: a change of the drawings or for more steps, in half an hour.
 BUDGETS = {
-    "cpu-more": Recipe(
-        device="cpu",
-        processes=2,
-        threads=1,
-        vae_pictures=10_000,
-        pictures=120_000,
-        vae_batch=4,
-        batch=16,
+    "cpu": _CPU,
+    "cpu-more": replace(
+        _CPU,
         vae=_stage("vae", 700, 8e-4, 0.99, seed=4),
         decoder=_stage("decoder", 600, 4e-4, 0.99, seed=5),
         denoiser=replace(_denoiser(3_600), learning_rate=5e-4, last_learning_rate=2.5e-6, seed=6, ema=0.998),
-    ),
-    "cpu": Recipe(
-        device="cpu",
-        processes=2,
-        threads=1,
-        vae_pictures=10_000,
-        pictures=120_000,
-        vae_batch=4,
-        batch=16,
-        vae=_stage("vae", 2_500, 1.5e-3, 0.997, seed=1),
-        decoder=_stage("decoder", 1_500, 5e-4, 0.997, seed=2),
-        denoiser=_denoiser(14_000),
     ),
     "gpu": Recipe(
         device="cuda",
