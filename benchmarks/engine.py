@@ -9,13 +9,6 @@ seeds are drawn from one seed. Figures are images a second, UNet calls, the shar
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# A neighbour has the name of a module of the standard library: this folder must leave the path before other imports.
-if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]
-
 import argparse
 import importlib.metadata
 import json
@@ -30,6 +23,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import diffusers

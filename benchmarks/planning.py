@@ -6,16 +6,10 @@ first and last job. The preview is what `printroom plan` counts besides.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# A neighbour has the name of a module of the standard library: this folder must leave the path before other imports.
-if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]
-
 import json
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from producer.fields import FIELDS
 from producer.sweep_text import read_option
 from producer.tables import NAMELESS, FileInvalid, Table
 from producer.wording import kind, near, show
@@ -15,18 +16,7 @@ from shared.errors import SweepError
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 #: Axes of a sweep: the fields of a job, and style.
-AXES = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "guidance_scale",
-    "guidance_rule",
-    "steps",
-    "scheduler",
-    "size",
-    "model",
-    "style",
-)
+AXES = (*FIELDS, "style")
 
 #: Fields for which an empty cell of a CSV is null.
 _NULLABLE = ("negative_prompt", "guidance_rule", "style")

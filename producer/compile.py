@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from producer.fields import FIELDS
 from producer.ranges import Span
 from producer.selection import Selector
 from producer.styles import make_style
-from producer.sweep import FIELDS, Sweep, default_size, size_sides
+from producer.sweep import Sweep, default_size, size_sides
 from producer.sweep_parts import Case, SeedSpan
 from shared.axes import HOLE, STYLE_FIELDS, Axis, DerivedSeeds, ListAxis, SeedRange, TextAxis
 from shared.errors import SweepError

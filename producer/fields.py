@@ -21,6 +21,19 @@ from shared.images.format import EXAMPLES, FormatInvalid, parse_format
 from shared.job import PROMPT_BYTES_MAX
 from shared.schedulers import SCHEDULERS, canonical_scheduler
 
+#: Fields of a job that a sweep may set, in the order in which the documentation names them.
+FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "guidance_scale",
+    "guidance_rule",
+    "steps",
+    "scheduler",
+    "size",
+    "model",
+)
+
 #: A thousand training timesteps is all there is to sample.
 STEPS_MAX = 1000
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from PIL.Image import Image
 
+from producer.fields import FIELDS
 from producer.images import read_image
 from producer.results import canonical_where, is_wanted, manifest_rows, where_texts
-from producer.sheet import MAX_PIXELS, SHEET_FIELDS, Baseline, Cell, State, draw_sheet, find_baseline
+from producer.sheet import MAX_PIXELS, Baseline, Cell, State, draw_sheet, find_baseline
 from producer.sheet.draw import draw
 from producer.sheet.grid import fields, make_grid
 from producer.sheet.page import write_page
@@ -98,8 +99,8 @@ def sweep_sheet(
     """Draw a sweep as far as it has come, as one picture; thumbnails shrink until it fits.
 
     Args:
-        rows, columns: a field of `SHEET_FIELDS`, or two of which the first is outer; chosen among those that vary
-            where not given.
+        rows, columns: a field of a job, or two of which the first is outer; chosen among those that vary where not
+            given.
         where: only jobs with these values.
         diff: the field and the value of the baseline that every image is compared with.
         thumb_px: longest side of the largest image.
@@ -257,7 +258,7 @@ def _too_many(jobs_max: int) -> str:
 
 
 def _layout(jobs: list[Job], rows: Side, columns: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    varying = {name for name in SHEET_FIELDS if len({_value(job, name) for job in jobs}) > 1}
+    varying = {name for name in FIELDS if len({_value(job, name) for job in jobs}) > 1}
     across = fields(columns) if columns else _first(_COLUMN_CHOICE, varying, fields(rows) if rows else ())
     down = fields(rows) if rows else _first(_ROW_CHOICE, varying, across)
     return down, across

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 
 from producer.conditions import ConditionInvalid, parse_condition
 from producer.fields import (
+    FIELDS,
     Format,
     ModelName,
     Name,
@@ -86,19 +87,6 @@ DEFAULT_SIZE = "512x512"
 
 #: ... except for models that were made for another size. The model in the box draws 64x64.
 DEFAULT_SIZES: Mapping[str, str] = {DEFAULT_MODEL: "64x64"}
-
-#: Fields of a job that a sweep may set, in the order in which the documentation names them.
-FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "guidance_scale",
-    "guidance_rule",
-    "steps",
-    "scheduler",
-    "size",
-    "model",
-)
 
 
 class Sweep(Strict):

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from producer.sheet.cells import SHEET_FIELDS, Cell, Key, key, value, variables_of
+from producer.fields import FIELDS
+from producer.sheet.cells import Cell, Key, key, value, variables_of
 from producer.sheet.words import field_name, label
 from shared.errors import UsageError
 
@@ -74,7 +75,7 @@ def find_baseline(cells: Sequence[Cell], field: str, wanted: Any, models: Mappin
     Raises: UsageError for an unknown field, sizes, and a value that no job has.
     """
     variables = variables_of(cells)
-    known = (*SHEET_FIELDS, *variables)
+    known = (*FIELDS, *variables)
     if field not in known:
         raise UsageError(f"--diff {field}: unknown field; use one of {', '.join(known)}")
     if field == "size":

@@ -7,21 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from producer.fields import FIELDS
 from shared.errors import UsageError
 from shared.job import Job
-
-#: What a sheet can be laid out by, beside the sweep's own variables.
-SHEET_FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "guidance_scale",
-    "guidance_rule",
-    "steps",
-    "scheduler",
-    "size",
-    "model",
-)
 
 #: Fields one within the other, down the side and along the top.
 LEVELS_MAX = 2
@@ -64,7 +52,7 @@ def variables_of(cells: Iterable[Cell]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for cell in cells for name in cell.variables))
 
 
-def check_axes(rows: Sequence[str], columns: Sequence[str], known: Sequence[str] = SHEET_FIELDS) -> None:
+def check_axes(rows: Sequence[str], columns: Sequence[str], known: Sequence[str] = FIELDS) -> None:
     """Raise UsageError where two sides of a sheet are not one or two known fields each, all different."""
     for side, names in (("rows", rows), ("columns", columns)):
         if not 1 <= len(names) <= LEVELS_MAX:

@@ -88,7 +88,7 @@ def draw_sheet(
 
     Args:
         cells: in plan order, which is the order of rows, columns and sections.
-        rows: the field that varies down the sheet, of SHEET_FIELDS or the cells' variables; or two, outer first.
+        rows: the field that varies down the sheet, of FIELDS or the cells' variables; or two, outer first.
         columns: what varies across.
         model_names: model fingerprint -> name for labels.
         max_pixels: width times height never goes beyond it by more than the labels of a single thumbnail need.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from producer.sheet.cells import SHEET_FIELDS, Cell, Key, check_axes, key, value, variables_of
+from producer.fields import FIELDS
+from producer.sheet.cells import Cell, Key, check_axes, key, value, variables_of
 from producer.sheet.words import field_name, phrase
 from shared.errors import UsageError
 
@@ -60,7 +61,7 @@ def make_grid(
     Raises: UsageError for unknown fields, the same field twice, or no cells at all.
     """
     row_fields, column_fields = fields(rows), fields(columns)
-    known = (*SHEET_FIELDS, *variables_of(cells))
+    known = (*FIELDS, *variables_of(cells))
     check_axes(row_fields, column_fields, known)
     if not cells:
         raise UsageError("no jobs to draw: nothing in the sweep matches")

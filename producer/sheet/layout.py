@@ -191,11 +191,6 @@ def label_px(grid: Grid) -> int:
     return ROW_LABEL_PX + (OUTER_LABEL_PX if len(grid.row_fields) > 1 else 0)
 
 
-def block_px(thumb_px: int, baseline: Baseline | None) -> int:
-    """Return how high an image is with what stands below it."""
-    return thumb_px if baseline is None else 2 * thumb_px + DIFFERENCE_GAP_PX + CAPTION_PX
-
-
 def column_label(grid: Grid, column: Key, width: int) -> list[str]:
     """Return the innermost label of a column, in lines."""
     text = label(grid.column_fields[-1], column[-1], grid.models)
@@ -271,15 +266,24 @@ def _frame(layout: Layout, section: Section, left: int) -> Frame:
 def _row_heights(layout: Layout, section: Section) -> list[int]:
     grid, heights = layout.grid, []
     for row in section.rows:
-        cells = (section.cells.get((row, column)) for column in section.columns)
-        tallest = max((layout.size_of(cell)[1] for cell in cells if cell is not None), default=0)
-        block = block_px(tallest or layout.cell[1], layout.baseline)
+        found = (section.cells.get((row, column)) for column in section.columns)
+        block = _block_px(layout, [cell for cell in found if cell is not None])
         heights.append(max(block, ROW_LEADING * len(row_label(grid, row, block))))
     if len(grid.row_fields) > 1:
         for outer, start, stop in runs(section.rows):
             room = sum(heights[start:stop]) + GAP_PX * (stop - start - 1)
             heights[stop - 1] += max(0, ROW_LEADING * len(outer_row_label(grid, outer, room)) - room)
     return heights
+
+
+def _block_px(layout: Layout, cells: Sequence[Cell]) -> int:
+    """Return how high the images of a row are with what stands below them; baselines have no difference there."""
+    thumb_px = max((layout.size_of(cell)[1] for cell in cells), default=layout.cell[1])
+    baseline = layout.baseline
+    if baseline is None:
+        return thumb_px
+    differs = not cells or any(not baseline.holds(cell) for cell in cells)
+    return thumb_px * (2 if differs else 1) + DIFFERENCE_GAP_PX + CAPTION_PX
 
 
 def _crop(grid: Grid, max_pixels: int, notes: list[str]) -> Grid:

@@ -20,9 +20,10 @@ from typing import Any
 
 from PIL import Image
 
+from producer.fields import FIELDS
 from producer.rules import written_rule
 from producer.sheet.baseline import GAIN, Baseline
-from producer.sheet.cells import SHEET_FIELDS, Cell, key, value, variables_of
+from producer.sheet.cells import Cell, key, value, variables_of
 from producer.sheet.grid import Grid
 from producer.sheet.prints import Darkroom, Note, Print, in_order
 from producer.sheet.words import NO_JOB, STATE_WORDS, field_name, label, phrase
@@ -121,7 +122,7 @@ def _resource(name: str) -> str:
 
 
 def _number(grid: Grid) -> _Numbered:
-    known = (*SHEET_FIELDS, *variables_of(grid.cells))
+    known = (*FIELDS, *variables_of(grid.cells))
     placed = (*grid.row_fields, *grid.column_fields)
     found = {name: dict(zip(dict.fromkeys(value(c, name) for c in grid.cells), count())) for name in known}
     names = [name for name in known if len(found[name]) > 1 or name in placed]
@@ -251,20 +252,18 @@ def _tail(grid: Grid, fields: _Numbered, drawn_px: float) -> str:
             "name": name,
             "label": field_name(name),
             "values": [label(name, one, grid.models) for one in numbers],
-            "raw": [_raw(name, one, grid) for one in numbers] if name in SHEET_FIELDS else None,
+            "raw": [_raw(name, one, grid) for one in numbers] if name in FIELDS else None,
         }
         for name, numbers in zip(fields.names, fields.values, strict=True)
     ]
     first = grid.cells[0]
-    constants = {
-        name: _raw(name, value(first, name), grid) for name in SHEET_FIELDS if name not in fields.names
-    }
+    constants = {name: _raw(name, value(first, name), grid) for name in FIELDS if name not in fields.names}
     view = {
         "rows": [fields.names.index(name) for name in grid.row_fields],
         "columns": [fields.names.index(name) for name in grid.column_fields],
         "cell": round(min(_FIRST_CELL_PX, max(_FIRST_CELL_MIN_PX, drawn_px))),
     }
-    page = {"fields": listed, "constants": constants, "order": SHEET_FIELDS, "view": view, "no_job": NO_JOB}
+    page = {"fields": listed, "constants": constants, "order": FIELDS, "view": view, "no_job": NO_JOB}
     return f"""</main>
 <dialog aria-label="one image">
 <div class="pictures"></div>

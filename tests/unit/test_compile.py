@@ -310,7 +310,7 @@ def test_the_largest_sweep_compiles_and_ends_in_its_last_job() -> None:
 
 
 def test_ten_million_jobs_cost_no_more_than_ten() -> None:
-    """A sweep of ten million jobs is a plan as small as its axes (benchmarks/queue.py times it)."""
+    """A sweep of ten million jobs is a plan as small as its axes (benchmarks/large_sweep.py times it)."""
     ten = list(range(1, 11))
     sweep = f"prompt: [a, b, c, d, e, f, g, h, i, j]\nguidance_scale: {ten}"
     large, small = compiled(f"{sweep}\nseed: {{count: 100000}}"), compiled(f"{sweep}\nseed: {{count: 1}}")

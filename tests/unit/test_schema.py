@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from producer.cli import cli
+from producer.fields import FIELDS
 from producer.schema import SCHEMA_PATH, schema_text, sweep_schema
-from producer.sweep import FIELDS, Sweep, parse_sweep
+from producer.sweep import Sweep, parse_sweep
 from shared.errors import SweepError
 from shared.guidance import RULE_FIELDS
 

@@ -408,6 +408,17 @@ def test_a_sheet_of_differences_draws_them_below_their_images() -> None:
     assert (pixels == (38, 92, 148)).all(axis=-1).sum() > 4 * 190
 
 
+def test_a_row_of_baselines_has_no_room_for_differences() -> None:
+    """Where a row has only baselines, the next one follows their captions: no empty band between them."""
+    cells = [cell((0, 0, 200), seed=0), cell((48, 48, 248), seed=1)]
+    baseline = find_baseline(cells, "seed", 0, {})
+    found = colours(draw_sheet(cells, rows="seed", columns="prompt", baseline=baseline))
+    heat = tuple(int(c) for c in heat_colours()[48 * GAIN])
+    rows = [found[colour][1] for colour in ((0, 0, 200), (48, 48, 248), heat)]  # type: ignore[index]
+    assert 180 < rows[1] - rows[0] < 192 + 60
+    assert 180 < rows[2] - rows[1] < 192 + 10
+
+
 # Tiles.
 
 

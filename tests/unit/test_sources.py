@@ -16,8 +16,8 @@ from pyarrow import parquet
 from producer import sources
 from producer.assemble import assemble
 from producer.columns import AXES
+from producer.fields import FIELDS
 from producer.sources import Inlined, SourceFile, inline_sources
-from producer.sweep import FIELDS
 from producer.sweep_text import Located, read_yaml, say_problem
 
 

@@ -1,17 +1,10 @@
 """What ten million jobs cost: to submit, in Redis, and to ask after; beside one plain Celery message a job.
 
-python benchmarks/queue.py [--json FILE]
+python benchmarks/large_sweep.py [--json FILE]
 
 Runs in a minute on a real Valkey of its own (`producer.embedded`) and a folder. The plain Celery side is measured
 on a sample and extrapolated, and says so.
 """
-
-import sys
-from pathlib import Path
-
-# This file has the name of a module of the standard library: its folder must leave the path before other imports.
-if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]
 
 import argparse
 import importlib.metadata
@@ -24,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import redis
 from celery import Celery
