@@ -63,7 +63,7 @@ def test_message_lost_between_pop_and_record(fleet, check_promise, mended):
     doomed = fleet.start(PRINTROOM_FAILPOINT="popped:1")
     fleet.wait_up()
     sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
-    assert doomed.process.wait(60) == -signal.SIGKILL
+    assert doomed.wait(60) == -signal.SIGKILL
     fleet.start(PRINTROOM_LOST_AFTER_SECONDS="2" if mended else "100000")
     fleet.wait_up()
     if mended:

@@ -21,7 +21,6 @@ from producer.images import read_image as stored_image
 from producer.results import manifest_rows
 from shared.metadata import read_image
 from shared.names import DEFAULT_MODEL
-from shared.store.folder import FolderStore
 from training.portraits.detectors import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,23 +65,34 @@ def share_of_right_subjects(images: list[bytes]) -> float:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_every_example_renders_and_a_second_run_resumes(tmp_path, example):
-    """Each example renders with one command and no servers, and shows whom its prompts name; a rerun finds it all."""
-    out = tmp_path / "prints"
-    first = printroom("render", str(example), "--out", str(out), "--json")
+def test_every_example_renders(fleet, tmp_path, example):
+    """Each example is submitted, rendered and drawn as it stands, and shows whom its prompts name."""
+    fleet.start()
+    sweep = fleet.room.submit(example).sweep
+    fleet.wait_done(sweep)
+    status = fleet.room.ledger.status(sweep)
+    assert (status.failed, status.done) == (0, len(fleet.room.plan(sweep)))
+    rows = manifest_rows(sweep, fleet.room.store)
+    images = {row["job_id"]: stored_image(fleet.room.store, row) for row in rows}
+    assert 0 < len(images) <= status.done
+    assert share_of_right_subjects(list(images.values())) >= 0.75
+    assert fleet.room.sheet(sweep).width > 100
+
+
+@pytest.mark.parametrize("name", ["seeds", "formats", "shards"])
+def test_an_example_renders_with_one_command_and_a_second_run_resumes(tmp_path, name):
+    """No servers, one command: images and a sheet; the same command again finds them all and renders nothing."""
+    command = ("render", str(ROOT / "examples" / f"{name}.yaml"), "--out", str(tmp_path / "prints"))
+    first = printroom(*command, "--json")
     assert first.returncode == 0, first.stderr
     made = json.loads(first.stdout)
     assert (made["failed"], made["interrupted"]) == (0, False)
     assert made["done"] == made["jobs"] > 0
     files = {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")}
     assert 0 < len(files) <= made["jobs"]
-    store = FolderStore(out)
-    images = {row["job_id"]: stored_image(store, row) for row in manifest_rows(made["sweep"], store)}
-    assert 0 < len(images) <= made["jobs"]
-    assert share_of_right_subjects(list(images.values())) >= 0.75
     with Image.open(made["sheet"]) as sheet:
         assert sheet.width > 100
-    again = printroom("render", str(example), "--out", str(out))
+    again = printroom(*command)
     assert (again.returncode, re.search(r"(\d+) of (\d+) done", again.stderr)[1]) == (0, str(made["jobs"]))
     assert {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")} == files
 

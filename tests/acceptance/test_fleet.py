@@ -65,9 +65,9 @@ def test_kill_at_every_step(fleet, check_promise, step):
     doomed = fleet.start(PRINTROOM_FAILPOINT=f"{step}:1")
     sweep = fleet.room.submit({**SWEEP_300, "seed": 7, "steps": 2}).sweep
     # The second one starts while the first is at work: it takes seconds to come up.
-    fleet.wait_for(lambda: fleet.begun() or doomed.process.poll(), 60, "the chunk to begin")
+    fleet.wait_for(lambda: fleet.begun() or doomed.poll(), 60, "the chunk to begin")
     fleet.start()
-    assert doomed.process.wait(60) == -signal.SIGKILL
+    assert doomed.wait(60) == -signal.SIGKILL
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
 

@@ -88,7 +88,7 @@ def test_jxl_waits_for_a_worker_that_has_it(fleet):
     fleet.wait_done(plain)
     seen = fleet.room.status(waiting)
     assert any("no live worker can write jxl" in line for line in seen.obstacles)
-    assert (seen.status.done, seen.status.chunks_running, lacks.process.poll()) == (0, 0, None)
+    assert (seen.status.done, seen.status.chunks_running, lacks.poll()) == (0, 0, None)
     fleet.start()
     fleet.wait_up(2)
     fleet.wait_done(waiting)
