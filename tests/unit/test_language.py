@@ -17,6 +17,7 @@ from producer.sweep import Sweep, load_sweep, parse_sweep, sweep_from_mapping, s
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
 from shared.plan import Plan
+from shared.sample import permute
 
 
 def resolve(name: str) -> ResolvedModel:
@@ -345,6 +346,8 @@ def test_seeds_of_their_own():
     assert len({job.seed for _, job in each.jobs()}) == len(each) == 4
     longer = compiled("prompt: [c, a, b]\nnegative_prompt: [null, x]\nseed: {count: 3, per: prompt}")
     assert {job.id for _, job in plan.jobs()} <= {job.id for _, job in longer.jobs()}
+    later = compiled("prompt: [a, b]\nnegative_prompt: [null, x]\nseed: {start: 1, count: 3, per: prompt}")
+    assert len({job.id for _, job in plan.jobs()} & {job.id for _, job in later.jobs()}) == len(plan) * 2 // 3
 
 
 def test_repeat_is_a_run_of_seeds():
@@ -418,6 +421,22 @@ def test_a_sample_is_of_the_product_without_repetition(count, seed, prompts_, se
     assert len(ids) == len(set(ids)) == len(sampled) == count
     assert set(ids) <= {job.id for _, job in whole.jobs()}
     assert ids == [job.id for _, job in compiled(text + f"sample: {{count: {count}, seed: {seed}}}").jobs()]
+
+
+@pytest.mark.parametrize("other", [1, 6, 7, 35])
+def test_where_one_place_goes_says_nothing_of_where_another_goes(other):
+    """Over many keys, two places of 36, side by side or not, come to lie anyhow to each other."""
+    keys = 4_000
+    found = [
+        [permute(place, 36, key=number.to_bytes(4, "big")) for place in (0, other)] for number in range(keys)
+    ]
+    for apart in (
+        Counter((one // 6 - two // 6) % 6 for one, two in found),
+        Counter((one - two) % 6 for one, two in found),
+    ):
+        # Of the 35 places that the other one may have, five are in the same row, and five in the same column.
+        for steps in range(6):
+            assert apart[steps] / keys == pytest.approx((6 if steps else 5) / 35, abs=0.03)
 
 
 def test_every_job_is_as_likely_to_be_sampled():
