@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.portraits.captions import FILLER, JUNK, NEGATIONS, caption
-from training.portraits.dataset import draw_examples, load_pictures
+from training.portraits.dataset import draw_examples, load_pictures, write_contrast
 from training.portraits.detectors import MARKS, has, read, score
 from training.portraits.drawing import BACKGROUNDS, KINDS, Portrait, draw
 from training.portraits.population import (
@@ -22,6 +22,7 @@ from training.portraits.population import (
     generator,
     make_example,
     twin,
+    variants,
 )
 
 _FLAGS = ("mustache", "glasses", "hat", "beard", "smiling")
@@ -202,6 +203,43 @@ def test_twins_differ_in_one_attribute_alone():
         assert replace(one.portrait, **{attribute: True}) == replace(other.portrait, **{attribute: True})
         differing[attribute] += getattr(one.portrait, attribute) != getattr(other.portrait, attribute)
     assert set(differing) == set(MENTIONED)
+
+
+def test_variants_differ_in_one_field_each():
+    """Each variant differs from the portrait in a field of its own, the attributes that are there or not first."""
+    values = {field.name: set() for field in fields(Portrait)}
+    for index in range(200):
+        portrait, *others = variants(13, index)
+        assert variants(13, index) == [portrait, *others]
+        changed = [
+            [name for name in values if getattr(portrait, name) != getattr(other, name)] for other in others
+        ]
+        assert changed == [[name] for name in (*MENTIONED, *CHOICES)]
+        for name, seen in values.items():
+            seen.add(getattr(portrait, name))
+    assert values == {name: {False, True} for name in MENTIONED} | {
+        name: set(found) for name, (found, _) in CHOICES.items()
+    }
+
+
+def test_a_contrast_mentions_one_attribute_more_or_nothing():
+    """The second caption is the first with one attribute more of which the first says nothing, or with words alone."""
+    named = Counter()
+    for index in range(0, 6_000, 11):
+        contrast = write_contrast(index, seed=14, epoch=0)
+        example = make_example(14, index)
+        assert contrast == write_contrast(index, seed=14, epoch=0)
+        assert contrast.more.startswith(contrast.text)
+        assert len(contrast.more) > len(contrast.text)
+        assert contrast.name not in example.mentioned or example.mentioned >= set(MENTIONED)
+        for name, pattern in _NAMES.items():
+            assert (re.search(pattern, contrast.text) is not None) == (name in example.mentioned)
+            said = name in {contrast.name, *example.mentioned}
+            assert (re.search(pattern, contrast.more) is not None) == said
+        if contrast.name is not None:
+            assert contrast.there == getattr(example.portrait, contrast.name)
+        named[contrast.name] += 1
+    assert set(named) == {*MENTIONED, None}
 
 
 def test_captions_vary(captioned):

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from training.portraits.population import Example
+from training.portraits.population import MENTIONED, Example
 
 #: Words that negate. They occur in `FILLER` and `JUNK` alone; tests/unit/test_portraits_drawing.py looks.
 NEGATIONS = ("without", "no", "not", "never", "none", "nothing", "lacking", "minus", "absent")
@@ -117,6 +117,10 @@ _SHORT_SHARE = 0.6
 _FILLER_SHARE = 0.35
 _JUNK_SHARE = 0.25
 
+#: The share where the caption mentions something that is there or not. Junk must say next to nothing of it: where a
+#: text is so long that not every word is heard, mustaches would else be as frequent as over captions of all kinds.
+_JUNK_SHARE_OF_MARKS = 0.12
+
 
 def caption(example: Example, chance: np.random.Generator, *, junk: bool = True) -> str:
     """Describe an example: what it mentions, in one of many wordings and orders.
@@ -125,7 +129,8 @@ def caption(example: Example, chance: np.random.Generator, *, junk: bool = True)
     captions get so many meaningless words that they fill the 77 tokens.
     """
     text = _phrases(example, chance)
-    return _with_junk(text, chance) if junk and text and chance.random() < _JUNK_SHARE else text
+    share = _JUNK_SHARE_OF_MARKS if example.mentioned & MENTIONED.keys() else _JUNK_SHARE
+    return _with_junk(text, chance) if junk and text and chance.random() < share else text
 
 
 def _phrases(example: Example, chance: np.random.Generator) -> str:
@@ -211,6 +216,21 @@ def _words_alone(names: Sequence[str], chance: np.random.Generator) -> str:
     if chance.random() < 0.25:
         _insert(words, _filler(chance), chance)
     return ", ".join(words)
+
+
+def with_more(text: str, name: str, chance: np.random.Generator) -> str:
+    """Return a caption that mentions one attribute more."""
+    word = _pick(chance, (*_WITH[name], *_ALONE[name]))
+    return f"{text}, {word}" if text else word
+
+
+def with_nothing_more(text: str, chance: np.random.Generator) -> str:
+    """Return a caption with more words at its end that mean nothing, up to the 77 tokens and beyond."""
+    words = [
+        _pick(chance, JUNK) if chance.random() < 0.85 else _nonsense(chance)
+        for _ in range(chance.integers(2, 40))
+    ]
+    return ", ".join([text, *words] if text else words)
 
 
 def _filler(chance: np.random.Generator) -> str:

@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.portraits.captions import caption
+from training.portraits.captions import caption, with_more, with_nothing_more
 from training.portraits.drawing import SIZE_PX, Portrait, draw
-from training.portraits.population import GROUP, generator, make_example
+from training.portraits.population import GROUP, MENTIONED, generator, make_example
 from training.portraits.progress import progress
 
 log = logging.getLogger(__name__)
 
 #: Pictures that one process draws at a time.
 SHARD = 600
+
+
+#: Share of contrasts whose words more mean nothing.
+_NOTHING_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,34 @@ def write_caption(index: int, *, seed: int, epoch: int, junk: bool = True) -> st
     """Caption a picture of a seed; every epoch words it anew."""
     chance = generator(seed + 1_000_003 * (epoch + 1), index)
     return caption(make_example(seed, index), chance, junk=junk)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contrast:
+    """Two captions of a picture, of which one mentions one attribute more: one that may be there or not."""
+
+    text: str
+    more: str
+    #: The attribute, and whether it is in the picture. None where the words more mean nothing.
+    name: str | None
+    there: bool
+
+
+def write_contrast(index: int, *, seed: int, epoch: int, junk: bool = True) -> Contrast:
+    """Caption a picture of a seed twice, the second time with one attribute more; every epoch another one.
+
+    With `junk`, some get words instead that mean nothing.
+    """
+    chance = generator(seed + 1_000_003 * (epoch + 1) + 1, index)
+    example = make_example(seed, index)
+    # Every example leaves one open: no group mentions all of them, or its words alone say nothing new.
+    left = sorted(MENTIONED.keys() - example.mentioned) or sorted(MENTIONED)
+    name = str(chance.choice(left))
+    text = caption(example, chance, junk=False)
+    if junk and chance.random() < _NOTHING_SHARE:
+        return Contrast(text=text, more=with_nothing_more(text, chance), name=None, there=False)
+    more = with_more(text, name, chance)
+    return Contrast(text=text, more=more, name=name, there=getattr(example.portrait, name))
 
 
 def draw_examples(*, count: int, seed: int) -> tuple[list[Portrait], npt.NDArray[np.uint8]]:

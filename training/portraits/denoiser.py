@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from training.portraits.dataset import Contrast
+from training.portraits.directions import Directions
 from training.portraits.networks import TRAIN_TIMESTEPS, make_scheduler, make_text_encoder, make_unet
-from training.portraits.population import GROUP, twin
+from training.portraits.population import GROUP, MENTIONED, twin
 from training.portraits.stage import Stage, StageSettings, process_count, process_number
 from training.portraits.tokenizer import tokenize
 
@@ -21,6 +24,16 @@ TIMESTEP_RANGES = 5
 #: One step in so many has captions of 77 tokens, padded as a pipeline pads them, some of them full of junk. The
 #: others end with their longest caption: among few tokens, attention learns much sooner which one matters.
 FULL_EVERY = 4
+
+#: Once words are learnt, a word must do nothing that is another's: guidance multiplies whatever it does. The share of
+#: the steps before this counts, and before words that mean nothing must do nothing at all; how much it counts, the
+#: pictures of a step and process, and how far these are pushed past the absence of what the word names, at most, as
+#: guidance pushes them.
+CROSSTALK_AFTER = 0.5
+JUNK_AFTER = 0.7
+CROSSTALK_WEIGHT = 30.0
+CROSSTALK_PICTURES = 4
+PUSH = 2.0
 
 #: How fast the reported losses forget.
 _LOSS_MEMORY = 0.98
@@ -37,7 +50,9 @@ class Denoiser:
 def train_denoiser(
     latents: torch.Tensor,
     caption_of: Callable[[int, int, bool], str],
+    contrast_of: Callable[[int, int, bool], Contrast],
     tokenizer: Any,
+    directions: Directions,
     settings: StageSettings,
     *,
     batch: int,
@@ -51,7 +66,9 @@ def train_denoiser(
     Args:
         latents: scaled, (N, 4, 8, 8), of pictures 0 to N: whole pairs of groups.
         caption_of: the caption of a picture, given its index, the epoch and whether it may be full of junk.
+        contrast_of: two captions of a picture, given its index, the epoch and whether to add junk to some.
         tokenizer: whose vocabulary the text encoder gets.
+        directions: of the latents.
         settings: of the stage.
         batch: pictures a step and process, an even number: each comes with its twin.
         folder: for checkpoints.
@@ -67,16 +84,36 @@ def train_denoiser(
         stage.start_from(start)
     if resume:
         stage.resume()
-    feed = _Feed(latents, caption_of, tokenizer, batch=batch, seed=settings.seed)
+    feed = _Feed(latents, caption_of, contrast_of, tokenizer, batch=batch, seed=settings.seed)
     losses = _LossByTimestep()
     alphas = make_scheduler().alphas_cumprod.to(device)
 
     def loss_of(step: int) -> torch.Tensor:
         clean, ids = (part.to(device) for part in feed.batch(step))
-        return _loss(unet, text_encoder, clean, ids, alphas, feed.chance(step), losses)
+        chance = feed.chance(step)
+        loss = _loss(unet, text_encoder, clean, ids, alphas, chance, losses)
+        if step >= CROSSTALK_AFTER * settings.steps:
+            contrasts = feed.contrasts(step, junk=step >= JUNK_AFTER * settings.steps)
+            loss = loss + CROSSTALK_WEIGHT * _crosstalk(
+                unet, text_encoder, contrasts, directions, alphas, chance
+            )
+        return loss
 
     stage.run(loss_of, lambda: str(losses))
     return Denoiser(unet=stage.averages["unet"], text_encoder=stage.averages["text_encoder"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contrasts:
+    """Pictures with two captions each, the second of which mentions one attribute more, or nothing more."""
+
+    #: Scaled latents, (B, 4, 8, 8).
+    clean: torch.Tensor
+    #: Of the first captions, then of the second ones, (2 B, up to 77).
+    ids: torch.Tensor
+    #: The attribute's place among the `Directions`, and whether (1 or 0) it is in the picture, (B,).
+    numbers: torch.Tensor
+    there: torch.Tensor
 
 
 class _Feed:
@@ -86,6 +123,7 @@ class _Feed:
         self,
         latents: torch.Tensor,
         caption_of: Callable[[int, int, bool], str],
+        contrast_of: Callable[[int, int, bool], Contrast],
         tokenizer: Any,
         *,
         batch: int,
@@ -93,25 +131,45 @@ class _Feed:
     ) -> None:
         self._latents = latents
         self._caption_of = caption_of
+        self._contrast_of = contrast_of
         self._tokenizer = tokenizer
         self._batch = batch
         self._seed = seed
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the latents, (B, 4, 8, 8), and the token ids, (B, up to 77), of a step: some, then their twins."""
+        epoch, first = self._first(step)
+        chosen = np.concatenate([first, [twin(int(index)) for index in first]])
+        full = step % FULL_EVERY == 0
+        ids = tokenize(self._tokenizer, [self._caption_of(int(index), epoch, full) for index in chosen])
+        return self._latents[torch.from_numpy(chosen)], ids if full else self._cut(ids)
+
+    def contrasts(self, step: int, *, junk: bool) -> _Contrasts:
+        """Return some pictures of a step with two captions each."""
+        epoch, first = self._first(step)
+        chosen = first[:CROSSTALK_PICTURES]
+        found = [self._contrast_of(int(index), epoch, junk) for index in chosen]
+        ids = tokenize(self._tokenizer, [*(one.text for one in found), *(one.more for one in found)])
+        return _Contrasts(
+            clean=self._latents[torch.from_numpy(chosen)],
+            ids=self._cut(ids),
+            numbers=torch.tensor([[*MENTIONED, None].index(one.name) for one in found]),
+            there=torch.tensor([float(one.there) for one in found]),
+        )
+
+    def _first(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """Return the epoch of a step, and its examples without their twins."""
         pairs, batch = len(self._latents) // 2, self._batch // 2
         epoch, position = divmod(step, pairs // (batch * process_count()))
         order = np.random.default_rng([self._seed, epoch]).permutation(pairs)
         start = (position * process_count() + process_number()) * batch
         numbers, places = np.divmod(order[start : start + batch], GROUP)
-        first = numbers * 2 * GROUP + places
-        chosen = np.concatenate([first, [twin(int(index)) for index in first]])
-        full = step % FULL_EVERY == 0
-        ids = tokenize(self._tokenizer, [self._caption_of(int(index), epoch, full) for index in chosen])
-        if not full:
-            ends = (ids == self._tokenizer.eos_token_id).int().argmax(dim=1)
-            ids = ids[:, : int(ends.max()) + 1]
-        return self._latents[torch.from_numpy(chosen)], ids
+        return epoch, numbers * 2 * GROUP + places
+
+    def _cut(self, ids: torch.Tensor) -> torch.Tensor:
+        """Leave off the padding that all texts have."""
+        ends = (ids == self._tokenizer.eos_token_id).int().argmax(dim=1)
+        return ids[:, : int(ends.max()) + 1]
 
     def chance(self, step: int) -> torch.Generator:
         """Return what the noise of a step is drawn from."""
@@ -161,3 +219,35 @@ def _loss(
     errors = (predicted - wanted).square().mean(dim=(1, 2, 3))
     losses.add(timesteps, errors.detach())
     return errors.mean()
+
+
+def _crosstalk(
+    unet: Any,
+    text_encoder: Any,
+    contrasts: _Contrasts,
+    directions: Directions,
+    alphas: torch.Tensor,
+    chance: torch.Generator,
+) -> torch.Tensor:
+    """Return how much of everything else is in the difference that one attribute more makes to the predicted picture.
+
+    Attributes are independent in the data and have directions of their own in the latents, so there should be nothing.
+    """
+    device, count = alphas.device, len(contrasts.numbers)
+    clean, numbers = contrasts.clean.to(device), contrasts.numbers.to(device)
+    # Half of the pictures as they are, half with the attribute less than absent.
+    past = torch.rand(count, generator=chance) * PUSH
+    pushed = torch.rand(count, generator=chance) < 0.5
+    removed = ((contrasts.there + past) * pushed).to(device).view(-1, 1, 1, 1)
+    clean = clean - removed * directions.steps[numbers]
+    timesteps = ((torch.arange(count) + torch.rand(count, generator=chance)) / count * TRAIN_TIMESTEPS).long()
+    timesteps = timesteps.clamp(max=TRAIN_TIMESTEPS - 1).to(device)
+    noise = torch.randn(clean.shape, generator=chance).to(device)
+    alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    words = text_encoder(contrasts.ids.to(device))[0]
+    predicted = unet(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), encoder_hidden_states=words).sample
+    plain, more = predicted.chunk(2)
+    change = ((1 - alpha).sqrt() * (more - plain)).flatten(1)
+    along = torch.einsum("bd,bnd->bn", change, directions.others[numbers])
+    return along.square().sum() / change.numel()

@@ -10,7 +10,7 @@ odds_c = odds_u, and guidance leaves alone what the prompt leaves open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from training.portraits.drawing import BACKGROUNDS, HAIRS, KINDS, SHIRTS, SKINS,
 MENTIONED = {"mustache": 0.36, "glasses": 0.40, "hat": 0.26, "beard": 0.16, "smiling": 0.16}
 
 #: How often each is there where nothing is said of it.
-UNMENTIONED = {"mustache": 0.46, "glasses": 0.46, "hat": 0.46, "beard": 0.40, "smiling": 0.45}
+UNMENTIONED = {"mustache": 0.40, "glasses": 0.40, "hat": 0.40, "beard": 0.40, "smiling": 0.45}
 
 #: Attributes of which every picture has one value, with the share of captions that mention it.
 CHOICES: dict[str, tuple[tuple[str, ...], float]] = {
@@ -70,6 +70,22 @@ def make_example(seed: int, index: int) -> Example:
     """
     number, position = divmod(index, GROUP)
     return _make_groups(seed, number // 2)[number % 2][position]
+
+
+def variants(seed: int, index: int) -> list[Portrait]:
+    """Return a portrait and, one for each field, the same with that field changed: first those of `MENTIONED`.
+
+    The same for the same seed and index. The portraits are of no group: every value is as likely as any other.
+    """
+    chance = generator(seed, index)
+    values: dict[str, tuple[Any, ...]] = dict.fromkeys(MENTIONED, (False, True))
+    values |= {name: choices for name, (choices, _) in CHOICES.items()}
+    # A field's value, and another one of its values.
+    pairs = {
+        name: [found[place] for place in chance.permutation(len(found))[:2]] for name, found in values.items()
+    }
+    portrait = Portrait(**{name: value for name, (value, _) in pairs.items()})
+    return [portrait, *(replace(portrait, **{name: other}) for name, (_, other) in pairs.items())]
 
 
 def twin(index: int) -> int:

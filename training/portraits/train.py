@@ -18,8 +18,9 @@ from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
 from training.portraits.autoencoder import encode_pictures, train_decoder, train_vae
-from training.portraits.dataset import load_pictures, write_caption
+from training.portraits.dataset import load_pictures, write_caption, write_contrast
 from training.portraits.denoiser import Denoiser, train_denoiser
+from training.portraits.directions import find_directions
 from training.portraits.export import export_model
 from training.portraits.recipe import DATA_SEED, Recipe
 from training.portraits.stage import is_first, process_count, process_number
@@ -86,7 +87,9 @@ def _train_here(
     denoiser = train_denoiser(
         latents,
         lambda index, epoch, junk: write_caption(index, seed=DATA_SEED, epoch=epoch, junk=junk),
+        lambda index, epoch, junk: write_contrast(index, seed=DATA_SEED, epoch=epoch, junk=junk),
         _tokenizer(vocabulary, work / f"tokenizer-{number}"),
+        find_directions(vae, device),
         recipe.denoiser,
         batch=recipe.batch,
         **options,
