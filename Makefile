@@ -8,8 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 #: More words for pytest: make test TESTS="tests/unit -k plan"
 TESTS ?=
-#: Tests run at once. Most of a run is workers that start; two cores are well used by two.
-JOBS ?= 2
+#: Tests run at once. Many of them wait, for workers that start and leases that end: two cores are well used by three.
+JOBS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -21,7 +21,7 @@ from training.portraits.drawing import Portrait
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Fewer than the model card's 128, and margins to match.
-SEEDS = 16
+SEEDS = 24
 
 
 def render(*arguments: str) -> dict:
