@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from training.portraits.autoencoder import PAST_ABSENCE
 from training.portraits.dataset import Contrast
 from training.portraits.directions import Directions
 from training.portraits.networks import TRAIN_TIMESTEPS, make_scheduler, make_text_encoder, make_unet
@@ -26,14 +27,12 @@ TIMESTEP_RANGES = 5
 FULL_EVERY = 4
 
 #: Once words are learnt, a word must do nothing that is another's: guidance multiplies whatever it does. The share of
-#: the steps before this counts, and before words that mean nothing must do nothing at all; how much it counts, the
-#: pictures of a step and process, and how far these are pushed past the absence of what the word names, at most, as
-#: guidance pushes them.
+#: the steps before this counts, and before words that mean nothing must do nothing at all; how much it counts, and the
+#: pictures of a step and process.
 CROSSTALK_AFTER = 0.5
 JUNK_AFTER = 0.7
 CROSSTALK_WEIGHT = 30.0
 CROSSTALK_PICTURES = 4
-PUSH = 2.0
 
 #: How fast the reported losses forget.
 _LOSS_MEMORY = 0.98
@@ -236,7 +235,7 @@ def _crosstalk(
     device, count = alphas.device, len(contrasts.numbers)
     clean, numbers = contrasts.clean.to(device), contrasts.numbers.to(device)
     # Half of the pictures as they are, half with the attribute less than absent.
-    past = torch.rand(count, generator=chance) * PUSH
+    past = torch.rand(count, generator=chance) * PAST_ABSENCE
     pushed = torch.rand(count, generator=chance) < 0.5
     removed = ((contrasts.there + past) * pushed).to(device).view(-1, 1, 1, 1)
     clean = clean - removed * directions.steps[numbers]
