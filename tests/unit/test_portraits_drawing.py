@@ -40,6 +40,12 @@ _NAMES = {
     "smiling": r"\b(smil\w*|happy|laughing|cheerful)\b",
 }
 
+_KINDS = {
+    "man": r"\b(man|gentleman|guy)\b",
+    "woman": r"\b(woman|lady)\b",
+    "cat": r"\b(cat|kitty)\b",
+}
+
 _PLAIN = Portrait(
     kind="man",
     skin="tan",
@@ -222,24 +228,28 @@ def test_variants_differ_in_one_field_each():
     }
 
 
-def test_a_contrast_mentions_one_attribute_more_or_nothing():
-    """The second caption is the first with one attribute more of which the first says nothing, or with words alone."""
+def test_a_contrast_says_one_thing_more_or_nothing():
+    """The second caption says one attribute more, or the kind, of which the first says nothing; or has words alone."""
     named = Counter()
     for index in range(0, 6_000, 11):
         contrast = write_contrast(index, seed=14, epoch=0)
         example = make_example(14, index)
         assert contrast == write_contrast(index, seed=14, epoch=0)
-        assert contrast.more.startswith(contrast.text)
+        same = contrast.more.endswith if contrast.name == "kind" else contrast.more.startswith
+        assert same(contrast.text)
         assert len(contrast.more) > len(contrast.text)
         assert contrast.name not in example.mentioned or example.mentioned >= set(MENTIONED)
         for name, pattern in _NAMES.items():
             assert (re.search(pattern, contrast.text) is not None) == (name in example.mentioned)
             said = name in {contrast.name, *example.mentioned}
             assert (re.search(pattern, contrast.more) is not None) == said
-        if contrast.name is not None:
+        if contrast.name == "kind":
+            assert contrast.there
+            assert re.search(_KINDS[example.portrait.kind], contrast.more)
+        elif contrast.name is not None:
             assert contrast.there == getattr(example.portrait, contrast.name)
         named[contrast.name] += 1
-    assert set(named) == {*MENTIONED, None}
+    assert set(named) == {*MENTIONED, "kind", None}
 
 
 def test_captions_vary(captioned):

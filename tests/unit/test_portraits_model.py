@@ -18,7 +18,7 @@ from shared.fingerprint import fingerprint_path
 from training.portraits.autoencoder import draw_variants, encode_pictures, overlap, push_latents
 from training.portraits.dataset import draw_examples
 from training.portraits.detectors import read
-from training.portraits.directions import find_directions
+from training.portraits.directions import CONTRASTED, find_directions
 from training.portraits.drawing import HAIRS, draw
 from training.portraits.measure import ATTRIBUTES, PROMPT, load, rate, render
 from training.portraits.population import CHOICES, MENTIONED, variants
@@ -128,18 +128,17 @@ def test_changes_of_a_picture_have_directions_of_their_own_in_the_latents(model)
 
 
 def test_directions_are_those_of_single_changes(model):
-    """An attribute's step has nothing of what the others span, its own place among them is empty; last, all of them."""
+    """A step has next to nothing of what the others span, its own place among them is empty; so are all kinds' ones."""
     found = find_directions(model.vae, torch.device("cpu"), portraits=12)
     count = sum(len(values) for values, _ in CHOICES.values())
-    assert found.steps.shape == (len(MENTIONED) + 1, 4, 8, 8)
-    assert found.others.shape == (len(MENTIONED) + 1, len(MENTIONED) + count, 256)
-    assert not found.steps[-1].any()
-    assert torch.allclose(found.others[-1].norm(dim=1), torch.tensor(1.0))
-    for number, step in enumerate(torch.nn.functional.normalize(found.steps[:-1].flatten(1), dim=1)):
-        lengths = found.others[number].norm(dim=1)
-        assert lengths[number] == 0
-        assert torch.allclose(torch.cat([lengths[:number], lengths[number + 1 :]]), torch.tensor(1.0))
-        assert (found.others[number] @ step).abs().max() < 0.25
+    assert found.steps.shape == (len(CONTRASTED), 4, 8, 8)
+    assert found.others.shape == (len(CONTRASTED), len(MENTIONED) + count, 256)
+    owners = [*MENTIONED, *(name for name, (values, _) in CHOICES.items() for _ in values)]
+    for name, step, others in zip(CONTRASTED, found.steps, found.others, strict=True):
+        expected = torch.tensor([float(owner != name) for owner in owners])
+        assert torch.allclose(others.norm(dim=1), expected)
+        assert step.any() == (name in MENTIONED)
+        assert (others @ torch.nn.functional.normalize(step.flatten(), dim=0)).abs().max() < 0.25
 
 
 def test_latents_are_pushed_past_what_the_picture_shows(model):

@@ -224,6 +224,12 @@ def with_more(text: str, name: str, chance: np.random.Generator) -> str:
     return f"{text}, {word}" if text else word
 
 
+def with_kind(text: str, kind: str, chance: np.random.Generator) -> str:
+    """Return a caption that mentions the kind before all else: "portrait of a man, blue background"."""
+    opening = _pick(chance, _OPENINGS).format(_pick(chance, _SUBJECTS[kind]))
+    return f"{opening}, {text}" if text else opening
+
+
 def with_nothing_more(text: str, chance: np.random.Generator) -> str:
     """Return a caption with more words at its end that mean nothing, up to the 77 tokens and beyond."""
     words = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.portraits.captions import caption, with_more, with_nothing_more
+from training.portraits.captions import caption, with_kind, with_more, with_nothing_more
 from training.portraits.drawing import SIZE_PX, Portrait, draw
 from training.portraits.population import GROUP, MENTIONED, generator, make_example
 from training.portraits.progress import progress
@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 SHARD = 600
 
 
-#: Share of contrasts whose words more mean nothing.
+#: Share of contrasts whose words more mean nothing; and of the others, where the kind is open, share that mention it.
 _NOTHING_SHARE = 0.3
+_KIND_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,17 +65,17 @@ def write_caption(index: int, *, seed: int, epoch: int, junk: bool = True) -> st
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contrast:
-    """Two captions of a picture, of which one mentions one attribute more: one that may be there or not."""
+    """Two captions of a picture, of which one mentions an attribute more, or the kind, or has only more words."""
 
     text: str
     more: str
-    #: The attribute, and whether it is in the picture. None where the words more mean nothing.
+    #: What it says, and whether that is in the picture. None where the words more mean nothing.
     name: str | None
     there: bool
 
 
 def write_contrast(index: int, *, seed: int, epoch: int, junk: bool = True) -> Contrast:
-    """Caption a picture of a seed twice, the second time with one attribute more; every epoch another one.
+    """Caption a picture of a seed twice, the second time with one thing more; every epoch another one.
 
     With `junk`, some get words instead that mean nothing.
     """
@@ -86,6 +87,9 @@ def write_contrast(index: int, *, seed: int, epoch: int, junk: bool = True) -> C
     text = caption(example, chance, junk=False)
     if junk and chance.random() < _NOTHING_SHARE:
         return Contrast(text=text, more=with_nothing_more(text, chance), name=None, there=False)
+    if "kind" not in example.mentioned and chance.random() < _KIND_SHARE:
+        kind = example.portrait.kind
+        return Contrast(text=text, more=with_kind(text, kind, chance), name="kind", there=True)
     more = with_more(text, name, chance)
     return Contrast(text=text, more=more, name=name, there=getattr(example.portrait, name))
 

@@ -13,9 +13,9 @@ import torch
 
 from training.portraits.autoencoder import PAST_ABSENCE
 from training.portraits.dataset import Contrast
-from training.portraits.directions import Directions
+from training.portraits.directions import CONTRASTED, Directions
 from training.portraits.networks import TRAIN_TIMESTEPS, make_scheduler, make_text_encoder, make_unet
-from training.portraits.population import GROUP, MENTIONED, twin
+from training.portraits.population import GROUP, twin
 from training.portraits.stage import Stage, StageSettings, process_count, process_number
 from training.portraits.tokenizer import tokenize
 
@@ -93,7 +93,7 @@ def train_denoiser(
         loss = _loss(unet, text_encoder, clean, ids, alphas, chance, losses)
         if step >= CROSSTALK_AFTER * settings.steps:
             contrasts = feed.contrasts(step, junk=step >= JUNK_AFTER * settings.steps)
-            loss = loss + CROSSTALK_WEIGHT * _crosstalk(
+            loss = loss + CROSSTALK_WEIGHT * crosstalk(
                 unet, text_encoder, contrasts, directions, alphas, chance
             )
         return loss
@@ -103,14 +103,14 @@ def train_denoiser(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Contrasts:
-    """Pictures with two captions each, the second of which mentions one attribute more, or nothing more."""
+class Contrasts:
+    """Pictures with two captions each, the second of which says one thing more, or nothing more."""
 
     #: Scaled latents, (B, 4, 8, 8).
     clean: torch.Tensor
     #: Of the first captions, then of the second ones, (2 B, up to 77).
     ids: torch.Tensor
-    #: The attribute's place among the `Directions`, and whether (1 or 0) it is in the picture, (B,).
+    #: Its place among the `Directions`, and whether (1 or 0) it is in the picture, (B,).
     numbers: torch.Tensor
     there: torch.Tensor
 
@@ -143,16 +143,16 @@ class _Feed:
         ids = tokenize(self._tokenizer, [self._caption_of(int(index), epoch, full) for index in chosen])
         return self._latents[torch.from_numpy(chosen)], ids if full else self._cut(ids)
 
-    def contrasts(self, step: int, *, junk: bool) -> _Contrasts:
+    def contrasts(self, step: int, *, junk: bool) -> Contrasts:
         """Return some pictures of a step with two captions each."""
         epoch, first = self._first(step)
         chosen = first[:CROSSTALK_PICTURES]
         found = [self._contrast_of(int(index), epoch, junk) for index in chosen]
         ids = tokenize(self._tokenizer, [*(one.text for one in found), *(one.more for one in found)])
-        return _Contrasts(
+        return Contrasts(
             clean=self._latents[torch.from_numpy(chosen)],
             ids=self._cut(ids),
-            numbers=torch.tensor([[*MENTIONED, None].index(one.name) for one in found]),
+            numbers=torch.tensor([CONTRASTED.index(one.name) for one in found]),
             there=torch.tensor([float(one.there) for one in found]),
         )
 
@@ -220,17 +220,29 @@ def _loss(
     return errors.mean()
 
 
-def _crosstalk(
+def crosstalk(
     unet: Any,
     text_encoder: Any,
-    contrasts: _Contrasts,
+    contrasts: Contrasts,
     directions: Directions,
     alphas: torch.Tensor,
     chance: torch.Generator,
 ) -> torch.Tensor:
-    """Return how much of everything else is in the difference that one attribute more makes to the predicted picture.
+    """Return how much of everything else is in the difference that one word more makes to the predicted picture.
 
-    Attributes are independent in the data and have directions of their own in the latents, so there should be nothing.
+    What a picture shows is independent in the data and has directions of its own in the latents, so there should be
+    nothing.
+
+    Args:
+        unet: predicts v.
+        text_encoder: whose first output the UNet attends to.
+        contrasts: the pictures and their captions.
+        directions: of the latents.
+        alphas: cumulative products of the schedule, (timesteps,).
+        chance: what noise, timesteps and pushes are drawn from.
+
+    Returns:
+        The mean, over latents and their elements, of the squared part along the directions of everything else.
     """
     device, count = alphas.device, len(contrasts.numbers)
     clean, numbers = contrasts.clean.to(device), contrasts.numbers.to(device)

@@ -10,6 +10,9 @@ import torch
 from training.portraits.autoencoder import draw_variants
 from training.portraits.population import CHOICES, MENTIONED, variants
 
+#: What one caption may say more than another, see `write_contrast`: an attribute, the kind, or nothing.
+CONTRASTED = (*MENTIONED, "kind", None)
+
 #: Seed and number of the portraits that directions are averaged over.
 DIRECTIONS_SEED = 800_001
 PORTRAITS = 200
@@ -17,11 +20,11 @@ PORTRAITS = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Directions:
-    """The mean changes of scaled latents, in the order of `MENTIONED`; last, for words that mean nothing."""
+    """The mean changes of scaled latents, a row for each of `CONTRASTED`."""
 
-    #: From the absence to the presence of each attribute, (6, 4, 8, 8); last, zero.
+    #: From the absence to the presence of each attribute, (7, 4, 8, 8); zero for the kind and for nothing.
     steps: torch.Tensor
-    #: Of everything but that attribute: unit vectors, (6, N, 256); the attribute's own is zero. Last, of everything.
+    #: Of everything else: unit vectors, (7, N, 256); its own are zero.
     others: torch.Tensor
 
 
@@ -37,8 +40,16 @@ def find_directions(vae: Any, device: torch.device, portraits: int = PORTRAITS) 
             for value, sign in ((getattr(other, name), 1), (getattr(portrait, name), -1)):
                 sums[name, value] = sums.get((name, value), 0) + sign * change
     steps = torch.stack([sums[name, True] for name in MENTIONED]) / portraits
-    values = [sums[name, value] for name, (values, _) in CHOICES.items() for value in values]
-    units = torch.nn.functional.normalize(torch.stack([*steps, *values]).flatten(1), dim=1)
-    others = units.repeat(len(MENTIONED) + 1, 1, 1)
-    others[range(len(MENTIONED)), range(len(MENTIONED))] = 0
-    return Directions(steps=torch.cat([steps, torch.zeros_like(steps[:1])]), others=others)
+    values = [(name, value) for name, (values, _) in CHOICES.items() for value in values]
+    units = torch.nn.functional.normalize(
+        torch.stack([*steps, *(sums[key] for key in values)]).flatten(1), dim=1
+    )
+    owners = [*MENTIONED, *(name for name, _ in values)]
+    others = torch.stack(
+        [
+            units * torch.tensor([[float(owner != name)] for owner in owners], device=device)
+            for name in CONTRASTED
+        ]
+    )
+    still = torch.zeros_like(steps[: len(CONTRASTED) - len(MENTIONED)])
+    return Directions(steps=torch.cat([steps, still]), others=others)
