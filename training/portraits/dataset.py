@@ -35,14 +35,16 @@ class _Shard:
     stop: int
 
 
-def load_pictures(folder: Path, *, count: int, seed: int, processes: int) -> npt.NDArray[np.uint8]:
+def load_pictures(
+    folder: Path, *, count: int, seed: int, processes: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Draw `count` pictures, or open what a run before this one has drawn.
 
     Args:
         folder: where they are kept; made if missing.
         count: pictures.
         seed: another seed draws others; the first pictures of a seed do not depend on `count`.
-        processes: that draw side by side.
+        processes: that draw side by side; None is one for each core.
 
     Returns:
         RGB, (count, 64, 64, 3), on disk until it is read.
@@ -106,7 +108,7 @@ def _shards(count: int, seed: int) -> list[_Shard]:
     return [_Shard(seed=seed, start=start, stop=min(start + SHARD, count)) for start in starts]
 
 
-def _write(path: Path, shards: list[_Shard], processes: int) -> None:
+def _write(path: Path, shards: list[_Shard], processes: int | None) -> None:
     shape = (shards[-1].stop, SIZE_PX, SIZE_PX, 3)
     pictures = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     with ProcessPoolExecutor(processes) as pool:

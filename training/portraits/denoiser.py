@@ -27,12 +27,12 @@ TIMESTEP_RANGES = 5
 FULL_EVERY = 4
 
 #: Once words are learnt, a word must do nothing that is another's: guidance multiplies whatever it does. The share of
-#: the steps before this counts, and before words that mean nothing must do nothing at all; how much it counts, and the
-#: pictures of a step and process.
+#: the steps before this counts, and before words that mean nothing must do nothing at all; how much it counts; and the
+#: pictures of a step for each one that it is measured on.
 CROSSTALK_AFTER = 0.5
 JUNK_AFTER = 0.7
 CROSSTALK_WEIGHT = 30.0
-CROSSTALK_PICTURES = 4
+PICTURES_PER_CONTRAST = 4
 
 #: How fast the reported losses forget.
 _LOSS_MEMORY = 0.98
@@ -69,7 +69,7 @@ def train_denoiser(
         tokenizer: whose vocabulary the text encoder gets.
         directions: of the latents.
         settings: of the stage.
-        batch: pictures a step and process, an even number: each comes with its twin.
+        batch: pictures a step and process, four or more, an even number: each comes with its twin.
         folder: for checkpoints.
         device: to train on.
         resume: from the checkpoint in the folder.
@@ -146,7 +146,7 @@ class _Feed:
     def contrasts(self, step: int, *, junk: bool) -> Contrasts:
         """Return some pictures of a step with two captions each."""
         epoch, first = self._first(step)
-        chosen = first[:CROSSTALK_PICTURES]
+        chosen = first[: self._batch // PICTURES_PER_CONTRAST]
         found = [self._contrast_of(int(index), epoch, junk) for index in chosen]
         ids = tokenize(self._tokenizer, [*(one.text for one in found), *(one.more for one in found)])
         return Contrasts(

@@ -49,8 +49,8 @@ def train(recipe: Recipe, *, work: Path, model: Path, resume: bool, start: Path 
     if start is not None:
         shutil.copy(start / "vocabulary.json", work)
     # Drawn before the processes part, so that they find it.
-    load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED, processes=2)
-    load_pictures(work, count=recipe.pictures, seed=DATA_SEED, processes=2)
+    load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED)
+    load_pictures(work, count=recipe.pictures, seed=DATA_SEED)
     if recipe.processes == 1:
         _train_here(0, recipe, work, model, resume, start)
         return
@@ -78,8 +78,8 @@ def _train_here(
         torch.set_num_threads(recipe.threads)
     device = torch.device(recipe.device)
     options: dict[str, Any] = {"folder": work, "device": device, "resume": resume, "start": start}
-    vae_pictures = load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED, processes=2)
-    pictures = load_pictures(work, count=recipe.pictures, seed=DATA_SEED, processes=2)
+    vae_pictures = load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED)
+    pictures = load_pictures(work, count=recipe.pictures, seed=DATA_SEED)
     vocabulary = _vocabulary(work / "vocabulary.json")
 
     vae = train_vae(vae_pictures, recipe.vae, batch=recipe.vae_batch, **options)
