@@ -251,19 +251,26 @@ def test_words_it_does_not_know_change_little(readings, prompt, negative):
 
 
 def test_the_card_is_of_these_weights():
-    """The card was measured on what lies beside it, and its table has what a negative prompt does and undoes."""
+    """The card was measured on what lies beside it, and its table has all that the model is to show."""
     card = (bundled_model() / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert fingerprint_path(bundled_model()) in card
     rows = re.findall(
-        rf"^\| ({'|'.join(ATTRIBUTES)}) \| [\d.]+ \| ([\d.]+)% \| ([\d.]+)% \| ([\d.]+)% \|",
+        rf"^\| ({'|'.join(ATTRIBUTES)}) \| ([\d.]+) \| ([\d.]+)% \| ([\d.]+)% \| ([\d.]+)% "
+        r"\| \w+ ([\d.]+)% \| [\w ]+ [\d.]+% \| ([\d.]+)% \| (\w+) \|$",
         card,
         re.MULTILINE,
     )
-    assert sorted(row[0] for row in rows) == sorted(ATTRIBUTES * 2)
-    for _, plain, without, negative in rows:
-        assert 30 <= float(plain) <= 70
-        assert float(without) >= 90
-        assert float(negative) <= 3
+    assert sorted(row[:2] for row in rows) == sorted(
+        (name, f"{w:g}") for name in ATTRIBUTES for w in (5, 7.5)
+    )
+    for _, _, *shares, verdict in rows:
+        plain, without, negative, moved, men = map(float, shares)
+        assert 30 <= plain <= 70
+        assert without >= 90
+        assert negative <= 2
+        assert moved < 10
+        assert men >= 95
+        assert verdict == "pass"
 
 
 def test_the_page_shows_the_cards_table():

@@ -89,17 +89,19 @@ def _position_embeddings(encoder: Any) -> Any:
 
 
 def make_scheduler() -> Any:
-    """Return Stable Diffusion 2's noise schedule and prediction type, sampled from its last timestep on.
+    """Return Stable Diffusion 2's scheduler with more noise at its end, sampled from the last timestep on.
 
-    Stable Diffusion's own spacing leaves out the noisiest timesteps. There guidance has the most to say, and what
-    happens to be in the first noise the least.
+    Sampling begins with noise alone. Stable Diffusion's last timestep still has 6.8% of a picture in it (beta_end
+    0.012), so a model sees in every first noise the beginnings of some picture, and guidance must talk it out of
+    what the noise happens to look like. Here 1.5% are left. None at all would be better still, but half of
+    diffusers' schedulers know no such schedule.
 
     Source: Lin et al. 2024, Common Diffusion Noise Schedules and Sample Steps are Flawed.
     """
     return DDIMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
         beta_start=0.00085,
-        beta_end=0.012,
+        beta_end=0.02,
         beta_schedule="scaled_linear",
         prediction_type="v_prediction",
         clip_sample=False,
