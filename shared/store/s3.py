@@ -275,11 +275,15 @@ class S3Store:
 
     def _request(self, verb: str, key: str | None, call: Callable[[S3Client], T]) -> T:
         """Make one request, again and again while its failure is transient and patience lasts."""
-        deadline = time.monotonic() + self._patience_seconds
+        try:
+            client = self._client()
+        except BotoCoreError as e:
+            self._raise(e, verb, key, attempts=1)
+        deadline = time.monotonic() + self._patience_seconds  # with the store: making a client can take long
         attempt = 0
         while True:
             try:
-                return call(self._client())
+                return call(client)
             except (ClientError, BotoCoreError, ResponseParserError, Damaged) as e:
                 delay_seconds = backoff_seconds(attempt, random.random())
                 if not is_transient(e) or time.monotonic() + delay_seconds > deadline:

@@ -327,7 +327,7 @@ class TestLost:
         fleet.pop(queue_of(plan))
         vanished = time.monotonic()
         while not feeder.round():
-            assert time.monotonic() < vanished + 5
+            assert time.monotonic() < vanished + 60
             time.sleep(0.02)
         assert time.monotonic() - vanished > 0.35
         assert [(plan.id, 0), (plan.id, 1)] == sorted(fleet.waiting(queue_of(plan)))
@@ -373,7 +373,7 @@ class TestLost:
         feeder = fleet.feeder(lost_after_seconds=0.2)
         feeder.round()
         assert [(plan.id, 1), (plan.id, 2)] == fleet.waiting(queue_of(plan))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while 0 in fleet.ledger.fed_chunks(plan.id) and time.monotonic() < deadline:
             time.sleep(0.05)
             feeder.round()
@@ -394,7 +394,7 @@ class TestLost:
             refused.round()
         refused.release()
         feeder = fleet.feeder(lost_after_seconds=0.1)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not feeder.round():
             assert time.monotonic() < deadline
             time.sleep(0.03)

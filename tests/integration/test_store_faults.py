@@ -10,17 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 
 from shared.errors import ObjectMissing, StoreDenied, StoreFull, StoreUnavailable
+from shared.store import s3
 from shared.store.s3 import S3Store, backoff_seconds
 
 PNG = "image/png"
 
 #: Longer than the stores of these tests wait for an answer.
-READ_TIMEOUT_SECONDS = 0.5
+READ_TIMEOUT_SECONDS = 2.0
 
 
 def _error_body(code: str) -> bytes:
@@ -177,12 +180,32 @@ def test_listing_survives(fault: str, proxy: FaultProxy, make_store: Callable[..
 def test_damaged_upload_is_never_stored(proxy: FaultProxy, make_store: Callable[..., S3Store]) -> None:
     """Bytes damaged on their way are refused by the server in both checksum modes: the old object stays."""
     for checksums in ("when_required", "when_supported"):
-        store = make_store(checksums=checksums, patience_seconds=0.0)
+        store, hasty = make_store(checksums=checksums), make_store(checksums=checksums, patience_seconds=0.0)
         store.put("a", b"the good one", content_type=PNG)
         proxy.faults = ["damage upload"]
         with pytest.raises(StoreUnavailable):
-            store.put("a", b"the other", content_type=PNG)
+            hasty.put("a", b"the other", content_type=PNG)
         assert store.get("a") == b"the good one"
+
+
+def test_patience_is_for_the_store_alone(
+    proxy: FaultProxy, make_store: Callable[..., S3Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is long in the making, on a busy machine, uses up no patience."""
+    late_seconds, make_client = 0.0, boto3.session.Session.client
+
+    def make_late(*args: Any, **kwargs: Any) -> Any:
+        nonlocal late_seconds
+        late_seconds += 1000.0
+        return make_client(*args, **kwargs)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_seconds, sleep=time.sleep)
+    monkeypatch.setattr(s3, "time", clock)
+    monkeypatch.setattr(boto3.session.Session, "client", make_late)
+    proxy.faults = ["503"]
+    make_store().put("a", b"1", content_type=PNG)
+    assert proxy.seen == [("PUT", "503"), ("PUT", "")]
+    assert late_seconds == 1000.0
 
 
 @pytest.mark.parametrize("fault", ["always 503", "always reset"])
@@ -190,7 +213,7 @@ def test_outage_longer_than_patience(
     fault: str, proxy: FaultProxy, make_store: Callable[..., S3Store]
 ) -> None:
     """When patience ends the error says where, what and how often; the time spent is bounded."""
-    store = make_store(patience_seconds=1.0)
+    store = make_store(patience_seconds=3.0)
     proxy.faults = [fault]
     started = time.monotonic()
     with pytest.raises(

@@ -52,7 +52,7 @@ def _import_all(*packages: str, refused: tuple[str, ...]) -> subprocess.Complete
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 
