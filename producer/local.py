@@ -105,10 +105,15 @@ def _watch(
     on_stage: Callable[[str], None],
 ) -> tuple[SweepStatus, bool]:
     """Follow a sweep to its end, or to the first Ctrl-C, which drains the worker."""
+    is_up = False
 
     def look(seen: Overview) -> None:
+        nonlocal is_up
         worker.check()
-        on_status(seen)
+        is_up = is_up or bool(seen.workers)
+        # Before, all there is to say is that no worker is there, which is being started.
+        if is_up:
+            on_status(seen)
 
     try:
         return room.wait(sweep, poll_seconds=_POLL_SECONDS, on_status=look), False

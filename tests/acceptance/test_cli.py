@@ -88,6 +88,8 @@ def test_an_example_renders_with_one_command_and_a_second_run_resumes(tmp_path, 
     made = json.loads(first.stdout)
     assert (made["failed"], made["interrupted"]) == (0, False)
     assert made["done"] == made["jobs"] > 0
+    assert first.stderr.startswith("starting a worker\n")
+    assert "no live worker" not in first.stderr  # it is being started
     files = {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")}
     assert 0 < len(files) <= made["jobs"]
     with Image.open(made["sheet"]) as sheet:
