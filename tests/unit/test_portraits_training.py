@@ -94,9 +94,10 @@ def test_some_parameters_learn_more_slowly(tmp_path):
     assert not torch.equal(bias, bias_before)
 
 
+@pytest.mark.timeout(600)  # nearly a minute of two processes, with nothing beside them
 def test_a_whole_run_gives_a_model_that_renders(tmp_path):
     """Two processes side by side, all stages in a few steps; what is done is not done again by a resumed run."""
-    settings = {"steps": 8, "save_every": 8}
+    settings = {"steps": 4, "save_every": 4}
     recipe = replace(
         BUDGETS["cpu"],
         vae_pictures=60,
