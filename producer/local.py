@@ -25,7 +25,8 @@ from shared.images.format import parse_format
 from shared.ledger import SweepStatus
 from shared.settings import Settings
 
-_WORKER_START_SECONDS = 180
+#: A cold disk takes minutes to give a worker its libraries.
+_WORKER_START_SECONDS = 600
 _POLL_SECONDS = 0.2
 
 #: One worker and one person: no need to spare the server.
@@ -105,17 +106,15 @@ def _watch(
     on_stage: Callable[[str], None],
 ) -> tuple[SweepStatus, bool]:
     """Follow a sweep to its end, or to the first Ctrl-C, which drains the worker."""
-    is_up = False
 
     def look(seen: Overview) -> None:
-        nonlocal is_up
         worker.check()
-        is_up = is_up or bool(seen.workers)
-        # Before, all there is to say is that no worker is there, which is being started.
-        if is_up:
-            on_status(seen)
+        on_status(seen)
 
     try:
+        # Until it is up a status would only say that no worker is there. What is done already needs none.
+        if room.ledger.status(sweep).state != "done":
+            worker.wait_until_up(room)
         return room.wait(sweep, poll_seconds=_POLL_SECONDS, on_status=look), False
     except KeyboardInterrupt:
         on_stage("draining: the batch in hand is finished and kept (Ctrl-C again ends it now)")

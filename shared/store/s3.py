@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import boto3.session
@@ -275,15 +275,14 @@ class S3Store:
 
     def _request(self, verb: str, key: str | None, call: Callable[[S3Client], T]) -> T:
         """Make one request, again and again while its failure is transient and patience lasts."""
-        try:
-            client = self._client()
-        except BotoCoreError as e:
-            self._raise(e, verb, key, attempts=1)
-        deadline = time.monotonic() + self._patience_seconds  # with the store: making a client can take long
+        # Made before the clock starts: patience is for the store. If it fails, the first attempt says so.
+        with suppress(BotoCoreError):
+            self._client()
+        deadline = time.monotonic() + self._patience_seconds
         attempt = 0
         while True:
             try:
-                return call(client)
+                return call(self._client())
             except (ClientError, BotoCoreError, ResponseParserError, Damaged) as e:
                 delay_seconds = backoff_seconds(attempt, random.random())
                 if not is_transient(e) or time.monotonic() + delay_seconds > deadline:

@@ -99,6 +99,15 @@ def test_an_example_renders_with_one_command_and_a_second_run_resumes(tmp_path, 
     assert {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")} == files
 
 
+def test_a_worker_that_does_not_start_is_told_of(tmp_path):
+    """The command ends at once, with what the worker said last and where its log is."""
+    out = tmp_path / "prints"
+    ended = printroom("render", write_sweep(tmp_path, SMALL), "--out", str(out), "--device", "cuda:63")
+    assert ended.returncode == 1
+    assert f"the worker ended with status 2; its last words ({out / 'worker.log'})" in ended.stderr
+    assert "--device cuda:63" in ended.stderr
+
+
 def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):
     """Ctrl-C finishes the batch in hand and exits 130; the same command goes on and re-renders nothing."""
     file = write_sweep(tmp_path, {**SMALL, "seed": {"start": 0, "count": 60}, "steps": 6})
