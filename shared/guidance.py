@@ -181,16 +181,24 @@ def _changed(rule: GuidanceRule) -> list[Any]:
 def _simplified(rule: GuidanceRule) -> GuidanceRule:
     """Return the one spelling of rules that are the same arithmetic.
 
-    The order of negatives does not count, and one of weight 0 pushes nowhere. Weight 1 is perp_neg's default, and
-    decoupled with nothing of its own is cfg.
+    Minus zero is zero. The order of negatives does not count, and one of weight 0 pushes nowhere. Weight 1 is
+    perp_neg's default, and decoupled with nothing of its own is cfg.
     """
     negatives = tuple(sorted((n for n in rule.negatives if n.weight), key=lambda n: n.text))
-    rule = replace(rule, negatives=negatives)
+    values = {field.name: _unsigned_zero(getattr(rule, field.name)) for field in fields(rule)}
+    rule = GuidanceRule(**{**values, "negatives": negatives})
     if rule.rule == "perp_neg" and rule.negative_weight == 1.0:
         return replace(rule, negative_weight=None)
     if rule.rule == "decoupled" and rule.negative_weight is None and not negatives:
         return replace(rule, rule="cfg")
     return rule
+
+
+def _unsigned_zero(value: Any) -> Any:
+    """Return a field's value in which no zero has a sign: zeros are equal, and must be the same text."""
+    if isinstance(value, tuple):
+        return tuple(_unsigned_zero(part) for part in value)
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _read_json(text: str) -> dict[str, Any]:
@@ -215,7 +223,7 @@ def _number(name: str, low: float, high: float, value: Any) -> float:
         raise _Wrong(f"{name}={_show(value)}: write a number from {low:g} to {high:g}")
     if not low <= value <= high:
         raise _Wrong(f"{name}={_show(value)}: use {low:g} to {high:g}")
-    return float(value) + 0.0  # minus zero is zero, and hashes as such
+    return float(value)
 
 
 def _rule_name(value: Any) -> str:

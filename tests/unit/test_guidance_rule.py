@@ -55,6 +55,9 @@ RULES = st.one_of(
 
 @given(RULES)
 @example(GuidanceRule(rescale=-0.0))
+@example(GuidanceRule(interval=(-0.0, 0.5)))
+@example(GuidanceRule(rule="decoupled", negative_weight=-0.0))
+@example(GuidanceRule(rule="apg", momentum=-0.0, norm_threshold=-0.0))
 def test_a_rule_survives_its_text(rule: GuidanceRule) -> None:
     """Text, mapping and rule say the same; the text of a rule read back is the same text."""
     text = rule_text(rule)
