@@ -1,6 +1,6 @@
 """The command line: parses, calls one verb of `producer.room`, prints. Results on stdout, talk on stderr.
 
-Exit status: 0 done, 1 work failed, 2 a mistake that a person can mend, 130 interrupted.
+Exit status: 0 done, 1 work failed, 2 a mistake that a person can fix, 130 interrupted.
 Heavy imports stay inside the verbs, so that `--help` answers at once.
 """
 
@@ -16,6 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shared.command_exit import (
+    DEBUG_OPTION,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    document_bytes,
+    run_command,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,9 +36,7 @@ if TYPE_CHECKING:
     from producer.sweep import Sweep
     from shared.ledger import SweepStatus
 
-_EXIT_FAILED = 1
-_EXIT_USAGE = 2
-_EXIT_INTERRUPTED = 130
+_DEBUG_HELP = "Show where in the code an error comes from."
 
 #: Images of a prompt where nobody says how many.
 _PROMPT_IMAGES = 4
@@ -54,29 +60,120 @@ _set_option = click.option(
 
 def main() -> None:
     """Run the command line."""
-    from shared.errors import PrintroomError, UsageError
+    sys.exit(run_command("printroom", _run))
 
+
+def _run() -> int:
+    """Parse and run one verb. Click says itself what is wrong with a command line."""
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(_EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except PrintroomError as error:
-        click.echo(f"printroom: {error}", err=True)
-        sys.exit(_EXIT_USAGE if isinstance(error, UsageError) else _EXIT_FAILED)
-    except BrokenPipeError:
-        # The reader went away (`| head`): nothing is wrong, and nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(status if isinstance(status, int) else 0)
+        return error.exit_code
+    return status if isinstance(status, int) else 0
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+#: The verbs as the help lists them: by what a person wants to do.
+_SECTIONS = {
+    "Before anything runs": ("plan", "models", "show"),
+    "On this machine": ("render",),
+    "On a fleet": ("worker", "submit", "status", "pause", "resume", "cancel", "priority", "retry"),
+    "What came of it": ("results", "fetch", "sheet"),
+    "Looking after it": ("doctor",),
+}
+
+_EXAMPLES = {
+    "plan": """
+        printroom plan sweep.yaml
+        printroom plan sweep.yaml --set seed.count=100 --sample 20
+        printroom plan sweep.yaml --diff mustaches
+        """,
+    "models": """
+        printroom models
+        printroom models portraits
+        """,
+    "show": """
+        printroom show image.png
+        printroom show image.png --sweep > again.yaml
+        """,
+    "render": """
+        printroom render sweep.yaml
+        printroom render sweep.yaml --out prints/first --set steps=10
+        printroom render "portrait of a woman with a hat" --negative glasses --count 8
+        """,
+    "worker": """
+        printroom worker
+        printroom worker --device all --models /srv/models
+        """,
+    "submit": """
+        printroom submit sweep.yaml
+        printroom submit urgent.yaml --priority 10
+        """,
+    "status": """
+        printroom status
+        printroom status mustaches --watch
+        """,
+    "pause": "printroom pause mustaches",
+    "resume": "printroom resume mustaches",
+    "cancel": "printroom cancel mustaches",
+    "priority": "printroom priority mustaches 5",
+    "retry": "printroom retry mustaches",
+    "results": """
+        printroom results mustaches
+        printroom results mustaches --where status=failed --json
+        """,
+    "fetch": """
+        printroom fetch mustaches home
+        printroom fetch mustaches home --where 'seed<10' --format parquet
+        """,
+    "sheet": """
+        printroom sheet mustaches -o sheet.png
+        printroom sheet mustaches -o sheet.html --rows negative_prompt --cols seed
+        """,
+    "doctor": """
+        printroom doctor
+        printroom doctor --create-bucket
+        """,
+}
+
+
+class _Verb(click.Command):
+    """A verb: has --debug, and examples after its options."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # `run_command` looks for it; here it is only allowed and explained.
+        debug = click.Option([DEBUG_OPTION], is_flag=True, expose_value=False, help=_DEBUG_HELP)
+        self.params.append(debug)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, one a line, never broken or joined."""
+        lines = _EXAMPLES.get(self.name or "", "").strip().splitlines()
+        if lines:
+            with formatter.section("Examples"):
+                for line in lines:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+class _Verbs(click.Group):
+    """All verbs, listed by what a person wants to do."""
+
+    command_class = _Verb
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each verb's first sentence, whole."""
+        for section, names in _SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(500)) for name in names])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="printroom")
+@click.option(DEBUG_OPTION, is_flag=True, expose_value=False, help=_DEBUG_HELP)
 def cli() -> None:
-    r"""Queue large diffusion sweeps in the evening; find every image, once, in the morning.
+    """Queue large diffusion sweeps in the evening; find every image, once, in the morning.
 
     \b
     On one machine:      printroom render examples/mustache.yaml
@@ -86,7 +183,7 @@ def cli() -> None:
                          printroom fetch SWEEP prints/
 
     A SWEEP is its id, the start of its id, or its name. Settings come from PRINTROOM_* variables; see
-    .env.example. Exit status: 0 done, 1 work failed, 2 a mistake to mend.
+    .env.example. Exit status: 0 done, 1 work failed, 2 a mistake to fix, 130 interrupted.
     """
 
 
@@ -176,11 +273,7 @@ def render(
     as_json: bool,
     **words: Any,
 ) -> int:
-    r"""Render a sweep here and now: no Redis, no S3, no set-up.
-
-    \b
-    printroom render sweep.yaml
-    printroom render "portrait of a woman with a hat" --negative glasses --count 8
+    """Render a sweep here and now: no Redis, no S3, no set-up.
 
     Starts an embedded Valkey and one worker, stores into a folder, and draws a contact sheet at the end. Ctrl-C
     finishes the batch in hand; the same command again goes on where it stopped.
@@ -234,6 +327,7 @@ def worker(device: str, models: Path | None) -> None:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("worker") is None:
         raise click.ClickException("this machine cannot render yet: pip install 'printroom[worker]'")
     extra = ["--models", str(models)] if models else []
+    extra += [DEBUG_OPTION] if DEBUG_OPTION in sys.argv else []
     os.execv(sys.executable, [sys.executable, "-m", "worker", "--device", device, *extra])
 
 
@@ -263,7 +357,7 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
         _show_status(seen)
     elif not watch:
         _print_json(seen.to_json())
-    return _EXIT_FAILED if seen.status.state == "done" and seen.status.failed else 0
+    return EXIT_FAILED if seen.status.state == "done" and seen.status.failed else 0
 
 
 @cli.command()
@@ -323,7 +417,7 @@ def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_jso
     rows = _room().results(sweep, where=parse_where(where), urls=urls, expires_seconds=expires)
     if as_json:
         for row in rows:
-            click.echo(to_json_line(row))
+            _echo_document(to_json_line(row) + "\n")
         return
     for row in rows:
         click.echo("\t".join(_result_columns(row)))
@@ -375,7 +469,7 @@ def fetch(
     else:
         click.echo(str(folder))
         _report_fetch(done)
-    return _EXIT_FAILED if done.broken else 0
+    return EXIT_FAILED if done.broken else 0
 
 
 @cli.command()
@@ -446,7 +540,7 @@ def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
     elif as_json:
         _print_json(shown.to_json())
     elif as_sweep:
-        click.echo(shown.to_yaml(), nl=False)
+        _echo_document(shown.to_yaml())
     else:
         _show_recipe(shown)
         _report_notes(shown)
@@ -499,7 +593,7 @@ def doctor(create_bucket: bool, as_json: bool) -> int:
                 click.echo(f"    {check.mend}")
     if as_json:
         _print_json(checks)
-    return 0 if well else _EXIT_FAILED
+    return 0 if well else EXIT_FAILED
 
 
 # --- private -------------------------------------------------------------------------------------------------
@@ -567,7 +661,12 @@ def _out() -> Console:
 
 
 def _print_json(value: Any, *, indent: int | None = 2) -> None:
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=_jsonable))
+    _echo_document(json.dumps(value, indent=indent, ensure_ascii=False, default=_jsonable) + "\n")
+
+
+def _echo_document(text: str) -> None:
+    """Write JSON or YAML: what reads it expects UTF-8, whatever this terminal is set to."""
+    click.echo(document_bytes(text, sys.stdout), nl=False)
 
 
 def _jsonable(value: Any) -> Any:
@@ -705,8 +804,8 @@ def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
             click.echo(f"sheet     {sheet}")
         _summarise(status, made.interrupted, made.found)
     if made.interrupted:
-        return _EXIT_INTERRUPTED
-    return _EXIT_FAILED if status.failed else 0
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if status.failed else 0
 
 
 def _summarise(status: SweepStatus, interrupted: bool, found: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import yaml
 
+from shared.command_exit import document_bytes, run_command
 from shared.errors import SweepError
 
 
@@ -82,11 +83,7 @@ def main(kind: str, file: Path) -> None:
         "partiprompts": partiprompts_sweep,
         "geneval": geneval_sweep,
     }
-    try:
-        click.echo(sweep_yaml(converters[kind](file)), nl=False)
-    except SweepError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
+    click.echo(document_bytes(sweep_yaml(converters[kind](file)), sys.stdout), nl=False)
 
 
 def _lines(path: Path) -> list[str]:
@@ -114,4 +111,4 @@ def _sweep(name: str, prompts: list[str], path: str | Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("printroom", main))

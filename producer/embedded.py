@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from shared.command_exit import run_command
 from shared.errors import BrokerUnavailable, SettingsError
 
 _START_SECONDS = 20
@@ -76,4 +77,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    sys.exit(run_command("printroom", _serve))

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from shared.errors import PrintroomError, UsageError
+from shared.command_exit import DEBUG_OPTION, run_command
+from shared.errors import PrintroomError
 from shared.logs import set_up_logging
-from shared.settings import load_settings
+from shared.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +33,35 @@ def main() -> int:
     # Until Celery takes the signal over there is nothing to drain: a worker told to stop while it starts just ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     overrides = {"models": (arguments.models,)} if arguments.models else {}
+    settings = load_settings(**overrides)
+    set_up_logging(settings.log_format, settings.log_level)
+    if arguments.end_with_stdin:
+        threading.Thread(target=_drain_at_end_of_input, name="stdin", daemon=True).start()
+    if arguments.device == "all":
+        return _run_all(arguments.models, settings.heartbeat_file)
     try:
-        settings = load_settings(**overrides)
-        set_up_logging(settings.log_format, settings.log_level)
-        if arguments.end_with_stdin:
-            threading.Thread(target=_drain_at_end_of_input, name="stdin", daemon=True).start()
-        if arguments.device == "all":
-            return _run_all(arguments.models, settings.heartbeat_file)
-        from worker.app import run_worker
+        return _run_one(settings, arguments.device)
+    except PrintroomError:
+        raise
+    except Exception:
+        if settings.log_format == "json":  # one line there; people ask for it with --debug
+            log.critical("worker_failed", exc_info=True)
+        raise
 
-        return run_worker(settings, device=arguments.device)
-    except PrintroomError as error:
-        print(f"printroom worker: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+
+def _run_one(settings: Settings, device: str) -> int:
+    """Run the worker of one device, and log what takes so long before it is up."""
+    log.info("loading_libraries")
+    from worker.app import run_worker
+
+    return run_worker(settings, device=device)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="printroom worker", description="Take chunks and render them.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:N or all (one process a GPU)")
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(DEBUG_OPTION, action="store_true", help="show where in the code an error comes from")
     parser.add_argument("--models", type=Path, help="folder of models (PRINTROOM_MODELS)")
     return parser.parse_args()
 
@@ -112,4 +123,4 @@ def _start(device: str, models: Path | None, heartbeat_file: Path | None) -> sub
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("printroom worker", main))

@@ -54,9 +54,10 @@ os.dup2(log, 1)
 os.dup2(log, 2)
 {patch}
 import sys
+from shared.command_exit import run_command
 from worker.__main__ import main
 sys.argv[1:] = ["--device", "cpu"]
-sys.exit(main())
+sys.exit(run_command("printroom worker", main))
 """
 
 

@@ -115,4 +115,4 @@ def test_an_unreadable_file_is_one_line_and_exit_two(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "p.tsv, line 1: no column 'Prompt': this is not PartiPrompts\n"
+    assert done.stderr == "printroom: p.tsv, line 1: no column 'Prompt': this is not PartiPrompts\n"
