@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from producer.arguments import checked
 from producer.embedded import EmbeddedValkey
 from producer.room import Printroom, SweepSource, as_sweep
 from producer.status import Overview
@@ -48,9 +49,10 @@ class Rendered:
     interrupted: bool
 
 
+@checked
 def render_locally(
     source: SweepSource,
-    folder: Path,
+    folder: str | Path,
     settings: Settings,
     *,
     device: str = "auto",
@@ -69,6 +71,7 @@ def render_locally(
     Raises: SettingsError where the sweep's format wants a package that is not installed; SweepError, ModelUnknown,
         WorkerFailed and the other errors of submitting.
     """
+    folder = Path(folder)
     require_encoder(parse_format(as_sweep(source).format))
     folder.mkdir(parents=True, exist_ok=True)
     with EmbeddedValkey() as valkey:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from producer import fetch as fetching
 from producer import results as reading
+from producer.arguments import Between, checked_methods, no_sweep, plain_values
 from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
@@ -44,9 +45,13 @@ _ID_DIGITS_MIN = 4
 #: How long a store may fail that is only looked at for how fast earlier sweeps were.
 _GLANCE_SECONDS = 3.0
 
+#: S3's longest life of a presigned URL: seven days.
+EXPIRES_SECONDS_MAX = 604_800
+
 SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
 
 
+@checked_methods
 class Printroom:
     """A Printroom fleet, seen from a producer."""
 
@@ -83,7 +88,9 @@ class Printroom:
 
         return compile_sweep(as_sweep(source), resolve=resolve)
 
-    def preview(self, plan: Plan, *, sample: int = SAMPLE_JOBS, first: bool = False) -> Preview:
+    def preview(
+        self, plan: Plan, *, sample: Annotated[int, Between(0)] = SAMPLE_JOBS, first: bool = False
+    ) -> Preview:
         """Look a plan over: what it comes to, what it costs, what may be a slip. Renders nothing.
 
         Args:
@@ -142,7 +149,7 @@ class Printroom:
         Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
         """
         if isinstance(source, str | Path):
-            source = read_sweep_file(Path(source))  # once: what is kept is what was compiled
+            source = _read_file(source)  # once: what is kept is what was compiled
         plan = self.compile(source)
         submission = submit_plan(
             plan,
@@ -167,8 +174,8 @@ class Printroom:
         self,
         sweep: str,
         *,
-        timeout_seconds: float | None = None,
-        poll_seconds: float = 0.5,
+        timeout_seconds: Annotated[float, Between(0)] | None = None,
+        poll_seconds: Annotated[float, Between(0)] = 0.5,
         on_status: Callable[[Overview], None] = lambda seen: None,
     ) -> SweepStatus:
         """Wait until a sweep is done or cancelled.
@@ -222,7 +229,7 @@ class Printroom:
         *,
         where: Mapping[str, Any] | None = None,
         urls: bool = False,
-        expires_seconds: int = 3600,
+        expires_seconds: Annotated[int, Between(1, EXPIRES_SECONDS_MAX)] = 3600,
     ) -> Iterator[dict[str, Any]]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 
@@ -391,16 +398,25 @@ def as_sweep(source: SweepSource) -> Sweep:
     if isinstance(source, Sweep):
         return source
     if isinstance(source, Mapping):
-        return sweep_from_mapping(dict(source))
+        return sweep_from_mapping(plain_values(dict(source)))
     if isinstance(source, SweepFile):
         return sweep_of(source)
-    return sweep_of(read_sweep_file(Path(source)))
+    return sweep_of(_read_file(source))
+
+
+def _read_file(source: str | Path) -> SweepFile:
+    """Return the sweep file at a path. Raises: SweepError where there is none, whatever the source is instead."""
+    try:
+        path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path.expanduser raises for ~nobody
+        if path.is_file():
+            return read_sweep_file(path)
+    except ValueError as error:  # a path with a null character
+        raise no_sweep(source) from error
+    raise no_sweep(source)
 
 
 def _source_text(source: SweepSource) -> bytes:
     """Return what the store keeps as sweep.yaml: all that was asked for, in one file."""
-    if isinstance(source, str | Path):
-        source = read_sweep_file(Path(source))
     if isinstance(source, SweepFile):
         return source.text.encode()
     return sweep_yaml(as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()

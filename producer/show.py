@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from producer.arguments import checked
 from producer.convert import sweep_yaml
 from producer.infotext import read_infotext
 from producer.rules import written_rule
@@ -70,11 +71,13 @@ def plain(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def show_image(path: Path) -> Shown:
+@checked
+def show_image(path: str | Path) -> Shown:
     """Read an image file: ours, or as far as it goes one with A1111's infotext.
 
     Raises: UsageError where the file cannot be read, is no image, or says nothing of how it was made.
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
