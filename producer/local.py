@@ -33,6 +33,12 @@ _POLL_SECONDS = 0.2
 #: One worker and one person: no need to spare the server.
 _LIVELY = {"heartbeat_seconds": 0.5, "feed_interval_seconds": 0.25}
 
+#: An event of the worker's log -> what it is doing until the next one.
+_STAGES = {
+    "loading_libraries": "starting a worker: loading torch and diffusers (a minute or more the first time)",
+    "looking_at_models": "starting a worker: looking at the models (large new files take a while)",
+}
+
 #: Where the worker's log goes, beside the prints.
 WORKER_LOG = "worker.log"
 
@@ -78,8 +84,7 @@ def render_locally(
         settings = settings.model_copy(
             update={"redis_url": _secret(valkey.url), "store": str(folder.resolve())}
         )
-        on_stage("starting a worker")
-        with _LocalWorker(settings, folder, device) as worker:
+        with _LocalWorker(settings, folder, device, on_stage) as worker:
             room = Printroom(settings)
             try:
                 submission = _submit(room, worker, source, confirmed=confirmed)
@@ -128,7 +133,10 @@ def _watch(
 class _LocalWorker:
     """One `python -m worker` of our own, in a session of its own so that Ctrl-C does not reach it."""
 
-    def __init__(self, settings: Settings, folder: Path, device: str) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, device: str, on_stage: Callable[[str], None]
+    ) -> None:
+        self._on_stage = on_stage
         self._log_path = folder / WORKER_LOG
         self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         self._command = [sys.executable, "-m", "worker", "--device", device, "--end-with-stdin"]
@@ -156,6 +164,7 @@ class _LocalWorker:
         deadline = time.monotonic() + _WORKER_START_SECONDS
         while not room.ledger.workers():
             self.check()
+            self._on_stage(_stage(self._new_log()))
             if time.monotonic() > deadline:
                 raise WorkerFailed(
                     f"the worker is not up after {_WORKER_START_SECONDS} s; see {self._log_path}"
@@ -166,11 +175,13 @@ class _LocalWorker:
         """Raise WorkerFailed if it has ended."""
         status = self._process.poll()
         if status is not None:
-            text = self._log_path.read_bytes()[self._log_start :].decode(errors="replace")
-            tail = "\n".join(text.splitlines()[-15:])
+            tail = "\n".join(self._new_log().splitlines()[-15:])
             raise WorkerFailed(
                 f"the worker ended with status {status}; its last words ({self._log_path}):\n{tail}"
             )
+
+    def _new_log(self) -> str:
+        return self._log_path.read_bytes()[self._log_start :].decode(errors="replace")
 
     def drain(self) -> None:
         """Ask it to finish what it samples, and wait. A Ctrl-C meanwhile ends it at once."""
@@ -181,6 +192,12 @@ class _LocalWorker:
         except KeyboardInterrupt:
             self._process.kill()
             raise
+
+
+def _stage(log: str) -> str:
+    """Return what a worker that is not up yet is doing, by the last event of its log."""
+    seen = [(log.rfind(event), words) for event, words in _STAGES.items() if event in log]
+    return max(seen)[1] if seen else "starting a worker"
 
 
 def _environment(settings: Settings) -> dict[str, str]:

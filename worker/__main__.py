@@ -52,6 +52,9 @@ def main() -> int:
 def _run_one(settings: Settings, device: str) -> int:
     """Run the worker of one device, and log what takes so long before it is up."""
     log.info("loading_libraries")
+    from worker.models.quiet import log_as_we_do
+
+    log_as_we_do()
     from worker.app import run_worker
 
     return run_worker(settings, device=device)

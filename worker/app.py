@@ -42,6 +42,7 @@ _STORE_PATIENCE_SECONDS = 5.0
 def make_kit(settings: Settings, *, device: str) -> Kit:
     """Open everything a worker needs. Raises: SettingsError."""
     chosen = choose_device(device, batch_rows=settings.batch_rows)
+    log.info("looking_at_models")
     inventory = take_inventory(settings.models, settings.hub_models, cache_dir=settings.cache_dir)
     store = open_store(
         settings.store,

@@ -88,8 +88,13 @@ def test_an_example_renders_with_one_command_and_a_second_run_resumes(tmp_path, 
     made = json.loads(first.stdout)
     assert (made["failed"], made["interrupted"]) == (0, False)
     assert made["done"] == made["jobs"] > 0
-    assert first.stderr.startswith("starting a worker\n")
+    assert first.stderr.startswith("starting a worker")
     assert "no live worker" not in first.stderr  # it is being started
+    assert "loading torch and diffusers" in first.stderr
+    log = (tmp_path / "prints" / "worker.log").read_text()
+    assert [
+        line for line in log.splitlines() if not re.match(r"\d\d:\d\d:\d\d [A-Z]+ +\w|$|worker: ", line)
+    ] == []
     files = {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")}
     assert 0 < len(files) <= made["jobs"]
     with Image.open(made["sheet"]) as sheet:
