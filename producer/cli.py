@@ -320,13 +320,18 @@ def submit(file: Path, changes: tuple[str, ...], priority: int, yes: bool, as_js
 @click.option(
     "--models", type=click.Path(exists=True, path_type=Path), help="Folder of models [PRINTROOM_MODELS]."
 )
-def worker(device: str, models: Path | None) -> None:
-    """Take chunks and render them, until SIGTERM or Ctrl-C, which drain."""
+@click.option("--share-gpu", is_flag=True, help="Take a GPU although another worker of this machine has it.")
+def worker(device: str, models: Path | None, share_gpu: bool) -> None:
+    """Take chunks and render them, until SIGTERM or Ctrl-C, which drain.
+
+    A GPU serves one worker of a machine: a second one waits until it is free.
+    """
     import importlib.util
 
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("worker") is None:
         raise click.ClickException("this machine cannot render yet: pip install 'printroom[worker]'")
     extra = ["--models", str(models)] if models else []
+    extra += ["--share-gpu"] if share_gpu else []
     extra += [DEBUG_OPTION] if DEBUG_OPTION in sys.argv else []
     os.execv(sys.executable, [sys.executable, "-m", "worker", "--device", device, *extra])
 

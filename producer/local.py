@@ -139,7 +139,15 @@ class _LocalWorker:
         self._on_stage = on_stage
         self._log_path = folder / WORKER_LOG
         self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
-        self._command = [sys.executable, "-m", "worker", "--device", device, "--end-with-stdin"]
+        self._command = [
+            sys.executable,
+            "-m",
+            "worker",
+            "--device",
+            device,
+            "--share-gpu",
+            "--end-with-stdin",
+        ]
         self._environment = {**os.environ, **_environment(settings)}
 
     def __enter__(self) -> _LocalWorker:

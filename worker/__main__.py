@@ -26,6 +26,10 @@ _RESTART_PAUSE_SECONDS = 5.0
 #: A heartbeat file older than this is a worker's that no longer beats.
 _FRESH_SECONDS = 15.0
 
+#: A worker that has not beaten for this long is ended, so that another takes its place: its heartbeat is a thread of
+#: its own, which goes on while models load and while a full disk or a lost Redis is waited for.
+_HUNG_SECONDS = 120.0
+
 
 def main() -> int:
     """Run a worker, or one for each GPU. Returns the exit status."""
@@ -37,10 +41,14 @@ def main() -> int:
     set_up_logging(settings.log_format, settings.log_level)
     if arguments.end_with_stdin:
         threading.Thread(target=_drain_at_end_of_input, name="stdin", daemon=True).start()
+    if settings.heartbeat_file is not None:
+        settings.heartbeat_file.unlink(
+            missing_ok=True
+        )  # an earlier life's: a health check would think it hung
     if arguments.device == "all":
         return _run_all(arguments.models, settings.heartbeat_file)
     try:
-        return _run_one(settings, arguments.device)
+        return _run_one(settings, arguments.device, share_gpu=arguments.share_gpu)
     except PrintroomError:
         raise
     except Exception:
@@ -49,7 +57,7 @@ def main() -> int:
         raise
 
 
-def _run_one(settings: Settings, device: str) -> int:
+def _run_one(settings: Settings, device: str, *, share_gpu: bool) -> int:
     """Run the worker of one device, and log what takes so long before it is up."""
     log.info("loading_libraries")
     from worker.models.quiet import log_as_we_do
@@ -57,7 +65,7 @@ def _run_one(settings: Settings, device: str) -> int:
     log_as_we_do()
     from worker.app import run_worker
 
-    return run_worker(settings, device=device)
+    return run_worker(settings, device=device, share_gpu=share_gpu)
 
 
 def _parse() -> argparse.Namespace:
@@ -65,6 +73,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:N or all (one process a GPU)")
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(DEBUG_OPTION, action="store_true", help="show where in the code an error comes from")
+    parser.add_argument(
+        "--share-gpu", action="store_true", help="take a GPU although another worker of this machine has it"
+    )
     parser.add_argument("--models", type=Path, help="folder of models (PRINTROOM_MODELS)")
     return parser.parse_args()
 
@@ -78,9 +89,10 @@ def _drain_at_end_of_input() -> None:
 
 def _run_all(models: Path | None, heartbeat_file: Path | None) -> int:
     """Keep one worker process for each GPU running; pass SIGTERM on and wait for all to drain."""
-    import torch
+    from worker.device import refuse_unusable_driver, usable_gpus
 
-    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    refuse_unusable_driver()
+    devices = [f"cuda:{gpu.index}" for gpu in usable_gpus()] or ["cpu"]
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -98,6 +110,10 @@ def _run_all(models: Path | None, heartbeat_file: Path | None) -> int:
         if heartbeat_file is not None and all(_fresh(file) for file in beats.values()):
             heartbeat_file.touch()
         for device, process in processes.items():
+            if _hung(beats[device]):
+                log.error("worker_hangs", extra={"device": device, "silent_seconds": _HUNG_SECONDS})
+                process.kill()
+                process.wait()
             if process.poll() is not None and not stopping:
                 log.error("worker_died", extra={"device": device, "status": process.returncode})
                 time.sleep(_RESTART_PAUSE_SECONDS)
@@ -115,10 +131,17 @@ def _fresh(file: Path | None) -> bool:
     return file is not None and file.exists() and time.time() - file.stat().st_mtime < _FRESH_SECONDS
 
 
+def _hung(file: Path | None) -> bool:
+    """Whether a worker that has been up has not beaten for so long that only a new process helps."""
+    return file is not None and file.exists() and time.time() - file.stat().st_mtime > _HUNG_SECONDS
+
+
 def _start(device: str, models: Path | None, heartbeat_file: Path | None) -> subprocess.Popen[bytes]:
     extra = ["--models", str(models)] if models else []
     command = [sys.executable, "-m", "worker", "--device", device, "--end-with-stdin", *extra]
     # Their input is a pipe of ours: when this process is gone, even by kill -9, they drain.
+    if heartbeat_file is not None:
+        heartbeat_file.unlink(missing_ok=True)
     beat = {"PRINTROOM_HEARTBEAT_FILE": str(heartbeat_file)} if heartbeat_file else {}
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, env={**os.environ, **beat}, start_new_session=True

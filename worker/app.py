@@ -19,7 +19,7 @@ from shared.ledger import Ledger
 from shared.names import IDLE_QUEUE
 from shared.settings import Settings
 from shared.store.open import open_store
-from worker.background import Background, beat_once, feed_once
+from worker.background import Background, beat_once, feed_once, touch_heartbeat
 from worker.consumer import FollowBuckets
 from worker.device import Device, choose_device
 from worker.kit import Kit, worker_name
@@ -39,9 +39,17 @@ _CONCURRENCY = 2
 _STORE_PATIENCE_SECONDS = 5.0
 
 
-def make_kit(settings: Settings, *, device: str) -> Kit:
-    """Open everything a worker needs. Raises: SettingsError."""
-    chosen = choose_device(device, batch_rows=settings.batch_rows)
+def make_kit(settings: Settings, *, device: str, share_gpu: bool = False) -> Kit:
+    """Open everything a worker needs; wait for a GPU that another worker has, unless it may be shared.
+
+    Raises: SettingsError.
+    """
+    chosen = choose_device(
+        device,
+        batch_rows=settings.batch_rows,
+        claims=None if share_gpu else settings.cache_dir / "gpus",
+        on_wait=partial(touch_heartbeat, settings),
+    )
     log.info("looking_at_models")
     inventory = take_inventory(settings.models, settings.hub_models, cache_dir=settings.cache_dir)
     store = open_store(
@@ -93,9 +101,9 @@ def make_worker_app(settings: Settings, kit: Kit) -> Celery:
     return app
 
 
-def run_worker(settings: Settings, *, device: str) -> int:
+def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> int:
     """Work until SIGTERM or SIGINT, then drain. Returns the exit status. Raises: SettingsError."""
-    kit = make_kit(settings, device=device)
+    kit = make_kit(settings, device=device, share_gpu=share_gpu)
     app = make_worker_app(settings, kit)
     view = BrokerView(connect(settings), prefix=settings.redis_prefix)
     feeder = Feeder(

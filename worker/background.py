@@ -11,6 +11,7 @@ from shared.errors import BrokerError
 from shared.feeder import Feeder
 from shared.job import SAMPLER_VERSION
 from shared.plan import Bucket
+from shared.settings import Settings
 from worker.kit import Kit
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,16 @@ def beat_once(kit: Kit) -> None:
             "stalled", extra={"worker": kit.name, "mend": "the process ends; its supervisor restarts it"}
         )
         os._exit(EXIT_STALLED)
-    if kit.settings.heartbeat_file is not None:
-        kit.settings.heartbeat_file.touch()
+    touch_heartbeat(kit.settings)
     buckets = kit.ledger.buckets()
     kit.wanted_queues = frozenset(queue for queue, bucket in buckets.items() if can_serve(kit, bucket))
     kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
+
+
+def touch_heartbeat(settings: Settings) -> None:
+    """Tell a container's health check that this process lives."""
+    if settings.heartbeat_file is not None:
+        settings.heartbeat_file.touch()
 
 
 def can_serve(kit: Kit, bucket: Bucket) -> bool:

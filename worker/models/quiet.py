@@ -29,7 +29,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def log_as_we_do() -> None:
-    """Send what diffusers, transformers and Python warn of through this process's own log; call it before importing more.
+    """Send what diffusers, transformers and Python warn of through this process's own log. Call it first.
 
     A machine that renders needs no torchvision: transformers then takes Pillow to prepare images, which text-to-image
     does not do at all, and says so once for each class it imports.
