@@ -33,7 +33,7 @@ def ledger_of(server):
 
 
 def test_an_old_copy_of_redis(start_valkey):
-    """A server started on an older copy knows what was known then; chunks done since are begun again and counted once."""
+    """A server on an older copy knows what was known then; chunks done since are begun again and counted once."""
     server, plan = start_valkey(), make_plan()
     ledger = ledger_of(server)
     ledger.submit(plan.id, plan, priority=7)
