@@ -26,6 +26,7 @@ from shared.command_exit import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from producer.fetch import Fetched
     from producer.local import Rendered
@@ -114,6 +115,7 @@ _EXAMPLES = {
     "status": """
         printroom status
         printroom status mustaches --watch
+        printroom status --watch
         """,
     "pause": "printroom pause mustaches",
     "resume": "printroom resume mustaches",
@@ -338,20 +340,18 @@ def worker(device: str, models: Path | None, share_gpu: bool) -> None:
 
 @cli.command()
 @click.argument("sweep", required=False)
-@click.option("--watch", is_flag=True, help="Follow until it is done.")
+@click.option("--watch", is_flag=True, help="Follow until it is done; without SWEEP, until all are.")
 @_json_flag
 def status(sweep: str | None, watch: bool, as_json: bool) -> int:
     """Show how one sweep is doing, or list them all.
 
-    Exit status 1 for a sweep that is done with failures.
+    Exit status 1 for a sweep that is done with failures, or with --watch alone, if one that was active is.
     """
     from producer.progress import Progress
 
     room = _room()
-    if sweep is None and watch:
-        raise click.UsageError("--watch follows one sweep: say which")
     if sweep is None:
-        return _list_sweeps(room, as_json)
+        return _watch_sweeps(room, as_json) if watch else _list_sweeps(room, as_json)
     if watch and not as_json:
         with Progress() as bar:
             room.wait(sweep, on_status=bar.update)
@@ -713,25 +713,60 @@ def _report_notes(shown: Shown) -> None:
 
 
 def _list_sweeps(room: Printroom, as_json: bool) -> int:
-    from rich.table import Table
-
-    from producer.progress import duration
-
     statuses = room.statuses()
     if as_json:
-        _print_json([{name: getattr(s, name) for name in s.__dataclass_fields__} for s in statuses])
+        _print_json([_fields(s) for s in statuses])
         return 0
     if not statuses:
         click.echo("no sweeps yet: submit one with `printroom submit sweep.yaml`", err=True)
         return 0
+    _out().print(_sweep_table(statuses))
+    return 0
+
+
+def _watch_sweeps(room: Printroom, as_json: bool) -> int:
+    """Follow all sweeps until none is active. Returns 1 if one of those that were active has failures."""
+    from rich.live import Live
+
+    from producer.progress import Lines
+
+    watched: set[str] = set()
+    console, lines = _out(), Lines(every_seconds=10.0)
+
+    def look(seen: list[SweepStatus]) -> None:
+        watched.update(s.sweep for s in seen if s.state in ("active", "rebuilding"))
+        if as_json:
+            _print_json([_fields(s) for s in seen], indent=None)
+        elif console.is_terminal:
+            live.update(_sweep_table(seen), refresh=True)
+        else:
+            lines.say(
+                "; ".join(f"{s.name}: {s.done + s.failed}/{s.jobs}" for s in seen if s.sweep in watched)
+            )
+
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        last = room.wait_all(on_statuses=look)
+    if not as_json:
+        _list_sweeps(room, as_json)
+    return EXIT_FAILED if any(s.failed for s in last if s.sweep in watched) else 0
+
+
+def _sweep_table(statuses: list[SweepStatus]) -> Table:
+    from rich.table import Table
+
+    from producer.progress import duration
+
     table = Table(
         "sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go", box=None, pad_edge=False
     )
     for s in statuses:
         figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
         table.add_row(s.sweep[:12], s.name, s.state, *figures, duration(s.eta_seconds))
-    _out().print(table)
-    return 0
+    return table
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _show_status(seen: Overview) -> None:

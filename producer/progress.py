@@ -23,6 +23,21 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
+class Lines:
+    """Lines on stderr for a log: each different from the last one, and not too many."""
+
+    def __init__(self, *, every_seconds: float) -> None:
+        self._every_seconds = every_seconds
+        self._last, self._next_at = "", 0.0
+
+    def say(self, text: str, *, at_once: bool = False) -> None:
+        """Write a line, unless it is the last one again or comes too soon after it."""
+        if text == self._last or (time.monotonic() < self._next_at and not at_once):
+            return
+        self._last, self._next_at = text, time.monotonic() + (0.0 if at_once else self._every_seconds)
+        click.echo(text, err=True)
+
+
 class Progress:
     """A bar on stderr, silent where that is no terminal: there, a line now and then."""
 
@@ -39,7 +54,7 @@ class Progress:
             *columns, console=self._console, disable=not self._console.is_terminal, expand=True
         )
         self._task = self._bar.add_task("", total=None, rate="")
-        self._said: tuple[str, float] = ("", 0.0)
+        self._lines = Lines(every_seconds=10.0)
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -51,7 +66,8 @@ class Progress:
     def stage(self, text: str) -> None:
         """Say what is going on."""
         self._bar.update(self._task, description=text)
-        self._say(text, every_seconds=0.0)
+        if not self._console.is_terminal:
+            self._lines.say(text, at_once=True)
 
     def step(self, total: int | None) -> None:
         """Count one of `total`."""
@@ -66,10 +82,5 @@ class Progress:
         if s.failed:
             rate += f", {s.failed} failed"
         self._bar.update(self._task, total=s.jobs, completed=finished, description=text, rate=rate)
-        self._say(f"{text}: {finished}/{s.jobs}, {rate}", every_seconds=10.0)
-
-    def _say(self, text: str, *, every_seconds: float) -> None:
-        if self._console.is_terminal or text == self._said[0] or time.monotonic() < self._said[1]:
-            return
-        self._said = (text, time.monotonic() + every_seconds)
-        click.echo(text, err=True)
+        if not self._console.is_terminal:
+            self._lines.say(f"{text}: {finished}/{s.jobs}, {rate}")

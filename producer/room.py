@@ -193,6 +193,23 @@ class Printroom:
                 raise TimeoutError(f"{sweep}: {seen.status.remaining} jobs to go after {timeout_seconds:g} s")
             time.sleep(poll_seconds)
 
+    def wait_all(
+        self,
+        *,
+        poll_seconds: Annotated[float, Between(0)] = 1.0,
+        on_statuses: Callable[[list[SweepStatus]], None] = lambda seen: None,
+    ) -> list[SweepStatus]:
+        """Wait until no sweep is active or being rebuilt; sweeps that are submitted meanwhile count.
+
+        Raises: BrokerError.
+        """
+        while True:
+            seen = self.statuses()
+            on_statuses(seen)
+            if all(status.state not in ("active", "rebuilding") for status in seen):
+                return seen
+            time.sleep(poll_seconds)
+
     def pause(self, sweep: str) -> State:
         """Feed no more of a sweep; what is being sampled is finished."""
         return self.ledger.set_state(self.find(sweep), "paused")

@@ -155,7 +155,9 @@ def test_fleet_verbs(fleet, tmp_path):
     sweep = submitted.stdout.strip()
     assert (submitted.returncode, len(sweep)) == (0, 32)
     assert "known already" in run("submit", file).stderr
-    fleet.wait_done(sweep)
+    watched = run("status", "--watch")
+    assert watched.returncode == 0, watched.stderr
+    assert re.search(rf"{sweep[:12]} +small +done", watched.stdout)
     status = run("status", sweep[:8], "--json")
     assert (status.returncode, json.loads(status.stdout)["done"]) == (0, 4)
     assert "done: 4 of 4 done" in run("status", "small").stdout

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import click
 import pytest
 
-from producer.cli import _result_columns, _sweep_or_prompt
+from producer.cli import _result_columns, _sweep_or_prompt, _watch_sweeps
+from producer.room import Printroom
 from producer.sweep import Sweep
 from shared.errors import SweepError
 from shared.guidance import rule_label
+from shared.ledger import SweepStatus
 
 
 def swept(what: str = "a cat", **words: Any) -> Sweep:
@@ -78,3 +80,36 @@ def test_a_row_names_its_rule_where_it_has_one() -> None:
     assert list(_result_columns(row))[3] == "seed=1 guidance=5 steps=4 ddim"
     row["guidance_rule"] = '{"rescale":0.7}'
     assert list(_result_columns(row))[3] == "seed=1 guidance=5 (rescale 0.7) steps=4 ddim"
+
+
+def test_watching_all_ends_when_none_is_active(capsys: Any) -> None:
+    """`status --watch` follows what is active, also what is submitted meanwhile, and fails for its failures alone."""
+    rounds = [
+        [status("old", "done", failed=3), status("new", "active")],
+        [status("old", "done", failed=3), status("new", "done"), status("late", "active")],
+        [status("old", "done", failed=3), status("new", "done"), status("late", "done")],
+    ]
+
+    class Room:
+        def statuses(self) -> list[SweepStatus]:
+            return rounds[0] if len(rounds) == 1 else rounds.pop(0)
+
+        def wait_all(self, *, on_statuses: Any) -> list[SweepStatus]:
+            return Printroom.wait_all(cast(Printroom, self), poll_seconds=0, on_statuses=on_statuses)
+
+    assert _watch_sweeps(cast(Printroom, Room()), as_json=True) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    rounds[:] = [[status("new", "active")], [status("new", "done", failed=1)]]
+    assert _watch_sweeps(cast(Printroom, Room()), as_json=False) == 1
+    shown = capsys.readouterr()
+    assert "new" in shown.out
+    assert shown.err == "new: 0/4\n"
+
+
+def status(name: str, state: Any, *, failed: int = 0) -> SweepStatus:
+    """Return a sweep's figures."""
+    finished = 4 if state == "done" else 0
+    facts: dict[str, Any] = {"sweep": name * 8, "name": name, "state": state, "priority": 0, "jobs": 4}
+    facts |= {"done": finished - failed, "failed": failed, "reused": 0, "chunks": 1, "chunks_done": 0}
+    facts |= {"chunks_running": 0, "chunks_queued": 0, "created_at": 0.0, "finished_at": None}
+    return SweepStatus(**facts, images_per_second=0.0, failures={}, reasons={})
