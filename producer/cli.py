@@ -124,7 +124,10 @@ _EXAMPLES = {
     "resume": "printroom resume mustaches",
     "cancel": "printroom cancel mustaches",
     "priority": "printroom priority mustaches 5",
-    "retry": "printroom retry mustaches",
+    "retry": """
+        printroom retry mustaches
+        printroom retry mustaches --code out_of_memory --where 'seed<10' --dry-run
+        """,
     "results": """
         printroom results mustaches
         printroom results mustaches --where status=failed --json
@@ -249,7 +252,14 @@ def plan(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the prints [prints/<name>]."
 )
 @click.option(
-    "--negative", "negatives", multiple=True, metavar="TEXT", help="With a prompt: a negative; repeatable."
+    "--negative",
+    "negatives",
+    multiple=True,
+    metavar="TEXT",
+    help="With a prompt: a negative prompt, drawn beside the plain prompt; repeatable.",
+)
+@click.option(
+    "--no-plain", is_flag=True, help="With --negative: leave out the row without a negative prompt."
 )
 @click.option(
     "--count", type=click.IntRange(min=1), help="With a prompt: images of each, seeds 0, 1, 2 ... [4]"
@@ -294,7 +304,10 @@ def render(
             source, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
         )
     sheet = None if made.interrupted else _local_sheet(made, settings)
-    return _report_render(made, sheet, as_json)
+    status = _report_render(made, sheet, as_json)
+    if words["negatives"] and not words["no_plain"] and sheet:
+        click.echo("the row without a negative prompt is for comparison; --no-plain leaves it out", err=True)
+    return status
 
 
 # --- a sweep's life ------------------------------------------------------------------------------------------
@@ -404,9 +417,34 @@ def priority(sweep: str, number: int) -> None:
 
 @cli.command()
 @_sweep_argument
-def retry(sweep: str) -> None:
-    """Render the failed jobs of a sweep again."""
-    click.echo(f"{_room().retry(sweep)} jobs will be rendered again")
+@click.option(
+    "--code", "codes", multiple=True, metavar="CODE", help="Only failures with this code; repeatable."
+)
+@_where_option
+@click.option("--all", "everything", is_flag=True, help="Also those that the same job has again for sure.")
+@click.option("--dry-run", is_flag=True, help="Say how many, and change nothing.")
+@_json_flag
+def retry(
+    sweep: str, codes: tuple[str, ...], where: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Render failed jobs of a sweep again.
+
+    Failures that the same job has again for sure (job_invalid, model_unsupported) are left alone, unless --code names
+    them or --all is given.
+    """
+    from producer.results import parse_where
+
+    done = _room().retry(sweep, codes=codes, where=parse_where(where), everything=everything, dry_run=dry_run)
+    if as_json:
+        _print_json(_fields(done))
+        return
+    click.echo(
+        f"{done.jobs:,} {'job' if done.jobs == 1 else 'jobs'} {'would' if dry_run else 'will'} be rendered again"
+    )
+    for code, count in sorted(done.left.items()):
+        click.echo(f"left: {count:,} failed with {code}", err=True)
+    if done.hopeless and not (codes or everything):
+        click.echo("those that fail again for sure are left: change the sweep, or say --all", err=True)
 
 
 # --- what came of it -----------------------------------------------------------------------------------------
@@ -631,11 +669,13 @@ def _sweep_or_prompt(
     from producer.sweep import sweep_from_mapping, sweep_of
     from producer.sweep_text import read_inline
 
-    path, given = Path(what), {name: value for name, value in words.items() if value not in (None, ())}
+    path, given = Path(what), {name: value for name, value in words.items() if value not in (None, (), False)}
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if given:
             name = next(iter(given))
-            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(name, f"--{name}")
+            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(
+                name, f"--{name.replace('_', '-')}"
+            )
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
         if not path.is_file():
             raise click.UsageError(f"{what}: no such file")
@@ -656,7 +696,10 @@ def _sweep_or_prompt(
         **{name: value for name, value in fields.items() if value is not None},
     }
     if "negatives" in given:
-        mapping["negative_prompt"] = list(given["negatives"])
+        # The comparison is the point: the same seeds without any.
+        mapping["negative_prompt"] = [*([] if given.get("no_plain") else [None]), *given["negatives"]]
+    elif given.get("no_plain"):
+        raise click.UsageError("--no-plain goes with --negative")
     if "guidance_rules" in given:
         rules = (read_inline(rule, what="--guidance-rule") for rule in given["guidance_rules"])
         mapping["guidance_rule"] = list(rules)
@@ -803,13 +846,27 @@ def _show_status(seen: Overview) -> None:
     )
     if s.state == "active":
         click.echo(f"{s.images_per_second:.2f} images/s, {duration(s.eta_seconds)} to go")
-    for code, count in sorted(s.failures.items()):
-        click.echo(f"failed {code}: {count} ({s.reasons.get(code, '')})")
+    for line in _failure_lines(s):
+        click.echo(line)
     for line in seen.obstacles:
         click.echo(f"! {line}")
     for w in seen.workers:
         hands = ", ".join(chunk[:8] + chunk[32:] for chunk in w.chunks) or "idle"
         click.echo(f"worker {w.name}: {w.device}, {w.images_per_second:.2f} images/s, {hands}")
+
+
+def _failure_lines(status: SweepStatus, *, commands: bool = True) -> Iterator[str]:
+    """Yield each code with its count, its reasons, and what to type next."""
+    from producer.show import plain
+    from shared.errors import PERMANENT_CODES
+
+    for code, count in sorted(status.failures.items()):
+        yield f"failed {code}: {count:,}"
+        yield from (f"    {plain(reason)}" for reason in status.reasons.get(code, ()))
+        if commands:
+            yield f"    see them: printroom results {status.sweep[:12]} --where error_code={code}"
+        if commands and code not in PERMANENT_CODES:
+            yield f"    try again: printroom retry {status.sweep[:12]} --code {code}"
 
 
 def _result_columns(row: dict[str, Any]) -> Iterator[str]:
@@ -873,8 +930,8 @@ def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
 
 def _summarise(status: SweepStatus, interrupted: bool, found: int) -> None:
     click.echo(f"{status.done:,} of {status.jobs:,} done ({found:,} were there already)", err=True)
-    for code, count in sorted(status.failures.items()):
-        click.echo(f"failed {code}: {count} ({status.reasons.get(code, '')})", err=True)
+    for line in _failure_lines(status, commands=False):
+        click.echo(line, err=True)
     if interrupted:
         click.echo("interrupted: the same command goes on from here", err=True)
 

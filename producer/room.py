@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
+from producer.retry import Retried, retry_failed
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
 from producer.submit import Submission, rebuild, submit_plan
@@ -252,12 +253,37 @@ class Printroom:
         self.feed()
         return state
 
-    def retry(self, sweep: str) -> int:
-        """Render the failed jobs of a sweep again. Returns how many there are."""
+    def retry(
+        self,
+        sweep: str,
+        *,
+        codes: Collection[str] = (),
+        where: Mapping[str, Any] | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+    ) -> Retried:
+        """Render failed jobs of a sweep again; those that would fail again for sure are left, unless asked for.
+
+        Args:
+            codes: only failures with these error codes.
+            where: only rows of the manifests that meet it, as for `results`.
+            everything: also those that fail again for sure.
+            dry_run: count, and change nothing.
+        """
         sweep = self.find(sweep)
-        reopened = self.ledger.reopen_failed(sweep, self.plan(sweep))
-        self.feed()
-        return reopened
+        retried = retry_failed(
+            sweep,
+            self.plan(sweep),
+            store=self.store,
+            ledger=self.ledger,
+            codes=codes,
+            where=where,
+            everything=everything,
+            dry_run=dry_run,
+        )
+        if not dry_run:
+            self.feed()
+        return retried
 
     # --- what came of it ------------------------------------------------------------------------------------
 
