@@ -32,6 +32,20 @@ _NEGATION = re.compile(
 _TEMPLATE = re.compile(r"\{[^{}]*\|[^{}]*\}|__[^_{}|\s](?:[^{}|]*?[^_{}|\s])?__|\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
+#: An option of another program at the end of a prompt: Midjourney's `--ar 16:9`, A1111's and kohya's.
+_OPTION = re.compile(r"(?:^|\s)--[A-Za-z][\w-]*(?:\s+[^\s-]\S*)?")
+
+#: What A1111 reads in a prompt and Printroom takes to the letter.
+_OTHER_SYNTAX: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("weights", re.compile(r"(?<!\\)\([^()]*:\s*[0-9]*\.?[0-9]+\s*(?<!\\)\)")),
+    ("emphasis", re.compile(r"(?<!\\)\(\([^()]+\)\)|(?<!\\)\[[^\[\]|:]+(?<!\\)\]")),
+    ("prompt editing", re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*\]")),
+    ("extra networks", re.compile(r"<(?:lora|lyco|hypernet|lora-block-weight)\w*:[^<>]+>", re.IGNORECASE)),
+    ("breaks", re.compile(r"\bBREAK\b")),
+    ("composition", re.compile(r"(?<=\s)AND(?=\s)")),
+)
+
+
 def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelTexts]) -> Iterator[str]:
     """Yield what may be a slip, a line each."""
     if encoder := plan.image_format.encoder:
@@ -41,6 +55,8 @@ def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelT
     prompts = _in_order(plan, "prompt", [found.prompts for found in counts])
     negatives = _in_order(plan, "negative_prompt", [found.negatives for found in counts])
     yield from _unexpanded(prompts + negatives)
+    yield from _options(prompts + negatives)
+    yield from _other_syntax(prompts + negatives)
     yield from _negations(prompts)
     yield from _long_texts(texts)
     yield from _edge_spaces(prompts + negatives)
@@ -116,6 +132,32 @@ def _unexpanded(texts: list[str]) -> Iterator[str]:
     if found:
         shown = _examples(map(_quoted, dict.fromkeys(found)), len(dict.fromkeys(found)))
         yield f"{shown} is text as it stands: for a template write expand: all, for a hole give it vars"
+
+
+def _options(texts: list[str]) -> Iterator[str]:
+    """Warn of options in prompts: a file of nothing else has been read as such already."""
+    found = [
+        (text, match[0].strip())
+        for text, match in zip(texts, map(_OPTION.search, texts), strict=True)
+        if match
+    ]
+    if found:
+        many = f"{len(found):,} texts hold" if len(found) > 1 else "a text holds"
+        text, option = found[0]
+        yield (
+            f"{many} options of another program, such as '{_short(option)}' in {_quoted(text)}: taken to the letter;"
+            " say it by keys of the sweep (size, seed, negative_prompt), and remove it from the text"
+        )
+
+
+def _other_syntax(texts: list[str]) -> Iterator[str]:
+    """Warn of A1111's syntax: here a bracket is a bracket."""
+    for name, pattern in _OTHER_SYNTAX:
+        found = [match[0] for match in map(pattern.search, texts) if match]
+        if found:
+            many = f"{len(found):,} texts have" if len(found) > 1 else "a text has"
+            shown = _examples(map(_quoted, dict.fromkeys(found)), len(dict.fromkeys(found)))
+            yield f"{many} A1111's {name} ({shown}): taken to the letter, each sign is part of the text"
 
 
 def _negations(prompts: list[str]) -> Iterator[str]:
