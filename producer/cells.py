@@ -40,6 +40,9 @@ _NUMBER = re.compile(
 )
 _SCIENTIFIC = re.compile(r"([0-9]+)(?:\.([0-9]*))?[eE]([-+]?)([0-9]{1,4})\Z", re.ASCII)
 
+#: What keeps a spreadsheet from reading a number: a formula of a text, or an apostrophe in front.
+_GUARDED = re.compile(r"=\"([^\"]*)\"\Z|'(.+)\Z")
+
 #: Signs between groups of three digits: a point, a comma, spaces of three kinds, apostrophes.
 _GROUP_SIGNS = ".,' \u2019\u00a0\u202f"
 _GROUPED = re.compile(rf"[-+]?[0-9]{{1,3}}(?:([{_GROUP_SIGNS}])[0-9]{{3}})(?:\1[0-9]{{3}})*\Z", re.ASCII)
@@ -109,9 +112,9 @@ def _value(field: str | None, cell: Any, is_text: bool, decimal_comma: bool, cod
     if isinstance(cell, float) and math.isnan(cell):
         cell = None
     if field in _NUMBERS:
-        if is_text and isinstance(cell, str) and _WHOLE.match(cell):
+        if isinstance(cell, str) and _WHOLE.match(cell):
             return int(cell)
-        return _number_cell(field, cell, is_text, decimal_comma)
+        return _number_cell(field, cell, decimal_comma)
     if isinstance(cell, str) and is_text and cell == "" and field is not None:
         if field not in _NULLABLE:
             raise _CellInvalid(_empty(field))
@@ -125,11 +128,11 @@ def _value(field: str | None, cell: Any, is_text: bool, decimal_comma: bool, cod
     return cell
 
 
-def _number_cell(field: str, cell: Any, is_text: bool, decimal_comma: bool) -> Any:
+def _number_cell(field: str, cell: Any, decimal_comma: bool) -> Any:
     whole = field in _WHOLE_FIELDS
     if isinstance(cell, Decimal):
         cell = int(cell) if cell == cell.to_integral_value() else float(cell)
-    if isinstance(cell, str) and is_text:
+    if isinstance(cell, str):  # in JSON and Parquet too: a column that somebody read as texts
         if cell.strip().casefold() in _NOTHING:
             raise _CellInvalid("is empty: write a value")
         return _number_text(cell, whole, decimal_comma)
@@ -145,6 +148,8 @@ def _number_cell(field: str, cell: Any, is_text: bool, decimal_comma: bool) -> A
 def _number_text(text: str, whole: bool, decimal_comma: bool) -> Any:
     """Return the number that a text is; what is none stays text, for the sweep to refuse it."""
     plain = text.strip()
+    if guarded := _GUARDED.match(plain):
+        plain = guarded[1] or guarded[2]
     if not plain.isascii() or any(sign in plain for sign in ", '"):
         plain = _without_signs(plain, whole, decimal_comma)
     if not _NUMBER.match(plain):

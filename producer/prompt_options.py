@@ -135,7 +135,7 @@ def read_options(line: str, dialect: OptionDialect) -> OptionLine:
         found = _a1111_options(line, problems)
         values = _values(found, _A1111, problems)
     else:
-        prompt, *pieces = re.split(r"(?:^|\s+)--(?=[A-Za-z])", line)
+        prompt, *pieces = re.split(r"(?:^|\s)--(?=[A-Za-z])", line)
         values = {"prompt": prompt.strip()}
         pairs = [(name.lower(), text.strip()) for name, _, text in (piece.partition(" ") for piece in pieces)]
         values |= _values(pairs, _KOHYA, problems)

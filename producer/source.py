@@ -37,7 +37,7 @@ from producer.wording import kind, show
 from shared.errors import SweepError
 
 #: What begins a comment in Dynamic Prompts.
-_COMMENT_SIGN = re.compile(r"(?<!\\)#|/\*|^\s*//", re.MULTILINE)
+_COMMENT_SIGN = re.compile(r"(?<!\\)#|/\*|(?<![\w:.])//")
 
 #: Notes of one collection that are shown.
 _NOTES_SHOWN = 5
@@ -206,6 +206,7 @@ class _Completer:
                 f"a prompt has __{next(iter(used))}__, and only templates read wildcards: write expand: all"
             )
             self._problems.append(place.problem(f"wildcards: {said}"))
+            used = {}
         named = set(wildcard_names([*texts, *(line for one in used.values() for line in one.lines)]))
         for name, wildcard in list(used.items()):
             trouble = wildcard.problem

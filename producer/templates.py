@@ -401,8 +401,7 @@ class _Reader:
 
     def _is_wrapping(self, brace: int) -> bool:
         """Say whether the braces that open here hold `$$` before their options, and no number in front of it."""
-        inside = self._text[brace + 1 :]
-        return self._text[brace : brace + 1] == "{" and bool(_WRAPPED.match(inside))
+        return self._text[brace : brace + 1] == "{" and bool(_WRAPPED.match(self._text, brace + 1))
 
     def _brace(self, start: int) -> tuple[_Part, ...]:
         """Read what follows an opening brace: a name, or a choice."""

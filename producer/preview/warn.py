@@ -32,17 +32,28 @@ _NEGATION = re.compile(
 _TEMPLATE = re.compile(r"\{[^{}]*\|[^{}]*\}|__[^_{}|\s](?:[^{}|]*?[^_{}|\s])?__|\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-#: An option of another program at the end of a prompt: Midjourney's `--ar 16:9`, A1111's and kohya's.
-_OPTION = re.compile(r"(?:^|\s)--[A-Za-z][\w-]*(?:\s+[^\s-]\S*)?")
+#: An option of another program: Midjourney's `--ar 16:9` (a word processor makes a dash of `--`), A1111's and kohya's,
+#: and `-s50 -C7.5` of InvokeAI's first years.
+_OPTION = re.compile(
+    r"(?:^|\s)(?:--[A-Za-z][\w-]*|[\u2013\u2014](?:ar|v|q|s|c|no|niji|style|stylize|chaos|iw|seed|tile|w|weird)(?=\s))"
+    r"(?:\s+[^\s-]\S*)?"
+    r"|(?:^|\s)-[nsSWHCA][0-9]+(?:\.[0-9]+)?(?=\s|$)"
+)
 
-#: What A1111 reads in a prompt and Printroom takes to the letter.
+#: What other programs read in a prompt and Printroom takes to the letter.
 _OTHER_SYNTAX: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("weights", re.compile(r"(?<!\\)\([^()]*:\s*[0-9]*\.?[0-9]+\s*(?<!\\)\)")),
-    ("emphasis", re.compile(r"(?<!\\)\(\([^()]+\)\)|(?<!\\)\[[^\[\]|:]+(?<!\\)\]")),
-    ("prompt editing", re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*\]")),
-    ("extra networks", re.compile(r"<(?:lora|lyco|hypernet|lora-block-weight)\w*:[^<>]+>", re.IGNORECASE)),
-    ("breaks", re.compile(r"\bBREAK\b")),
-    ("composition", re.compile(r"(?<=\s)AND(?=\s)")),
+    ("A1111's weights", re.compile(r"(?<!\\)\([^()]*:\s*[0-9]{0,6}\.?[0-9]{1,6}\s*(?<!\\)\)")),
+    ("A1111's emphasis", re.compile(r"(?<!\\)\(\([^()]+\)\)|(?<!\\)\[[^\[\]|:]+(?<!\\)\]")),
+    ("A1111's prompt editing", re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*\]")),
+    ("A1111's extra networks", re.compile(r"<(?:lora|lyco|hypernet)\w*:[^<>]+>", re.IGNORECASE)),
+    ("A1111's BREAK", re.compile(r"\bBREAK\b")),
+    ("A1111's AND", re.compile(r"(?<=\s)AND(?=\s)")),
+    ("ComfyUI's embeddings", re.compile(r"\bembedding:\w[\w./-]*")),
+    (
+        "Compel's weights",
+        re.compile(r"\)(?:\++|-+|[0-9]{0,6}\.[0-9]{1,6})(?=[\s,.]|$)|(?<=\w\w\w)\+\+(?=[\s,.]|$)"),
+    ),
+    ("Midjourney's weights", re.compile(r"(?<=\S)::-?[0-9]*\.?[0-9]*(?=\s|$)")),
 )
 
 
@@ -151,13 +162,13 @@ def _options(texts: list[str]) -> Iterator[str]:
 
 
 def _other_syntax(texts: list[str]) -> Iterator[str]:
-    """Warn of A1111's syntax: here a bracket is a bracket."""
+    """Warn of other programs' syntax: here a bracket is a bracket."""
     for name, pattern in _OTHER_SYNTAX:
         found = [match[0] for match in map(pattern.search, texts) if match]
         if found:
             many = f"{len(found):,} texts have" if len(found) > 1 else "a text has"
             shown = _examples(map(_quoted, dict.fromkeys(found)), len(dict.fromkeys(found)))
-            yield f"{many} A1111's {name} ({shown}): taken to the letter, each sign is part of the text"
+            yield f"{many} {name} ({shown}): taken to the letter, each sign is part of the text"
 
 
 def _negations(prompts: list[str]) -> Iterator[str]:

@@ -241,6 +241,8 @@ def test_quotes_that_a_tsv_keeps_are_warned_of(tmp_path: Path) -> None:
         ("3\u202f189\u202f012\u202f345", 3189012345),
         ("3'189'012'345", 3189012345),
         ("18446744073709551615", 18446744073709551615),
+        ('"=""3189012345"""', 3189012345),
+        ("'3189012345", 3189012345),
     ],
 )
 def test_whole_numbers_are_whole(tmp_path: Path, cell: str, value: int) -> None:
@@ -333,6 +335,21 @@ def test_numbers_of_pandas_are_whole(tmp_path: Path, kind: str) -> None:
     }
     assert (["x", None], [7.5, 7]) == (found["negative_prompt"], found["guidance_scale"])
     assert [True, True] == [isinstance(seed, int) for seed in found["seed"]]
+
+
+def test_numbers_that_are_texts_in_json_are_numbers(tmp_path: Path) -> None:
+    """A column that somebody read as texts is one of numbers where its field is; what is none is refused."""
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "seed": "3189012345", "cfg": "7.5"}\n')
+    found = planned(tmp_path, "zip: {file: t.jsonl}").document.value["zip"]
+    assert {"prompt": ["a"], "seed": [3189012345], "guidance_scale": [7.5]} == found
+    (tmp_path / "t.jsonl").write_text(
+        '{"prompt": "a", "seed": "3.18901E+09"}\n{"prompt": "b", "seed": "x"}\n'
+    )
+    with pytest.raises(SweepError) as caught:
+        planned(tmp_path, "zip: {file: t.jsonl}")
+    assert ["t.jsonl, line 1: seed='3.18901E+09'", "t.jsonl, line 2: seed='x'"] == [
+        problem[: problem.index(":", 18)] for problem in caught.value.problems
+    ]
 
 
 def test_nan_is_no_value_in_every_format(tmp_path: Path) -> None:

@@ -107,6 +107,12 @@ def test_a_pattern_passes_over_what_is_empty(tmp_path: Path) -> None:
     assert {"one": ("x",)} == sweep_of(file).wildcards
 
 
+def test_a_broken_wildcard_in_a_text_that_is_no_template_is_one_error(collection: Path) -> None:
+    """What nothing expands needs no lines: the missing key is what to mend."""
+    (problem,) = problems_of(sweep(collection, "prompt: __old__\nwildcards: cards\n"))
+    assert "a prompt has __old__, and only templates read wildcards: write expand: all" in problem
+
+
 def test_a_folder_that_is_not_there_is_one_error(tmp_path: Path) -> None:
     """Where no wildcard could be read, it is not said of each that nobody knows it."""
     found = problems_of(sweep(tmp_path, "prompt: __a__ __b__\nexpand: all\nwildcards: nowhere\n"))
@@ -173,6 +179,16 @@ def test_a_real_collection_with_a_foreign_file_is_used(tmp_path: Path) -> None:
     file = read_sweep_file(sweep(tmp_path, text))
     assert [f"nsp/nsp/{name}"] == [known for known in sweep_of(file).wildcards if known.endswith(name)]
     assert any("hair.api_info.json" in note for note in file.notes)
+
+
+@pytest.mark.skipif(not (WILDCARDS / "jumbo").is_dir(), reason="the collection of wildcards is not here")
+def test_a_pattern_over_a_real_collection(tmp_path: Path) -> None:
+    """A folder of creatures, one file of which is empty, is drawn from."""
+    (tmp_path / "cards").symlink_to(WILDCARDS)
+    text = "prompt: a __jumbo/creatures/*__\nexpand: {count: 3}\nwildcards: cards\n"
+    known = sweep_of(read_sweep_file(sweep(tmp_path, text))).wildcards
+    assert "jumbo/creatures/empty_misc" not in known
+    assert 5 < len(known)
 
 
 @pytest.mark.skipif(not STYLES.is_dir(), reason="the collection of styles is not here")

@@ -399,8 +399,16 @@ def test_a_template_that_nobody_expands_is_warned_of(prompt: str, shown: str | N
         (["a [dull] cat"], "a text has A1111's emphasis ('[dull]')"),
         (["a [cat:dog:0.5]"], "a text has A1111's prompt editing ('[cat:dog:0.5]')"),
         (["a <lora:film:0.8>"], "a text has A1111's extra networks ('<lora:film:0.8>')"),
-        (["a cat BREAK a dog"], "a text has A1111's breaks ('BREAK')"),
-        (["a cat AND a dog"], "a text has A1111's composition ('AND')"),
+        (["a cat \u2014ar 16:9"], "a text holds options of another program, such as '\u2014ar 16:9' in"),
+        (
+            ["a cat -s50 -C7.5"],
+            "a text holds options of another program, such as '-s50' in 'a cat -s50 -C7.5'",
+        ),
+        (["a cat, embedding:easynegative"], "a text has ComfyUI's embeddings ('embedding:easynegative')"),
+        (["a (red cat)1.3, blue++"], "a text has Compel's weights (')1.3')"),
+        (["hot::2 dog"], "a text has Midjourney's weights ('::2')"),
+        (["a cat BREAK a dog"], "a text has A1111's BREAK ('BREAK')"),
+        (["a cat AND a dog"], "a text has A1111's AND ('AND')"),
         (
             ["a \\\\(cat:1.2\\\\)", "a cat (1990)", "R AND B".lower(), "a well--known -- cat", "[x", "1:2"],
             None,
