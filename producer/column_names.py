@@ -77,6 +77,7 @@ _SAMPLERS: Mapping[str, str] = {
     "k_euler_ancestral": "euler_a",
     "euler_ancestral": "euler_a",
     "k_heun": "heun",
+    "ddik_heunm": "heun",  # as DiffusionDB's own loader writes it
     "k_dpm_2": "kdpm2",
     "k_dpm_2_a": "kdpm2_a",
     "k_dpm_2_ancestral": "kdpm2_a",

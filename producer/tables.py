@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import re
 import stat
 from collections import Counter
@@ -34,6 +35,9 @@ from producer.wording import kind, show
 
 #: Largest file, bytes: a million long prompts with their columns.
 FILE_BYTES_MAX = 256 << 20
+
+#: The first whole number that a float of 32 bits cannot hold beside its neighbours.
+_FLOAT32_EXACT_MAX = 2**24
 
 #: What the only column of a list is called: a text file has no names.
 NAMELESS = ""
@@ -329,6 +333,7 @@ class _RawLines:
 
 def _numbered_rows(text: str, dialect: Dialect, plain: bool) -> Iterator[tuple[int, list[str]]]:
     """Yield (line on which it begins, cells) of each row that is not blank. `;;;`, which Excel leaves, is blank."""
+    csv.field_size_limit(FILE_BYTES_MAX)  # a column that nobody asks for may hold a whole picture as text
     lines = _RawLines(text, dialect.first_line)
     rows = csv.reader(
         lines,
@@ -377,7 +382,10 @@ def _ragged(row: list[str], header: list[str], plain: bool, dialect: Dialect, op
 
 
 def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOptions) -> Table:
-    records: list[tuple[int, Any]] = []
+    if data.data.lstrip()[:1] == b"[" and (found := _whole_list(data, options)) is not None:
+        records = _sliced(enumerate(found, start=1), options)
+        return _records(records, only, unit="item", data=data, options=options, problems=[])
+    records = []
     problems: list[RowProblem] = []
     for number, line in _sliced(_numbered_lines(data, options), options):
         try:
@@ -386,6 +394,15 @@ def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOpt
             if len(problems) < _PROBLEMS_MAX:
                 problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: mend the line"))
     return _records(records, only, unit="line", data=data, options=options, problems=problems)
+
+
+def _whole_list(data: _Data, options: ReadOptions) -> list[Any] | None:
+    """Return what a file holds that is one JSON list whatever its name says; None for lists a line."""
+    try:
+        found = _from_json(_text(data.data, options.encoding))
+    except ValueError:
+        return None
+    return found if isinstance(found, list) and any(isinstance(item, dict) for item in found) else None
 
 
 def _read_json(data: _Data, only: Collection[str] | None, options: ReadOptions) -> Table:
@@ -480,7 +497,7 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
             wanted = [name for name in wanted if not _holds_bytes(file.schema_arrow.field(name).type)]
         lines = _sliced(range(1, file.metadata.num_rows + 1), options)
         read = file.read(columns=wanted).slice(options.offset, len(lines))
-        values = {name: read.column(name).to_pylist() for name in wanted}
+        values = {name: _plain_column(read.column(name)) for name in wanted}
     except (pyarrow.ArrowException, OSError) as error:
         raise FileInvalid(f"no Parquet file that can be read ({error}): write it anew") from error
     return Table(
@@ -492,6 +509,23 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         sha256=data.sha256,
         read_as=data.read_as(ReadOptions()),
     )
+
+
+def _plain_column(column: Any) -> list[Any]:
+    """Return the values of a Parquet column. A float of 32 bits is the number that it was written as: 7.1.
+
+    One beyond 2^24 has lost digits, so it stays text in the notation that says so.
+    """
+    from pyarrow import string, types
+
+    if not types.is_float32(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    numbers = [None if text is None else float(text) for text in column.cast(string()).to_pylist()]
+    return [
+        f"{number:.6E}" if number is not None and _FLOAT32_EXACT_MAX < abs(number) < math.inf else number
+        for number in numbers
+    ]
 
 
 def _holds_bytes(kind: Any) -> bool:

@@ -352,6 +352,34 @@ def test_numbers_that_are_texts_in_json_are_numbers(tmp_path: Path) -> None:
     ]
 
 
+def test_numbers_of_32_bits_are_those_that_were_written(tmp_path: Path) -> None:
+    """7.1 in a column of 32 bits, as DiffusionDB's, is 7.1 and not 7.099999904632568."""
+    columns = {"prompt": ["a", "b"], "cfg": pa.array([7.1, None], pa.float32())}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert {"prompt": ["a", "b"], "cfg": [7.1, None]} == read_table(tmp_path / "t.parquet").values
+    seeds = pa.array([16777216, 3189012345, 3e9], pa.float32())
+    parquet.write_table(pa.table({"prompt": ["a", "b", "c"], "seed": seeds}), tmp_path / "t.parquet")
+    with pytest.raises(SweepError) as caught:
+        planned(tmp_path, "zip: {file: t.parquet}")
+    assert ["t.parquet, row 2: seed='3.189012E+09'", "t.parquet, row 3: seed='3.000000E+09'"] == [
+        problem.split(": rounded")[0] for problem in caught.value.problems
+    ]
+
+
+def test_a_list_under_the_name_of_lines_is_read(tmp_path: Path) -> None:
+    """A .jsonl that is one JSON list is what it is; a list a line stays a list a line."""
+    (tmp_path / "t.jsonl").write_text('[\n{"prompt": "a"},\n{"prompt": "b"}\n]\n')
+    assert ["a", "b"] == planned(tmp_path, "prompt: {file: t.jsonl}").document.value["prompt"]
+    (tmp_path / "t.jsonl").write_text('["a"]\n["b"]\n')
+    assert [["a"], ["b"]] == list(next(iter(read_table(tmp_path / "t.jsonl").values.values())))
+
+
+def test_a_column_of_pictures_as_text_does_no_harm(tmp_path: Path) -> None:
+    """A cell of 200,000 characters that nobody asks for is no error."""
+    (tmp_path / "t.csv").write_text(f"prompt,image\na cat,{'A' * 200_000}\n")
+    assert {"prompt": ["a cat"]} == planned(tmp_path, "zip: {file: t.csv}").document.value["zip"]
+
+
 def test_nan_is_no_value_in_every_format(tmp_path: Path) -> None:
     """NaN where a negative may be is none; where a number must be it is an empty cell, with its row."""
     parquet.write_table(
