@@ -205,8 +205,8 @@ def _refuse_lost_digits(text: str, found: re.Match[str]) -> None:
     decimals, exponent = (found[2] or "").rstrip("0"), int(found[4])
     written_by_program = found[3] == "+" or len(found[2] or "") >= 3
     if found[3] != "-" and written_by_program and len(decimals) < exponent:
-        mend = "make the column one of whole numbers, or of text, and export it again"
-        raise _CellInvalid(f"={show(text)}: rounded to scientific notation, its last digits are lost: {mend}")
+        fix = "make the column one of whole numbers, or of text, and export it again"
+        raise _CellInvalid(f"={show(text)}: rounded to scientific notation, its last digits are lost: {fix}")
 
 
 def _empty(field: str) -> str:
@@ -230,8 +230,8 @@ def _code(cell: Any) -> int | None:
 def _coded(code: int | None) -> str:
     if code is None or code not in DIFFUSIONDB_SAMPLERS:
         said = "'others' in DiffusionDB" if code == 9 else "none of DiffusionDB's samplers (1 to 8)"
-        mend = "remove the row, or name the columns that you mean: 'columns: [prompt, seed]' and a scheduler at the top"
-        raise _CellInvalid(f"={code} is {said}: {mend}")
+        fix = "remove the row, or name the columns that you mean: 'columns: [prompt, seed]' and a scheduler at the top"
+        raise _CellInvalid(f"={code} is {said}: {fix}")
     return DIFFUSIONDB_SAMPLERS[code]
 
 

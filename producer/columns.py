@@ -118,8 +118,8 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
             left += columns
             notes.append(f"{_joined(columns)} left out: the sweep says {field} itself")
         elif len(columns) > 1 and field not in chosen:
-            mend = f"say which: columns: {{{field}: {show(columns[0])}}}"
-            raise FileInvalid(f"has {_joined(columns)}, and each may be the {field}: {mend}")
+            fix = f"say which: columns: {{{field}: {show(columns[0])}}}"
+            raise FileInvalid(f"has {_joined(columns)}, and each may be the {field}: {fix}")
         elif field not in chosen:
             chosen[field] = (columns[0],)
             if folded(columns[0]) != folded(field):
@@ -169,8 +169,8 @@ def _add_caption(
         return
     captions = [name for name in table.columns if folded(name) in CAPTIONS and name not in chosen]
     if len(captions) > 1:
-        mend = f"say which: columns: {{prompt: {show(captions[0])}}}"
-        raise FileInvalid(f"has {_joined(captions)}, and each may be the prompt: {mend}")
+        fix = f"say which: columns: {{prompt: {show(captions[0])}}}"
+        raise FileInvalid(f"has {_joined(captions)}, and each may be the prompt: {fix}")
     if captions:
         chosen["prompt"] = (captions[0],)
         notes.append(f"{show(captions[0])} taken as prompt")
@@ -184,8 +184,8 @@ def _is_plain(name: str, table: Table) -> bool:
     if odd is None or name == "guidance_rule":
         return True
     if name in AXES and not isinstance(odd, dict):
-        mend = "name the columns that you mean: 'columns: [prompt]'"
-        raise FileInvalid(f"has {kind(odd)} in the column {show(name)}: {mend}")
+        fix = "name the columns that you mean: 'columns: [prompt]'"
+        raise FileInvalid(f"has {kind(odd)} in the column {show(name)}: {fix}")
     return False
 
 

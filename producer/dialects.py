@@ -102,8 +102,8 @@ def _decide(fits: dict[str, list[list[str]]]) -> str:
     if len(best) == 1 and (whole or known[best[0]]):
         return best[0]
     listed = " or ".join(f"{len(fits[one][0])} columns between {_SPOKEN[one]}" for one in best)
-    mend = " or ".join(f"delimiter: {written_delimiter(one)}" for one in best)
-    raise DialectUnclear(f"its first line may be {listed}: say which: {mend}")
+    fix = " or ".join(f"delimiter: {written_delimiter(one)}" for one in best)
+    raise DialectUnclear(f"its first line may be {listed}: say which: {fix}")
 
 
 def _all_fit(rows: list[list[str]]) -> bool:

@@ -118,8 +118,8 @@ def find_options(lines: Iterable[str]) -> OptionDialect | None:
             foreign = foreign or not names <= {*_KOHYA, *_KOHYA_OTHERS}
     kohya = kohya and not foreign
     if a1111 and kohya:
-        mend = "keep them in two files, or write options: a1111, kohya or none"
-        raise ValueError(f"some lines carry A1111's options and some kohya's: {mend}")
+        fix = "keep them in two files, or write options: a1111, kohya or none"
+        raise ValueError(f"some lines carry A1111's options and some kohya's: {fix}")
     return "a1111" if a1111 else "kohya" if kohya else None
 
 

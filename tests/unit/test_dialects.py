@@ -357,7 +357,7 @@ def test_numbers_of_32_bits_are_those_that_were_written(tmp_path: Path) -> None:
     columns = {"prompt": ["a", "b"], "cfg": pa.array([7.1, None], pa.float32())}
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     assert {"prompt": ["a", "b"], "cfg": [7.1, None]} == read_table(tmp_path / "t.parquet").values
-    seeds = pa.array([16777216, 3189012345, 3e9], pa.float32())
+    seeds = pa.array([16777216.0, 3189012345.0, 3e9], pa.float32())
     parquet.write_table(pa.table({"prompt": ["a", "b", "c"], "seed": seeds}), tmp_path / "t.parquet")
     with pytest.raises(SweepError) as caught:
         planned(tmp_path, "zip: {file: t.parquet}")

@@ -108,7 +108,7 @@ def test_a_pattern_passes_over_what_is_empty(tmp_path: Path) -> None:
 
 
 def test_a_broken_wildcard_in_a_text_that_is_no_template_is_one_error(collection: Path) -> None:
-    """What nothing expands needs no lines: the missing key is what to mend."""
+    """What nothing expands needs no lines: the missing key is what to fix."""
     (problem,) = problems_of(sweep(collection, "prompt: __old__\nwildcards: cards\n"))
     assert "a prompt has __old__, and only templates read wildcards: write expand: all" in problem
 
@@ -120,7 +120,7 @@ def test_a_folder_that_is_not_there_is_one_error(tmp_path: Path) -> None:
 
 
 def test_a_wildcard_of_the_sweep_itself_that_is_wrong_is_one_error(tmp_path: Path) -> None:
-    """What the sweep lists itself is its own to mend, and named once."""
+    """What the sweep lists itself is its own to fix, and named once."""
     found = problems_of(sweep(tmp_path, "prompt: __a__\nexpand: all\nwildcards: {a: [x, null]}\n"))
     text = "wildcards: a: null: write text in quotes, or {text: ..., weight: 2}"
     assert [f"sweep.yaml, line 3: {text}"] == found
