@@ -39,6 +39,9 @@ FILE_BYTES_MAX = 256 << 20
 #: The first whole number that a float of 32 bits cannot hold beside its neighbours.
 _FLOAT32_EXACT_MAX = 2**24
 
+#: What the name of a column has seldom, and a value often.
+_VALUE = re.compile(r"\s|\A[-+0-9.,]+\Z")
+
 #: What the only column of a list is called: a text file has no names.
 NAMELESS = ""
 
@@ -301,8 +304,8 @@ def _csv_notes(
 ) -> Iterator[str]:
     """Yield what may be meant otherwise: a prompt in place of the column's name, quotes that are kept."""
     names = [name for name in header if name.strip()]
-    if len(names) == 1 and not is_known_column(names[0]) and " " in names[0].strip():
-        mend = "if it is a prompt, add a line above it"
+    if len(names) == 1 and not is_known_column(names[0]) and _VALUE.search(names[0].strip()):
+        mend = "if it is a value, add a line above it"
         yield f"the first line, {show(names[0])}, is the name of the column and no value: {mend}"
     if is_quoted and options.quotes_are_text is None:
         opened = [cell for row in rows for cell in row if cell.startswith('"')]

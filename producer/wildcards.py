@@ -168,7 +168,7 @@ def _with_problems(
     """Return wildcards with what is wrong with each; what belongs to none of them is noted."""
     marked = dict(wildcards)
     for problem in problems:
-        text = _located(problem, shown)
+        text = _located(replace(problem, text=problem.text.removeprefix("wildcards: ")), shown)
         concerned = _concerned("/".join(problem.path), marked)
         for name in concerned:
             if not marked[name].problem:

@@ -207,6 +207,8 @@ def test_a_prompt_in_place_of_the_columns_name_is_warned_of(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text("a red cat\na dog\n")
     (note,) = planned(tmp_path, "prompt: {file: t.csv}").notes
     assert note.startswith("t.csv: the first line, 'a red cat', is the name of the column and no value")
+    (tmp_path / "t.csv").write_text("3\n4\n")
+    assert "the first line, '3'," in planned(tmp_path, "prompt: a\nseed: {file: t.csv}").notes[0]
     (tmp_path / "t.csv").write_text("Prompt\na dog\n")
     assert () == planned(tmp_path, "prompt: {file: t.csv}").notes
 

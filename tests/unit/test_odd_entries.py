@@ -77,7 +77,7 @@ def test_what_is_not_used_is_a_warning(collection: Path) -> None:
         ),
         (
             "b",
-            "sweep.yaml, line 3: wildcards: FOLDER/cards/b.yaml, line 2: wildcards: b: null: write text in quotes",
+            "sweep.yaml, line 3: wildcards: FOLDER/cards/b.yaml, line 2: b: null: write text in quotes",
         ),
         (
             "stars",

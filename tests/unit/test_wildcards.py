@@ -86,7 +86,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         ({"hair.api_info.json": "{"}, [], "FOLDER/hair.api_info.json: not JSON: "),
         ({"hair.api_info.json": '{"a": {"b": null}, "n": 3}'}, ["a/b"], "a/b: null: write text in quotes"),
         ({"x.yaml": "hair:\n  - *x*\n"}, [], "FOLDER/x.yaml, line 2: not YAML ("),
-        ({"a.yaml": "a: [x, null]\nb: [y]"}, ["a"], "FOLDER/a.yaml, line 1: wildcards: a: null: write text"),
+        ({"a.yaml": "a: [x, null]\nb: [y]"}, ["a"], "FOLDER/a.yaml, line 1: a: null: write text"),
         (
             {"a.yaml": "a: [x]\nb: [y]\na: [z]"},
             ["a"],
