@@ -627,6 +627,8 @@ def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
 
     if what != "-":
         return read_sweep_file(_sweep_path(what), settings=changes)
+    if sys.stdin is None:
+        raise click.UsageError("-: stdin is closed: pipe a sweep in, or name a file")
     if sys.stdin.isatty():
         click.echo("reading a sweep from stdin: end it with Ctrl-D", err=True)
     data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)

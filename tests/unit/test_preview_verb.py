@@ -117,6 +117,9 @@ def test_a_sweep_is_read_from_stdin(capsys, alone, monkeypatch):
     with pytest.raises(SweepError) as caught:
         planned(capsys, "-")
     assert caught.value.problems == ["stdin, line 2: unknown key 'stepz': did you mean 'steps'?"]
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(click.UsageError, match="-: stdin is closed: pipe a sweep in, or name a file"):
+        planned(capsys, "-")
     given("")
     with pytest.raises(SweepError, match="stdin: the file is empty: a sweep needs at least a prompt"):
         planned(capsys, "-")
