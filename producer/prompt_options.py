@@ -156,7 +156,7 @@ def _a1111_options(line: str, problems: list[str]) -> list[tuple[str, str]]:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        problems.append(f"{str(error).lower()}: close the quote, or double the backslash before it")
+        problems.append(f"{str(error).lower()}: close it; a text with an apostrophe stands in double quotes")
         return []
     found: list[tuple[str, list[str]]] = []
     for word in words:
@@ -191,6 +191,6 @@ def _take(
     elif kind is str:
         values[field_name] = scheduler_called(text) if field_name == "scheduler" else text
     elif not re.fullmatch(r"-?[0-9]{1,20}" if kind is int else r"-?[0-9]{1,20}(\.[0-9]{0,20})?", text):
-        problems.append(f"{option} {text or '(nothing)'}: write a number")
+        problems.append(f"{option} {text or '(nothing)'}: write one number")
     elif not (field_name == "seed" and text == "-1"):
         values[field_name] = kind(text)

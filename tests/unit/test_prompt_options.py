@@ -127,9 +127,9 @@ def test_two_dialects_in_one_file_are_refused(tmp_path: Path) -> None:
     [
         (
             '--prompt "a cat --steps 20',
-            "no closing quotation: close the quote, or double the backslash before it",
+            "no closing quotation: close it; a text with an apostrophe stands in double quotes",
         ),
-        ("--prompt a --steps many", "--steps many: write a number"),
+        ("--prompt a --steps many", "--steps many: write one number"),
         ("--prompt a --tiling true", "--tiling true has no equal here: remove it"),
         ("--prompt a --n_iter 4", "--n_iter 4 has no equal here: remove it"),
         ("--prompt a --styles film", "--styles has no equal here: remove it"),
