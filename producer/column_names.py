@@ -5,6 +5,7 @@ Names are compared without case, spaces and signs: `Negative prompt`, `negative_
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 
@@ -35,6 +36,9 @@ SIDES = ("width", "height")
 #: What a column of prompts is called where none is called so: Hugging Face, kohya's metadata.
 CAPTIONS = ("text", "caption")
 
+#: How alike a name and a slip of it are: `negtive_prompt`, `seeds`, but not `prompt_tokens`.
+_SLIP = 0.85
+
 _SIGNS = re.compile(r"[\W_]+")
 
 
@@ -50,6 +54,12 @@ _KNOWN = {*_FIELDS, *SIDES, *CAPTIONS, "w", "h"}
 def field_called(name: str) -> str | None:
     """Return the field that a column is called as; None where it is called as none."""
     return _FIELDS.get(folded(name))
+
+
+def field_meant(name: str) -> str | None:
+    """Return the field that a column is most likely meant for, its name being a slip of the pen; else None."""
+    near = difflib.get_close_matches(folded(name), _FIELDS, n=1, cutoff=_SLIP)
+    return _FIELDS[near[0]] if near else None
 
 
 def is_known_column(name: str) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from producer.column_names import CAPTIONS, SIDES, field_called, folded
+from producer.column_names import CAPTIONS, SIDES, field_called, field_meant, folded
 from producer.fields import FIELDS
 from producer.tables import NAMELESS, FileInvalid, Table
 from producer.wording import kind, near, show
@@ -130,10 +130,20 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
         raise FileInvalid(f"has the columns {listed(table)}: say what they are: 'columns: {{prompt: ...}}'")
     taken = {column for columns in chosen.values() for column in columns}
     others = tuple(name for name in table.columns if name not in taken)
+    _refuse_slips(others, chosen, top)
     if unknown := [name for name in others if name not in left]:
         shown = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
         notes.append(f"columns that are no part of a job: {shown}")
     return Chosen(names=_ordered(chosen, table), others=others, notes=tuple(notes))
+
+
+def _refuse_slips(others: Sequence[str], chosen: Mapping[str, tuple[str, ...]], top: Collection[str]) -> None:
+    """Refuse a column that nobody takes and whose name is nearly that of a field: `negtive_prompt`."""
+    for name in others:
+        field = None if field_called(name) else field_meant(name)
+        if field is not None and field not in chosen and field not in top:
+            fix = f"rename it, or name the columns that you mean: columns: {{{field}: {show(name)}, ...}}"
+            raise FileInvalid(f"has a column {show(name)}: did you mean {field!r}? {fix}")
 
 
 def _called(table: Table, chosen: Mapping[str, object]) -> dict[str, list[str]]:

@@ -39,6 +39,9 @@ FILE_BYTES_MAX = 256 << 20
 #: The first whole number that a float of 32 bits cannot hold beside its neighbours.
 _FLOAT32_EXACT_MAX = 2**24
 
+#: What a spreadsheet writes in front of a table for itself.
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*\Z', re.IGNORECASE)
+
 #: What the name of a column has seldom, and a value often.
 _VALUE = re.compile(r"\s|\A[-+0-9.,]+\Z")
 
@@ -190,6 +193,9 @@ def _text_lines(data: _Data, options: ReadOptions) -> Table:
 
 def _refuse_tabs(lines: Sequence[tuple[int, str]]) -> None:
     """Refuse a list of texts that has as many tabs in each line: it is a table by another name."""
+    if lines and (said := _SEP_LINE.match(lines[0][1])):
+        mend = f'write delimiter: "{said[1]}" to read its columns'
+        raise FileInvalid(f"{show(lines[0][1])} begins a table of a spreadsheet: {mend}", line=lines[0][0])
     counts = {line.count("\t") for _, line in lines}
     if len(lines) > 1 and len(counts) == 1 and 0 not in counts:
         mend = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
@@ -295,18 +301,24 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
         problems=tuple(problems),
         dialect=dialect,
         read_as=data.read_as(options),
-        notes=tuple(_csv_notes(header, kept, options, is_quoted=plain)),
+        notes=tuple(_csv_notes(header, kept, dialect, options, is_quoted=plain)),
     )
 
 
 def _csv_notes(
-    header: list[str], rows: list[list[str]], options: ReadOptions, *, is_quoted: bool
+    header: list[str], rows: list[list[str]], dialect: Dialect, options: ReadOptions, *, is_quoted: bool
 ) -> Iterator[str]:
     """Yield what may be meant otherwise: a prompt in place of the column's name, quotes that are kept."""
     names = [name for name in header if name.strip()]
     if len(names) == 1 and not is_known_column(names[0]) and _VALUE.search(names[0].strip()):
         mend = "if it is a value, add a line above it"
         yield f"the first line, {show(names[0])}, is the name of the column and no value: {mend}"
+    if dialect.delimiter == NO_DELIMITER and options.delimiter is None:
+        for sign in ";|\t":
+            counts = {row[0].count(sign) for row in rows}
+            if len(counts) == 1 and 0 not in counts:
+                mend = "if they separate cells, name the columns in the first line"
+                yield f"every row has {show(sign)} {counts.pop():,} times and is one value: {mend}"
     if is_quoted and options.quotes_are_text is None:
         opened = [cell for row in rows for cell in row if cell.startswith('"')]
         closed = [cell for cell in opened if len(cell) > 1 and cell.endswith('"')]

@@ -204,6 +204,8 @@ def test_civitais_answer_and_kohyas_metadata(tmp_path: Path) -> None:
          "say which: columns: {guidance_scale: 'cfg'}"),
         ({"text": "a", "caption": "b"}, "has 'text' and 'caption', and each may be the prompt: say which: columns: "),
         ({"color": "a", "n": 1}, "has the columns 'color', 'n': say what they are: 'columns: {prompt: ...}'"),
+        ({"prompt": "a", "negtive_prompt": "b"}, "has a column 'negtive_prompt': did you mean 'negative_prompt'?"),
+        ({"prompt": "a", "seeds": 3}, "has a column 'seeds': did you mean 'seed'? rename it, or name the columns"),
         ({"prompt": ["a"]}, "has a list in the column 'prompt'"),
     ],
 )  # fmt: skip

@@ -213,6 +213,19 @@ def test_a_prompt_in_place_of_the_columns_name_is_warned_of(tmp_path: Path) -> N
     assert () == planned(tmp_path, "prompt: {file: t.csv}").notes
 
 
+def test_cells_without_names_are_warned_of(tmp_path: Path) -> None:
+    """One name above rows that all have as many semicolons: most likely the other names are missing."""
+    (tmp_path / "t.csv").write_text("prompt\na red cat;blurry;1\na dog;;2\n")
+    (note,) = planned(tmp_path, "prompt: {file: t.csv}").notes
+    assert note.startswith(
+        "t.csv: every row has ';' 2 times and is one value: if they separate cells, name the columns"
+    )
+    (tmp_path / "t.txt").write_text("sep=;\nprompt;seed\na cat;1\n")
+    with pytest.raises(SweepError, match=r't.txt, line 1: \'sep=;\' begins a table .*: write delimiter: ";"'):
+        planned(tmp_path, "prompt: {file: t.txt}")
+    assert ["a cat"] == planned(tmp_path, "prompt: {file: t.txt, delimiter: ';'}").document.value["prompt"]
+
+
 def test_quotes_that_a_tsv_keeps_are_warned_of(tmp_path: Path) -> None:
     """Excel quotes in tabbed text too; one cell that only begins with a quote says that quotes are meant."""
     (tmp_path / "t.tsv").write_text('prompt\tseed\n"a ""red"" cat"\t1\n')
