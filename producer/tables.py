@@ -511,7 +511,8 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         if only is None:
             wanted = [name for name in wanted if not _holds_bytes(file.schema_arrow.field(name).type)]
         lines = _sliced(range(1, file.metadata.num_rows + 1), options)
-        read = file.read(columns=wanted).slice(options.offset, len(lines))
+        groups = _row_groups(file.metadata, options.offset + len(lines))
+        read = file.read_row_groups(groups, columns=wanted).slice(options.offset, len(lines))
         values = {name: _plain_column(read.column(name)) for name in wanted}
     except (pyarrow.ArrowException, OSError) as error:
         raise FileInvalid(f"no Parquet file that can be read ({error}): write it anew") from error
@@ -524,6 +525,16 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         sha256=data.sha256,
         read_as=data.read_as(ReadOptions()),
     )
+
+
+def _row_groups(metadata: Any, rows: int) -> list[int]:
+    """Return the row groups that hold the first rows of a Parquet file: a limit need not read millions."""
+    ends = itertools.accumulate(
+        metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)
+    )
+    return [place for place, before in enumerate(itertools.chain([0], ends)) if before < rows][
+        : metadata.num_row_groups
+    ]
 
 
 def _plain_column(column: Any) -> list[Any]:

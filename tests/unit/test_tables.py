@@ -170,6 +170,16 @@ def test_parquet_reads_the_columns_that_are_asked_for(tmp_path: Path) -> None:
     assert ("row", [1, 2]) == (table.unit, list(table.lines))
 
 
+def test_a_limit_reads_no_more_of_a_parquet_file_than_it_needs(tmp_path: Path) -> None:
+    """Rows come out of the row groups that hold them, across their edges."""
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"p": list(range(10))}), path, row_group_size=3, compression="none")
+    for offset, limit in ((0, 2), (2, 2), (3, 3), (5, 10), (9, 1), (0, None), (10, 1)):
+        table = read_table(path, options=ReadOptions(offset=offset, limit=limit))
+        assert list(range(10))[offset:][:limit] == table.values["p"]
+        assert list(range(1, 11))[offset:][:limit] == list(table.lines)
+
+
 def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
     """The same two options mean the same rows everywhere, and lines stay those of the file."""
     records = [{"p": str(number)} for number in range(6)]
