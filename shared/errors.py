@@ -7,6 +7,7 @@ PrintroomError                      code            meaning
 │   ├── SweepUnknown                sweep_unknown   no such sweep here
 │   ├── ModelUnknown                model_unknown   nobody has this model
 │   ├── ModelAmbiguous              model_ambiguous one name, several models
+│   ├── ModelDamaged                model_damaged   its files are cut off, missing or not what they are called
 │   └── ConfirmationNeeded          confirmation_needed  a very large sweep, not confirmed
 ├── StoreError                                      the object store
 │   ├── ObjectMissing               object_missing  no object has this key
@@ -82,6 +83,12 @@ class ModelAmbiguous(UsageError):
     """One name, several different models."""
 
     code = "model_ambiguous"
+
+
+class ModelDamaged(UsageError):
+    """A model's files cannot be loaded, as their headers show: cut off, missing, a pointer, a web page."""
+
+    code = "model_damaged"
 
 
 class ConfirmationNeeded(UsageError):

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 from shared.errors import BrokerError
 from shared.feeder import Feeder
-from shared.job import SAMPLER_VERSION
-from shared.plan import Bucket
 from shared.settings import Settings
 from worker.kit import Kit
+from worker.serving import can_serve
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,11 @@ def beat_once(kit: Kit) -> None:
         os._exit(EXIT_STALLED)
     touch_heartbeat(kit.settings)
     buckets = kit.ledger.buckets()
-    kit.wanted_queues = frozenset(queue for queue, bucket in buckets.items() if can_serve(kit, bucket))
+    # Asked for only where it decides something.
+    workers = kit.ledger.workers() if kit.shelf.broken else []
+    kit.wanted_queues = frozenset(
+        queue for queue, bucket in buckets.items() if can_serve(kit, bucket, workers)
+    )
     kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
 
 
@@ -76,12 +79,6 @@ def touch_heartbeat(settings: Settings) -> None:
     """Tell a container's health check that this process lives."""
     if settings.heartbeat_file is not None:
         settings.heartbeat_file.touch()
-
-
-def can_serve(kit: Kit, bucket: Bucket) -> bool:
-    """Whether this worker can render a bucket, and encode what becomes of it."""
-    encodes = not bucket.encoder or bucket.encoder in kit.versions
-    return encodes and bucket.sampler == SAMPLER_VERSION and bucket.model in kit.shelf.usable
 
 
 def feed_once(feeder: Feeder) -> None:
