@@ -131,6 +131,30 @@ class _Source:
         return Located(0, file=f"{self.shown}, {unit} {line}")
 
 
+class _ChainedColumns(Mapping[str, Sequence[Any]]):
+    """Columns of several tables one behind the other, each put together when somebody asks for it."""
+
+    def __init__(self, tables: Sequence[Table], offset: int, stop: int) -> None:
+        self._tables = tables
+        self._rows = slice(offset, stop)
+        self._values: dict[str, Sequence[Any]] = {}
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        if name not in self._values:
+            columns = (table.values[name] for table in self._tables)
+            self._values[name] = list(itertools.chain.from_iterable(columns))[self._rows]
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tables[0].values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables[0].values)
+
+    def __len__(self) -> int:
+        return len(self._tables[0].values)
+
+
 class _Read:
     """The table of one file, or of several as one; and where each row stands."""
 
@@ -142,21 +166,18 @@ class _Read:
             offset: rows left out at the start of all of them together, with `limit`.
         """
         self.parts = parts
-        first = parts[0][1]
-        values = {
-            name: list(itertools.chain.from_iterable(table.values[name] for _, table in parts))
-            for name in first.values
-        }
-        places = [(part, line) for part, (_, table) in enumerate(parts) for line in table.lines]
-        if len(parts) > 1 and (offset or limit is not None):
-            stop = None if limit is None else offset + limit
-            values = {name: column[offset:stop] for name, column in values.items()}
-            places = places[offset:stop]
-        self.table = first if len(parts) == 1 else replace(first, values=values, lines=[n for _, n in places])
-        self._starts = [0]
-        for part in range(len(parts)):
-            count = len(first.lines) if len(parts) == 1 else sum(at == part for at, _ in places)
-            self._starts.append(self._starts[-1] + count)
+        self.table = parts[0][1]
+        counts = [len(table.lines) for _, table in parts]
+        if len(parts) > 1:
+            stop = sum(counts) if limit is None else offset + limit
+            tables = [table for _, table in parts]
+            values = _ChainedColumns(tables, offset, stop)
+            lines = list(itertools.chain.from_iterable(table.lines for table in tables))[offset:stop]
+            self.table = replace(self.table, values=values, lines=lines)
+            ends = itertools.accumulate(counts)
+            self._starts = [0, *(min(max(end - offset, 0), len(lines)) for end in ends)]
+        else:
+            self._starts = [0, *counts]
 
     @property
     def shown(self) -> str:
@@ -318,7 +339,6 @@ class _Inliner:
             cases.append(found.values)
             places[number] = here
         self._record(
-            "prompt",
             read,
             1,
             (f"lines with {_PROGRAMS[dialect]}'s options", "options: none for text as it is"),
@@ -352,7 +372,7 @@ class _Inliner:
         rows = _Rows(read)
         values = self._typed(where, field, (column,), read, rows)
         is_other = column != NAMELESS and field is not None and folded(column) != folded(field)
-        self._record(where, read, 1, (f"{show(column)} taken as {field}",) if is_other else ())
+        self._record(read, 1, (f"{show(column)} taken as {field}",) if is_other else ())
         return values, rows
 
     def _one_column(
@@ -380,7 +400,7 @@ class _Inliner:
                 here, trouble = "file", f"has the columns {listed(table)}: say which one: 'column: ...'"
             self._note(place, here, f"{where}: {show(read.shown)} {trouble}")
             return None
-        return read, column
+        return (read, column) if self._has_room(where, read, 1) else None
 
     def _group(self, where: str, value: dict[str, Any], place: Located) -> tuple[Any, Located]:
         """Return a zip group as a mapping of names to lists."""
@@ -412,6 +432,8 @@ class _Inliner:
 
     def _filled(self, where: str, chosen: Chosen, read: _Read, place: Located) -> tuple[Any, Located]:
         """Return the columns of a table under the names that the sweep gives them."""
+        if not self._has_room(where, read, len(chosen.names)):
+            return {}, replace(place, refused=True)
         values: dict[str, Any] = {}
         places: dict[str | int, Located] = {}
         for name, columns in chosen.names.items():
@@ -420,7 +442,7 @@ class _Inliner:
             rows = _Rows(read)
             values[name] = self._typed(name, field, columns, read, rows)
             places[name] = replace(place, raw=None, children=rows)
-        self._record(where, read, len(chosen.names), chosen.notes)
+        self._record(read, len(chosen.names), chosen.notes)
         return values, replace(place, children=places)
 
     def _group_names(self, where: str, columns: Any, place: Located) -> dict[str, str] | None:
@@ -508,6 +530,7 @@ class _Inliner:
     def _read(self, where: str, sources: Sequence[_Source], value: Mapping[str, Any]) -> _Read | None:
         """Read files, or say why not."""
         parts: list[tuple[_Source, Table]] = []
+        rows = 0
         for source in sources:
             table = self._table(where, source)
             if table is None:
@@ -515,12 +538,15 @@ class _Inliner:
             if parts and (trouble := _unlike(parts[0], table)):
                 self.problems.append(source.place.problem(f"{where}: file={show(source.shown)}: {trouble}"))
                 return None
-            parts.append((source, _with_columns(table, parts)))
-            if sum(len(table.lines) for _, table in parts) > VALUES_MAX:
+            parts.append((source, table))
+            rows += len(table.lines)
+            if rows > VALUES_MAX:
                 text = f"{where}: file={show(source.shown)}: more than {VALUES_MAX:,} rows in all files: name fewer"
                 self.problems.append(source.place.problem(text))
                 return None
-        parts = [(source, _with_columns(table, parts)) for source, table in parts]
+        if len(parts) > 1:
+            names = list(dict.fromkeys(name for _, table in parts for name in table.values))
+            parts = [(source, _with_columns(table, names)) for source, table in parts]
         read = _Read(parts, offset=value.get("offset", 0), limit=value.get("limit"))
         if not read.table.lines:
             source, table = parts[0]
@@ -544,7 +570,7 @@ class _Inliner:
         self._note_rows(source, table.unit, table.problems)
         return table
 
-    def _record(self, where: str, read: _Read, columns: int, notes: Sequence[str] = ()) -> None:
+    def _record(self, read: _Read, columns: int, notes: Sequence[str] = ()) -> None:
         """Count the values that were taken, and remember the files they came from."""
         for part, (source, table) in enumerate(read.parts):
             count = read.rows_of(part) * columns
@@ -552,12 +578,14 @@ class _Inliner:
             self.notes += [f"{source.shown}: {note}" for note in table.notes]
             how = (*([str(table.dialect)] if table.dialect else []), *table.read_as, *notes)
             self.files.append(SourceFile(path=source.shown, sha256=table.sha256, values=count, read_as=how))
-        if self._values > VALUES_MAX:
-            source = read.parts[0][0]
-            text = (
-                f"{where}: file={show(read.shown)}: more than {VALUES_MAX:,} values in all files: set a limit"
-            )
-            self.problems.append(source.place.problem(text))
+
+    def _has_room(self, where: str, read: _Read, columns: int) -> bool:
+        """Say whether a sweep may hold so many columns of a file as well, before they are made values."""
+        if self._values + len(read.table.lines) * columns <= VALUES_MAX:
+            return True
+        text = f"{where}: file={show(read.shown)}: more than {VALUES_MAX:,} values in all files: set a limit"
+        self.problems.append(read.parts[0][0].place.problem(text))
+        return False
 
     def _note_rows(self, source: _Source, unit: str, problems: Sequence[RowProblem]) -> None:
         self.problems += [source.row(problem.line, unit).problem(problem.text) for problem in problems]
@@ -688,12 +716,13 @@ def _unlike(first: tuple[_Source, Table], table: Table) -> str:
     return ""
 
 
-def _with_columns(table: Table, parts: Sequence[tuple[_Source, Table]]) -> Table:
-    """Return a table with the columns of all tables, what it lacks being null."""
-    names = dict.fromkeys(name for _, other in parts for name in other.columns)
-    if len(parts) < 2 or list(names) == list(table.columns):
+def _with_columns(table: Table, names: Sequence[str]) -> Table:
+    """Return a table with these columns, what it lacks being null."""
+    if list(table.values) == list(names):
         return table
-    values = {name: table.values.get(name, [None] * len(table.lines)) for name in names}
+    values = {
+        name: table.values[name] if name in table.values else [None] * len(table.lines) for name in names
+    }
     return replace(table, columns=tuple(names), values=values)
 
 

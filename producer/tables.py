@@ -513,7 +513,7 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         lines = _sliced(range(1, file.metadata.num_rows + 1), options)
         groups = _row_groups(file.metadata, options.offset + len(lines))
         read = file.read_row_groups(groups, columns=wanted).slice(options.offset, len(lines))
-        values = {name: _plain_column(read.column(name)) for name in wanted}
+        values = _ParquetColumns({name: read.column(name) for name in wanted})
     except (pyarrow.ArrowException, OSError) as error:
         raise FileInvalid(f"no Parquet file that can be read ({error}): write it anew") from error
     return Table(
@@ -525,6 +525,28 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         sha256=data.sha256,
         read_as=data.read_as(ReadOptions()),
     )
+
+
+class _ParquetColumns(Mapping[str, Sequence[Any]]):
+    """Columns of a Parquet file, each made Python values when somebody asks for it."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self._columns = columns
+        self._values: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        if name not in self._values:
+            self._values[name] = _plain_column(self._columns[name])
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 def _row_groups(metadata: Any, rows: int) -> list[int]:
