@@ -11,6 +11,7 @@ from producer.preview.estimate import TimeEstimate, estimate_times, storage_byte
 from producer.preview.texts import ModelTexts, TokenizerFound, count_texts
 from producer.preview.warn import used_axes, warnings_of
 from producer.rates import Rate
+from producer.sources import SourceFile
 from shared.images.format import ImageFormat
 from shared.job import Job
 from shared.ledger import WorkerInfo
@@ -80,6 +81,8 @@ class Preview:
     #: (fields that move together, how many values), over all blocks, outermost first; single values left out.
     axes: tuple[tuple[str, int], ...]
     warnings: tuple[str, ...]
+    #: Files that the sweep's values came from, and how each was read.
+    files: tuple[SourceFile, ...]
     #: Some jobs of the plan, in its order.
     sample: tuple[SampledJob, ...]
 
@@ -100,6 +103,7 @@ class Preview:
             "buckets": [asdict(bucket) for bucket in self.buckets],
             "axes": [{"fields": fields.split(", "), "values": count} for fields, count in self.axes],
             "warnings": list(self.warnings),
+            "files": [asdict(file) for file in self.files],
             "sample": [seen.to_json() for seen in self.sample],
         }
 
@@ -119,6 +123,8 @@ def preview(
     rates: Sequence[Rate] = (),
     workers: Sequence[WorkerInfo] = (),
     time_unknown: str = UNMEASURED,
+    files: Sequence[SourceFile] = (),
+    notes: Sequence[str] = (),
 ) -> Preview:
     """Look a plan over.
 
@@ -129,6 +135,8 @@ def preview(
         rates: how fast devices were.
         workers: those that are live.
         time_unknown: why there may be no rate.
+        files: that the sweep's values came from.
+        notes: what is to be said of them, before all other warnings.
     """
     counts = list(count_blocks(plan))
     images = [found.images for found in counts]
@@ -151,7 +159,8 @@ def preview(
         time_unknown="" if times else time_unknown,
         buckets=tuple(_buckets(plan, counts)),
         axes=tuple((", ".join(axis.fields), axis.length) for axis in used_axes(plan) if axis.length > 1),
-        warnings=tuple(warnings_of(plan, counts, texts)),
+        warnings=(*notes, *warnings_of(plan, counts, texts)),
+        files=tuple(files),
         sample=tuple(SampledJob(index=index, job=job) for index, job in seen_jobs(plan, sample, first=first)),
     )
 

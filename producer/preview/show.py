@@ -16,6 +16,7 @@ from producer.preview.estimate import TimeEstimate
 from producer.preview.look import Preview, SampledJob
 from producer.preview.texts import ModelTexts
 from producer.progress import duration
+from producer.sources import SourceFile
 from shared.guidance import rule_label
 from shared.images.format import PNG
 from shared.job import Job
@@ -94,6 +95,7 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
     elif preview.duplicates:
         same = "job is" if preview.duplicates == 1 else "jobs are"
         yield "images", f"{preview.images:,} ({preview.duplicates:,} {same} the same image as another)"
+    yield from _lines("read", [_file_line(file) for file in preview.files])
     yield "axes", Text(" x ".join(f"{count:,} {fields}" for fields, count in preview.axes) or "a single job")
     yield "chunks", f"{preview.chunks:,}"
     yield "model loads", f"{preview.model_loads:,}"
@@ -117,6 +119,11 @@ def _lines(name: str, lines: Sequence[str]) -> Iterator[tuple[str, Text]]:
     more = [f"... and {len(lines) - _LINES_SHOWN:,} more"] if len(lines) > _LINES_SHOWN else []
     for number, line in enumerate([*lines[:_LINES_SHOWN], *more]):
         yield ("" if number else name), Text(line)
+
+
+def _file_line(file: SourceFile) -> str:
+    """Return how a file was read: which delimiter was taken, and what its columns are."""
+    return printable("; ".join([f"{file.path}: {file.values:,} values", *file.read_as]))
 
 
 def _texts_line(texts: ModelTexts, several_models: bool) -> str:
