@@ -51,7 +51,7 @@ _where_option = click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only rows that meet it: seed=3, seed!=3, 'seed>=3'; may be repeated.",
+    help="Only rows that meet it: seed=3, 'seed>=3', prompt~woman (contains), 'prompt=~wom[ae]n'; repeatable.",
 )
 _sweep_argument = click.argument("sweep")
 _set_option = click.option(
@@ -457,17 +457,22 @@ def retry(
 @click.option("--urls", is_flag=True, help="Add a URL that reads each image for a while.")
 @click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
 @_json_flag
-def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_json: bool) -> None:
-    """List the rows of a sweep's manifests so far; --json prints every column, a line a job."""
+def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_json: bool) -> int:
+    """List the rows of a sweep's manifests so far; --json prints every column, a line a job.
+
+    Exit status 1 where --where is met by no row; then the values that there are go to stderr.
+    """
     from producer.results import parse_where, to_json_line
 
-    rows = _room().results(sweep, where=parse_where(where), urls=urls, expires_seconds=expires)
-    if as_json:
-        for row in rows:
+    room, wanted = _room(), parse_where(where)
+    count = 0
+    for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=expires):
+        count += 1
+        if as_json:
             _echo_document(to_json_line(row) + "\n")
-        return
-    for row in rows:
-        click.echo("\t".join(_result_columns(row)))
+        else:
+            click.echo("\t".join(_result_columns(row)))
+    return _report_nothing(room, sweep, wanted) if wanted and not count else 0
 
 
 @cli.command()
@@ -507,8 +512,9 @@ def fetch(
     size = words.pop("shard_size")
     shard_bytes = None if size is None else parse_size(size)
     options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=expires if urls else None)
+    room, wanted = _room(), parse_where(where)
     with Progress(what="images") as bar:
-        done = _room().fetch(sweep, folder, where=parse_where(where), options=options, on_image=bar.step)
+        done = room.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
     if as_json:
         _print_json(
             {name: getattr(done, name) for name in done.__dataclass_fields__} | {"folder": str(folder)}
@@ -516,6 +522,8 @@ def fetch(
     else:
         click.echo(str(folder))
         _report_fetch(done)
+    if wanted and not done.rows:
+        return _report_nothing(room, sweep, wanted)
     return EXIT_FAILED if done.broken else 0
 
 
@@ -918,6 +926,13 @@ def _result_columns(row: dict[str, Any]) -> Iterator[str]:
     yield f"seed={row['seed']} {guidance} steps={row['steps']} {row['scheduler']}"
     yield json.dumps(row["prompt"], ensure_ascii=False)
     yield json.dumps(row["negative_prompt"], ensure_ascii=False)
+
+
+def _report_nothing(room: Printroom, sweep: str, where: dict[str, Any]) -> int:
+    """Say why a filter that is met by no row may be so. Returns the exit status."""
+    for line in room.why_nothing(sweep, where):
+        click.echo(f"nothing found: {line}", err=True)
+    return EXIT_FAILED
 
 
 def _report_fetch(done: Fetched) -> None:

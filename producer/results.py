@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import operator
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,11 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from producer.sweep_text import read_inline
+from producer.wording import near, show
 from shared import names
 from shared.errors import StoreError, UsageError
 from shared.guidance import RuleInvalid, parse_rule
@@ -59,6 +64,9 @@ _VALUES: dict[str, Callable[[str], Any]] = {
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
+    "~": lambda value, part: str(part).casefold() in value.casefold(),
+    "!~": lambda value, part: str(part).casefold() not in value.casefold(),
+    "=~": lambda value, pattern: _matches(value, pattern),
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -66,15 +74,23 @@ _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 }
 _ORDER = ("<", "<=", ">", ">=")
 
-#: A field, the first sign after it, and the rest as it stands: values hold any character.
-_CONDITION = re.compile("(.*?)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+#: Signs that look into text.
+_WITHIN = ("~", "!~", "=~")
+
+#: A field, the first sign after it, and the rest as it stands: values hold any character. `==` is `=`, for a value
+#: that begins with ~.
+_CONDITION = re.compile("(.*?)(==|=~|!~|!=|<=|>=|=|<|>|~)(.*)", re.DOTALL)
+
+#: Values of a field that are shown where a filter matches nothing, and how many different ones are counted.
+_VALUES_SHOWN = 6
+_VALUES_COUNTED = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
     """What a field's value has to be: `seed>=3`."""
 
-    #: One of = != < <= > >=
+    #: One of = != < <= > >= ~ (contains, in any case) !~ (does not) =~ (matches a regular expression somewhere).
     sign: str
     #: None is null.
     value: Any
@@ -82,12 +98,28 @@ class Condition:
     def __post_init__(self) -> None:
         if self.sign not in _SIGNS:
             raise UsageError(f"sign {self.sign!r}: use one of {' '.join(_SIGNS)}")
+        if self.sign in _WITHIN and not isinstance(self.value, str):
+            raise UsageError(f"sign {self.sign!r} looks for text, not for {show(self.value)}")
+        if self.sign == "=~":
+            _matches("", self.value)
 
     def holds(self, value: Any) -> bool:
-        """Return whether a value is so."""
-        if value is None and self.sign in _ORDER:
-            return False
+        """Return whether a value is so. Null contains nothing."""
+        if value is None and (self.sign in _ORDER or self.sign in _WITHIN):
+            return self.sign == "!~"
         return _SIGNS[self.sign](value, self.value)
+
+
+def _matches(value: str, pattern: str) -> bool:
+    """Return whether a text matches a regular expression somewhere. RE2 takes a time that the text's length bounds.
+
+    Raises: UsageError for what is no regular expression.
+    """
+    try:
+        found = pc.match_substring_regex(pa.scalar(value), pattern=pattern)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {str(error).partition(': ')[2]}") from error
+    return bool(found.as_py())
 
 
 #: Field -> the value it has to have, or the conditions that it has to meet, all of them.
@@ -199,11 +231,17 @@ def _parse_condition(text: str) -> tuple[str, Condition]:
     if match is None:
         raise UsageError(f"--where {text}: write field=value, such as seed=3, or seed>=3")
     name, sign, value = match.groups()
+    name, sign = name.strip(), {"==": "="}.get(sign, sign)
     check_fields([name])
+    if sign in _WITHIN and _VALUES.get(name) is not None:
+        raise UsageError(f"--where {text}: {sign} looks into text, and {name} is none: use = or !=")
+    if sign in _WITHIN and not value:
+        raise UsageError(f"--where {text}: nothing to look for: write {name}{sign}TEXT")
     if sign in _ORDER and (_VALUES.get(name) not in (int, float) or value == "null"):
         raise UsageError(f"--where {text}: only numbers have an order: use = or !=")
     try:
-        return name, Condition(sign=sign, value=None if value == "null" else _VALUES.get(name, str)(value))
+        is_null = value == "null" and sign not in _WITHIN
+        return name, Condition(sign=sign, value=None if is_null else _VALUES.get(name, str)(value))
     except ValueError as error:
         raise UsageError(f"--where {text}: {name} is a number") from error
 
@@ -212,7 +250,39 @@ def check_fields(fields: Any) -> None:
     """Raise UsageError for a field that rows do not have."""
     unknown = [name for name in fields if name not in FILTERS]
     if unknown:
-        raise UsageError(f"no field {unknown[0]!r}; there are: {', '.join(FILTERS)}")
+        there_are = f"there are: {', '.join(FILTERS)}"
+        raise UsageError(f"no field {unknown[0]!r}: {near(str(unknown[0]), FILTERS, otherwise=there_are)}")
+
+
+def why_nothing(sweep: str, store: Store, where: Where) -> list[str]:
+    """Say which values there are, for each field of a filter that no row meets; reads those columns alone."""
+    where = canonical_where(where)
+    counts: dict[str, Counter[Any]] = {name: Counter() for name in where}
+    rows = 0
+    for _, data in manifests(sweep, store):
+        table = read_columns(data, list(where))
+        rows += table.num_rows
+        for name, counted in counts.items():
+            if len(counted) < _VALUES_COUNTED:
+                counted.update(table[name].to_pylist())
+    if not rows:
+        return ["no chunk of this sweep is done yet"]
+    return [_values_there(name, where[name], counted) for name, counted in counts.items()]
+
+
+def _values_there(name: str, wanted: Any, counted: Counter[Any]) -> str:
+    met = sum(n for value, n in counted.items() if is_wanted({name: wanted}, lambda _: value))  # noqa: B023
+    shown = ", ".join(f"{_value_text(value)} ({n:,})" for value, n in counted.most_common(_VALUES_SHOWN))
+    more = len(counted) - _VALUES_SHOWN
+    others = f" and {more:,} others" if more > 0 else ""
+    text = f"{' and '.join(where_texts({name: wanted}))}: {met:,} rows by itself; {name} is {shown}{others}"
+    texts = [value for value in counted if isinstance(value, str)]
+    close = difflib.get_close_matches(str(wanted), texts, n=1) if isinstance(wanted, str) and not met else []
+    return f"{text}; nearest: {close[0]!r}" if close else text
+
+
+def _value_text(value: Any) -> str:
+    return "null" if value is None else show(value)
 
 
 def to_json_line(row: Mapping[str, Any]) -> str:

@@ -312,6 +312,10 @@ class Printroom:
         rows = reading.manifest_rows(self.find(sweep, in_store=True), self.store, where=where)
         return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
 
+    def why_nothing(self, sweep: str, where: Mapping[str, Any]) -> list[str]:
+        """Say which values there are, for each field of a filter that no row of a sweep meets."""
+        return reading.why_nothing(self.find(sweep, in_store=True), self.store, where)
+
     def fetch(
         self,
         sweep: str,

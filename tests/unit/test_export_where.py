@@ -84,7 +84,11 @@ def test_null_has_no_order():
         ("guidance_rule<=apg", "only numbers have an order"),
         ("seed<null", "only numbers have an order"),
         ("seed>=x", "--where seed>=x: seed is a number"),
-        ("seed==3", "--where seed==3: seed is a number"),
+        ("seed==x", "--where seed==x: seed is a number"),
+        ("seed~3", "--where seed~3: ~ looks into text, and seed is none: use = or !="),
+        ("prompt~", "--where prompt~: nothing to look for"),
+        ("prompt=~[a", "'\\[a' is no regular expression: missing ]"),
+        ("promt~a", "no field 'promt': did you mean 'prompt'?"),
         ("sed>3", "no field 'sed'"),
         ("seed", "write field=value, such as seed=3, or seed>=3"),
     ],
@@ -95,7 +99,32 @@ def test_what_cannot_be_compared(condition, said):
         parse_where([condition])
 
 
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("prompt~WOMAN", ["a Woman in a hat", "~WOMAN, AT ITS START"]),
+        ("prompt!~woman", ["a man", "", None]),
+        ("prompt=~^a .*[mn]an", ["a Woman in a hat", "a man"]),
+        ("prompt==~WOMAN, AT ITS START", ["~WOMAN, AT ITS START"]),
+        ("prompt=", [""]),
+        ("prompt=null", [None]),
+    ],
+)
+def test_text_is_looked_into(condition, found):
+    """~ contains, in any case; =~ matches a regular expression somewhere; null contains nothing."""
+    rows = ["a Woman in a hat", "a man", "~WOMAN, AT ITS START", "", None]
+    where = parse_where([condition])
+    assert [row for row in rows if is_wanted(where, lambda name: row)] == found  # noqa: B023
+
+
+def test_a_regular_expression_takes_no_time():
+    """One that takes other engines for ever is answered at once: a filter cannot hang."""
+    assert not is_wanted(parse_where(["prompt=~(a|a)*(a|a)*(a|a)*$b"]), lambda name: "a" * 5_000)
+
+
 def test_a_sign_there_is_none_of():
-    """From Python too, a sign is one of six."""
-    with pytest.raises(UsageError, match="sign '~': use one of = != < <= > >="):
+    """From Python too, a sign is one of those there are, and looks for what it can find."""
+    with pytest.raises(UsageError, match="sign '%': use one of = !="):
+        Condition(sign="%", value=1)
+    with pytest.raises(UsageError, match="sign '~' looks for text, not for 1"):
         Condition(sign="~", value=1)
