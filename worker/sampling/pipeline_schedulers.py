@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 
 from shared.errors import JobInvalid
-from shared.job_checks import OWN_NOISE, knows_schedule, steps_problem
+from shared.job_checks import OWN_NOISE, knows_schedule, prediction_problem, steps_problem
 from shared.model_facts import original_steps
 from shared.schedulers import SCHEDULE_PARTS, SCHEDULERS, SchedulerSpec, model_path
 from worker.sampling.pipeline_model import LoadedPipeline
@@ -29,7 +29,11 @@ def check_scheduler(model: LoadedPipeline, key: str, *, steps: int) -> None:
     if key not in SCHEDULERS or not _fits(model, SCHEDULERS[key]):
         own = f"{model.name} ({model.family}, {model.scheduler_class})"
         raise unfit(model, key, f"it does not fit {own}")
-    if problem := steps_problem(key, steps, original_steps=original_steps(model.scheduler_config)):
+    config = model.scheduler_config
+    problem = prediction_problem(key, str(config.get("prediction_type"))) or steps_problem(
+        key, steps, original_steps=original_steps(config)
+    )
+    if problem is not None:
         raise JobInvalid(problem.text)
 
 
