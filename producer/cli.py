@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from producer.local import Rendered
     from producer.room import Printroom, SweepSource
     from producer.show import Shown
+    from producer.source import SweepFile
     from producer.status import Overview
     from producer.submit import Submission
     from producer.sweep import Sweep
@@ -200,7 +201,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False)
 @click.option("--sample", default=5, show_default=True, help="Jobs to show, evenly spread over the plan.")
 @click.option("--first", is_flag=True, help="Show the first jobs of the plan.")
 @click.option("--diff", "old", metavar="OLD", help="A sweep or a file: say what FILE adds, keeps and drops.")
@@ -208,7 +209,7 @@ def cli() -> None:
 @_set_option
 @_json_flag
 def plan(
-    file: Path | None,
+    file: str | None,
     sample: int,
     first: bool,
     old: str | None,
@@ -218,14 +219,13 @@ def plan(
 ) -> int:
     """Show what a sweep would do, and do nothing.
 
-    Jobs, chunks, buckets, model loads, duplicates, texts and their tokens, what it takes in the store and, where
-    images of the same kind were made before, in time; warnings and some of the jobs. Models are looked up on this
-    machine and on live workers.
+    Jobs, how the files that it names were read, chunks, buckets, model loads, duplicates, texts and their tokens,
+    what it takes in the store and, where images of the same kind were made before, in time; warnings and some of the
+    jobs. Models are looked up on this machine and on live workers. FILE may be - for a sweep on stdin.
 
     Exit status 2 where jobs are certain to fail, with the reasons and what leaves them out.
     """
     from producer.preview import render_difference, render_preview
-    from producer.source import read_sweep_file
 
     if schema:
         from producer.schema import sweep_schema
@@ -236,8 +236,9 @@ def plan(
         raise click.UsageError("which FILE? (`printroom plan --schema` alone goes without)")
     unknown: list[str] = []
     room = _room()
-    compiled = room.compile(read_sweep_file(file, settings=changes), unknown=unknown)
-    seen = room.preview(compiled, sample=sample, first=first)
+    source = _read_sweep(file, changes)
+    compiled = room.compile(source, unknown=unknown)
+    seen = room.preview(compiled, sample=sample, first=first, source=source)
     difference = None if old is None else room.compare(compiled, old)
     if as_json:
         _print_json(seen.to_json() | ({"difference": difference.to_json()} if difference else {}))
@@ -251,7 +252,7 @@ def plan(
 
 
 @cli.command()
-@click.argument("what", metavar="FILE|PROMPT")
+@click.argument("what", metavar="FILE|-|PROMPT")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the prints [prints/<name>]."
 )
@@ -296,6 +297,7 @@ def render(
     from producer.progress import Progress
 
     sweep, source = _sweep_or_prompt(what, words, changes)
+    _report_source(source)
     folder = out or Path("prints") / sweep.name
     settings = _settings()
     with Progress() as bar:
@@ -317,23 +319,22 @@ def render(
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file")
 @_set_option
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
 @_allow_failing_option
 @_json_flag
 def submit(
-    file: Path, changes: tuple[str, ...], priority: int, yes: bool, allow_failing: bool, as_json: bool
+    file: str, changes: tuple[str, ...], priority: int, yes: bool, allow_failing: bool, as_json: bool
 ) -> None:
-    """Submit a sweep and print its id.
+    """Submit a sweep and print its id. FILE may be - for a sweep on stdin.
 
     The same sweep again is a no-op; an extended sweep renders only what is new, since images are named by what
     they are.
     """
-    from producer.source import read_sweep_file
-
-    source = read_sweep_file(file, settings=changes)
+    source = _read_sweep(file, changes)
+    _report_source(source)
     done = _room().submit(source, priority=priority, confirmed=yes, allow_failing=allow_failing)
     _report_submission(done, as_json)
 
@@ -643,23 +644,61 @@ def _room() -> Printroom:
     return Printroom(_settings())
 
 
+def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
+    """Return the sweep in a file, or on stdin for "-"."""
+    from producer.source import read_sweep_file
+    from producer.sweep_text import FILE_BYTES_MAX
+
+    if what != "-":
+        return read_sweep_file(_sweep_path(what), settings=changes)
+    if sys.stdin is None:
+        raise click.UsageError("-: stdin is closed: pipe a sweep in, or name a file")
+    if sys.stdin.isatty():
+        click.echo("reading a sweep from stdin: end it with Ctrl-D", err=True)
+    data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+    return read_sweep_file(Path("stdin"), data=data, settings=changes)
+
+
+def _sweep_path(what: str) -> Path:
+    """Return the file that a name means, `~` and patterns that no shell has expanded included."""
+    from producer.paths import find_path
+    from producer.tables import FileInvalid, nearest_file
+
+    try:
+        path = find_path(Path(), what).path
+    except FileInvalid as error:
+        raise click.UsageError(f"{what}: {error}") from error
+    if path.is_dir():
+        raise click.UsageError(f"{what}: this is a folder: name a sweep file in it")
+    if not path.exists():
+        raise click.UsageError(f"{what}: no such file{nearest_file(path)}")
+    return path
+
+
+def _report_source(source: SweepSource) -> None:
+    """Say what a person should know of the files that a sweep names, as `plan` says it."""
+    from producer.preview.show import printable
+    from producer.source import SweepFile
+
+    if isinstance(source, SweepFile):
+        for note in source.notes:
+            click.echo(f"! {printable(note)}", err=True)
+
+
 def _sweep_or_prompt(
     what: str, words: dict[str, Any], changes: tuple[str, ...] = ()
 ) -> tuple[Sweep, SweepSource]:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
-    from producer.source import read_sweep_file
     from producer.sweep import sweep_from_mapping, sweep_of
     from producer.sweep_text import read_inline
 
-    path, given = Path(what), {name: value for name, value in words.items() if value not in (None, ())}
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    given = {name: value for name, value in words.items() if value not in (None, ())}
+    if what == "-" or Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
         if given:
             name = next(iter(given))
             option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(name, f"--{name}")
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
-        if not path.is_file():
-            raise click.UsageError(f"{what}: no such file")
-        file = read_sweep_file(path, settings=changes)
+        file = _read_sweep(what, changes)
         return sweep_of(file), file
     if changes:
         raise click.UsageError("--set changes a sweep file; with a prompt say --steps, --guidance ...")

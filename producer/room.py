@@ -92,12 +92,18 @@ class Printroom:
         return compile_sweep(as_sweep(source), resolve=resolve)
 
     def preview(
-        self, plan: Plan, *, sample: Annotated[int, Between(0)] = SAMPLE_JOBS, first: bool = False
+        self,
+        plan: Plan,
+        *,
+        sample: Annotated[int, Between(0)] = SAMPLE_JOBS,
+        first: bool = False,
+        source: SweepFile | None = None,
     ) -> Preview:
         """Look a plan over: what it comes to, what it costs, what may be a slip. Renders nothing.
 
         Args:
             sample: how many of its jobs to show: evenly spread ones, or with `first` the first ones.
+            source: the sweep that the plan is of, to say how the files it names were read.
         """
         folders = model_folders(self.models(), self._named_folders)
         try:
@@ -115,6 +121,8 @@ class Printroom:
             workers=workers,
             facts=facts,
             time_unknown=known.trouble or UNMEASURED,
+            files=source.files if source else (),
+            notes=source.notes if source else (),
         )
 
     def paths_of_models(self, source: SweepSource) -> list[Path]:

@@ -101,12 +101,20 @@ _FORMAT = _any(
 _FILE_OPTIONS: Mapping[str, Schema] = {
     "file": {
         **_TEXT,
-        "description": "A .txt, .csv, .tsv, .jsonl, .json or .parquet file, as seen from the sweep file.",
+        "description": "A .txt, .csv, .tsv, .jsonl, .json or .parquet file, as seen from the sweep file; also packed"
+        " (.gz, .bz2, .xz, .zst), in a home folder (~/prompts.txt), or several (part-*.csv).",
     },
     "folder": {**_TEXT, "description": "A folder with metadata.csv, metadata.jsonl or metadata.parquet."},
     "delimiter": {
-        **_of("string", minLength=1, maxLength=1),
-        "description": "What separates the cells of a line.",
+        "anyOf": [
+            _of("string", minLength=1, maxLength=1),
+            {"enum": ["tab", "comma", "semicolon", "pipe", "bar", "space", "none", "\\t"]},
+        ],
+        "description": "What separates the cells of a line; found out if left out. none: one column.",
+    },
+    "encoding": {
+        **_of("string", minLength=1),
+        "description": "How a text file is encoded, such as cp1252; UTF-8 if left out, or UTF-16 with its mark.",
     },
     "quoting": {
         "enum": ["none", "csv"],
@@ -272,6 +280,10 @@ _DEFINITIONS: Mapping[str, Schema] = {
             "description": "Whether lines of a .txt that begin with # are left out.",
             "default": False,
         },
+        options={
+            "enum": ["a1111", "kohya", "none"],
+            "description": "Whose options lines of a .txt carry, as --seed 1; found out if left out. none: text.",
+        },
     ),
     "range": _mapping(
         {
@@ -386,7 +398,7 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
                 ),
             ),
         ),
-        "Styles: a file, or a mapping of names to {prompt: '... {prompt} ...', negative_prompt: '...'}.",
+        "Styles: a file, a folder, or a mapping of names to {prompt: '... {prompt} ...', negative_prompt: '...'}.",
         {},
     ),
     "style": (_axis(_any(_TEXT, _NULL)), "Which of the styles to draw in; null is none.", None),

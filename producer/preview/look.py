@@ -13,6 +13,7 @@ from producer.preview.models import ModelRead, model_warnings, read_models
 from producer.preview.texts import ModelTexts, TokenizerFound, count_texts
 from producer.preview.warn import used_axes, warnings_of
 from producer.rates import Rate
+from producer.sources import SourceFile
 from shared.images.format import ImageFormat
 from shared.job import Job
 from shared.ledger import WorkerInfo
@@ -87,6 +88,8 @@ class Preview:
     readings: tuple[ModelRead, ...]
     #: Jobs that are certain to fail.
     failures: tuple[CertainFailure, ...]
+    #: Files that the sweep's values came from, and how each was read.
+    files: tuple[SourceFile, ...]
     #: Some jobs of the plan, in its order.
     sample: tuple[SampledJob, ...]
 
@@ -109,6 +112,7 @@ class Preview:
             "warnings": list(self.warnings),
             "models": [asdict(one) for one in self.readings],
             "certain_failures": [asdict(failure) for failure in self.failures],
+            "files": [asdict(file) for file in self.files],
             "sample": [seen.to_json() for seen in self.sample],
         }
 
@@ -129,6 +133,8 @@ def preview(
     workers: Sequence[WorkerInfo] = (),
     facts: Mapping[str, ModelFacts] | None = None,
     time_unknown: str = UNMEASURED,
+    files: Sequence[SourceFile] = (),
+    notes: Sequence[str] = (),
 ) -> Preview:
     """Look a plan over.
 
@@ -140,6 +146,8 @@ def preview(
         workers: those that are live.
         facts: model fingerprint -> what its files say.
         time_unknown: why there may be no rate.
+        files: that the sweep's values came from.
+        notes: what is to be said of them, before all other warnings.
     """
     counts = list(count_blocks(plan))
     images = [found.images for found in counts]
@@ -162,9 +170,10 @@ def preview(
         time_unknown="" if times else time_unknown,
         buckets=tuple(_buckets(plan, counts)),
         axes=tuple((", ".join(axis.fields), axis.length) for axis in used_axes(plan) if axis.length > 1),
-        warnings=(*warnings_of(plan, counts, texts), *model_warnings(plan, facts or {})),
+        warnings=(*notes, *warnings_of(plan, counts, texts), *model_warnings(plan, facts or {})),
         readings=read_models(plan, facts or {}),
         failures=certain_failures(plan, facts or {}),
+        files=tuple(files),
         sample=tuple(SampledJob(index=index, job=job) for index, job in seen_jobs(plan, sample, first=first)),
     )
 

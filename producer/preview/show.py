@@ -19,6 +19,7 @@ from producer.preview.look import Preview, SampledJob
 from producer.preview.models import ModelRead
 from producer.preview.texts import ModelTexts
 from producer.progress import duration
+from producer.sources import SourceFile
 from shared.guidance import rule_label
 from shared.images.format import PNG
 from shared.job import Job
@@ -101,6 +102,7 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
     elif preview.duplicates:
         same = "job is" if preview.duplicates == 1 else "jobs are"
         yield "images", f"{preview.images:,} ({preview.duplicates:,} {same} the same image as another)"
+    yield from _lines("read", [_file_line(file) for file in preview.files])
     yield "axes", Text(" x ".join(f"{count:,} {fields}" for fields, count in preview.axes) or "a single job")
     yield "chunks", f"{preview.chunks:,}"
     yield "model loads", f"{preview.model_loads:,}"
@@ -131,6 +133,11 @@ def _model_line(model: ModelRead) -> str:
     """Return how a model is read, where that is not what most models are."""
     zero_snr = ", its schedule ending in zero SNR" if model.zero_snr else ""
     return printable(f"{model.model} predicts {model.prediction_type}{zero_snr}: {model.source}")
+
+
+def _file_line(file: SourceFile) -> str:
+    """Return how a file was read: which delimiter was taken, and what its columns are."""
+    return printable("; ".join([f"{file.path}: {file.values:,} values", *file.read_as]))
 
 
 def _texts_line(texts: ModelTexts, several_models: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 import urllib.request
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from producer import Printroom, doctor
+from producer.cli import cli
 from producer.export.folder import file_name
+from producer.fetch import FetchOptions
 from producer.results import parse_where
 from shared import names
 from shared.errors import (
@@ -768,3 +771,44 @@ class TestDoctor:
         assert checks["dead letters"].detail.startswith(
             "1 messages nobody could act on; the newest: message_corrupt"
         )
+
+
+class TestOwnRowsAsInput:
+    """What a sweep has made is the input of the next."""
+
+    def test_what_fetch_brings_home_asks_for_the_same_jobs(self, local, tmp_path):
+        """metadata.jsonl, results.jsonl, failed.jsonl, the hf table, the store's manifests: the jobs keep their ids."""
+        sweep, plan = local.submit()
+        local.work(sweep, plan, 0, failed=(3, 5))
+        local.work(sweep, plan, 1)
+        ids = {job.id for _, job in plan.jobs()}
+        for layout, failed in (("folder", True), ("jsonl", False), ("hf", False)):
+            options = FetchOptions(layout=layout, with_failed=failed)
+            local.room.fetch(sweep, tmp_path / layout, options=options)
+        done = {job.id for index, job in plan.jobs() if index not in (3, 5)}
+        for name, expected in (
+            ("folder/metadata.jsonl", ids),
+            ("folder/failed.jsonl", ids - done),
+            ("jsonl/results.jsonl", ids),
+            ("hf/train/metadata.parquet", done),
+            (f"store/sweeps/{sweep}/manifest/*.parquet", ids),
+        ):
+            path = tmp_path / "again.yaml"
+            path.write_text(f"zip: {{file: '{name}'}}\n")
+            assert {job.id for _, job in local.room.compile(path).jobs()} == expected, name
+
+    def test_a_sweep_on_stdin_is_submitted(self, local, tmp_path, monkeypatch, capsys):
+        """`submit -` submits what a pipe brings, files of the current folder in it, and says what is odd."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "p.csv").write_text("prompt;seed;negative_prompt\na face;1;null\n")
+        text = "zip: {file: p.csv}\nmodel: fake\nsize: 16\n"
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        monkeypatch.setattr("producer.cli._room", lambda: local.room)
+        cli.main(["submit", "-", "--json"], standalone_mode=False)
+        printed = capsys.readouterr()
+        plan = local.room.plan(json.loads(printed.out)["sweep"])
+        assert [(job.prompt, job.seed, job.negative_prompt) for _, job in plan.jobs()] == [
+            ("a face", 1, "null")
+        ]
+        assert plan.name == "stdin"
+        assert "! p.csv: negative_prompt: 1 cells say 'null': taken as text" in printed.err

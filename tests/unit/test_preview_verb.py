@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
+import click
 import pytest
 
 from producer.cli import cli
@@ -131,3 +133,57 @@ def test_the_sample_may_be_the_first_jobs(capsys):
     assert [job["index"] for job in first] == [0, 1]
     spread = planned(capsys, "new.yaml", "--sample", "2")["sample"]
     assert [job["index"] // 3 for job in spread] == [0, 1]
+
+
+def test_how_files_were_read_stands_in_json_and_on_the_page(capsys, alone):
+    """`plan` says the delimiter that was taken and which columns are what; odd cells are warnings."""
+    (alone / "t.csv").write_text("prompt;cfg;negative_prompt\na cat;7,5;null\n")
+    (alone / "table.yaml").write_text("zip: {file: t.csv}\n")
+    seen = planned(capsys, "table.yaml")
+    (file,) = seen["files"]
+    assert (file["path"], file["values"]) == ("t.csv", 3)
+    assert file["read_as"] == ["semicolons", "'cfg' taken as guidance_scale"]
+    assert seen["warnings"][0].startswith("t.csv: negative_prompt: 1 cells say 'null': taken as text")
+    cli.main(["plan", "table.yaml"], standalone_mode=False)
+    page = " ".join(capsys.readouterr().out.split())
+    assert "t.csv: 3 values; semicolons; 'cfg' taken as" in page
+
+
+def test_a_sweep_is_read_from_stdin(capsys, alone, monkeypatch):
+    """`plan -`: files are those of the current folder, the name is the text's own or stdin, errors say stdin."""
+    (alone / "p.txt").write_text("a cat\na dog\n")
+
+    def given(text: str) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    given("prompt: {file: p.txt}\nseed: {count: 3}\n")
+    seen = planned(capsys, "-", "--set", "seed.count=2")
+    assert (seen["name"], seen["jobs"]) == ("stdin", 4)
+    given("prompt: a\nname: mine\n")
+    assert planned(capsys, "-")["name"] == "mine"
+    given("prompt: a\nstepz: 3\n")
+    with pytest.raises(SweepError) as caught:
+        planned(capsys, "-")
+    assert caught.value.problems == ["stdin, line 2: unknown key 'stepz': did you mean 'steps'?"]
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(click.UsageError, match="-: stdin is closed: pipe a sweep in, or name a file"):
+        planned(capsys, "-")
+    given("")
+    with pytest.raises(SweepError, match="stdin: the file is empty: a sweep needs at least a prompt"):
+        planned(capsys, "-")
+
+
+def test_names_on_the_command_line_that_no_shell_expanded(capsys, alone, monkeypatch):
+    """`~` and a pattern of one match are files; of several, and of none, it is said."""
+    monkeypatch.setenv("HOME", str(alone))
+    assert planned(capsys, "~/new.yaml")["name"] == "new"
+    assert planned(capsys, "n*.yaml")["name"] == "new"
+    for word, said in (
+        ("*.yaml", "2 match ('new.yaml', 'old.yaml'): name one"),
+        ("x*.yaml", "no file matches: check the name and the folder"),
+        ("nwe.yaml", "no such file: did you mean 'new.yaml'?"),
+        ("models", "this is a folder: name a sweep file in it"),
+    ):
+        with pytest.raises(click.UsageError) as caught:
+            planned(capsys, word)
+        assert caught.value.message == f"{word}: {said}"
