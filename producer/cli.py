@@ -20,6 +20,7 @@ from shared.command_exit import (
     DEBUG_OPTION,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_USAGE,
     document_bytes,
     run_command,
 )
@@ -54,6 +55,9 @@ _where_option = click.option(
     help="Only rows that meet it: seed=3, 'seed>=3', prompt~woman (contains), 'prompt=~wom[ae]n'; repeatable.",
 )
 _sweep_argument = click.argument("sweep")
+_allow_failing_option = click.option(
+    "--allow-failing", is_flag=True, help="Go on though some jobs are certain to fail (`plan` says which)."
+)
 _set_option = click.option(
     "--set",
     "changes",
@@ -215,12 +219,14 @@ def plan(
     schema: bool,
     changes: tuple[str, ...],
     as_json: bool,
-) -> None:
+) -> int:
     """Show what a sweep would do, and do nothing.
 
     Jobs, how the files that it names were read, chunks, buckets, model loads, duplicates, texts and their tokens,
     what it takes in the store and, where images of the same kind were made before, in time; warnings and some of the
     jobs. Models are looked up on this machine and on live workers. FILE may be - for a sweep on stdin.
+
+    Exit status 2 where jobs are certain to fail, with the reasons and what leaves them out.
     """
     from producer.preview import render_difference, render_preview
 
@@ -228,7 +234,7 @@ def plan(
         from producer.schema import sweep_schema
 
         _print_json(sweep_schema())
-        return
+        return 0
     if file is None:
         raise click.UsageError("which FILE? (`printroom plan --schema` alone goes without)")
     unknown: list[str] = []
@@ -245,6 +251,7 @@ def plan(
         render_difference(difference, _out())
     for line in unknown:
         click.echo(f"not known yet: {line}; the sweep's id will differ", err=True)
+    return EXIT_USAGE if seen.failures else 0
 
 
 @cli.command()
@@ -279,6 +286,7 @@ def plan(
 @_set_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
+@_allow_failing_option
 @_json_flag
 def render(
     what: str,
@@ -286,6 +294,7 @@ def render(
     changes: tuple[str, ...],
     device: str,
     yes: bool,
+    allow_failing: bool,
     as_json: bool,
     **words: Any,
 ) -> int:
@@ -303,7 +312,14 @@ def render(
     settings = _settings()
     with Progress() as bar:
         made = render_locally(
-            source, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
+            source,
+            folder,
+            settings,
+            device=device,
+            confirmed=yes,
+            allow_failing=allow_failing,
+            on_stage=bar.stage,
+            on_status=bar.update,
         )
     sheet = None if made.interrupted else _local_sheet(made, settings)
     status = _report_render(made, sheet, as_json)
@@ -320,8 +336,11 @@ def render(
 @_set_option
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
+@_allow_failing_option
 @_json_flag
-def submit(file: str, changes: tuple[str, ...], priority: int, yes: bool, as_json: bool) -> None:
+def submit(
+    file: str, changes: tuple[str, ...], priority: int, yes: bool, allow_failing: bool, as_json: bool
+) -> None:
     """Submit a sweep and print its id. FILE may be - for a sweep on stdin.
 
     The same sweep again is a no-op; an extended sweep renders only what is new, since images are named by what
@@ -329,7 +348,8 @@ def submit(file: str, changes: tuple[str, ...], priority: int, yes: bool, as_jso
     """
     source = _read_sweep(file, changes)
     _report_source(source)
-    _report_submission(_room().submit(source, priority=priority, confirmed=yes), as_json)
+    done = _room().submit(source, priority=priority, confirmed=yes, allow_failing=allow_failing)
+    _report_submission(done, as_json)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -23,6 +23,7 @@ from producer.fields import (
 )
 from producer.negatives import PRESETS
 from shared.guidance import NEGATIVES_MAX, WEIGHT_MAX, GuidanceRule, RuleName
+from shared.model_reading import PREDICTIONS
 from shared.names import DEFAULT_MODEL
 from shared.plan import JOBS_MAX
 from shared.schedulers import DEFAULT_SCHEDULER, SCHEDULERS
@@ -222,7 +223,24 @@ _SIZE = _any(
     _of("integer", minimum=SIZE_STEP_PX, maximum=SIZE_MAX_PX, multipleOf=SIZE_STEP_PX),
     _of("string", pattern=_SIZE_PATTERN),
 )
-_MODEL = _of("string", minLength=1, maxLength=MODEL_NAME_MAX)
+_MODEL_NAME = _of("string", minLength=1, maxLength=MODEL_NAME_MAX)
+_MODEL = _any(
+    _MODEL_NAME,
+    _mapping(
+        {
+            "name": _MODEL_NAME,
+            "prediction_type": {
+                **_any({"enum": list(PREDICTIONS)}, _NULL),
+                "description": "What it was trained to predict, where its files do not say or say it wrongly.",
+            },
+            "zero_snr": {
+                **_any(_of("boolean"), _NULL),
+                "description": "Whether its noise schedule ends in pure noise (zero terminal SNR).",
+            },
+        },
+        required=("name",),
+    ),
+)
 _CONDITIONS = _any(_TEXT, _list(_TEXT, maxItems=100))
 
 #: Field of a job -> what one value of it may be: what a case holds.
@@ -324,7 +342,8 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
     ),
     "model": (
         _axis(_MODEL),
-        "Which model draws: a name that `printroom models` lists, or a path.",
+        "Which model draws: a name that `printroom models` lists, or a path. A mapping also says how to read it:"
+        " {name: photo, prediction_type: v_prediction, zero_snr: true}.",
         DEFAULT_MODEL,
     ),
     "cases": (

@@ -113,10 +113,17 @@ class WorkerInfo:
     refused: Mapping[str, int]
     trouble: str | None
     versions: Mapping[str, str]
+    #: Fingerprint -> what the files of a model say (`shared.model_facts`), for producers that do not have them.
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> WorkerInfo:
+        """Read what a worker of this version or a later one says; fields that we do not know are left out."""
+        return cls(**{name: value for name, value in document.items() if name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -392,7 +399,7 @@ class Ledger:
         gone = [name for name, text in zip(names, texts, strict=True) if text is None]
         if gone:
             self._redis.zrem(self._key("workers"), *gone)
-        return [WorkerInfo(**json.loads(text)) for text in texts if text is not None]
+        return [WorkerInfo.from_json(json.loads(text)) for text in texts if text is not None]
 
     @_named
     def buckets(self) -> dict[str, Bucket]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
@@ -13,7 +14,9 @@ from rich.text import Text
 
 from producer.preview.difference import Difference
 from producer.preview.estimate import TimeEstimate
+from producer.preview.failures import say_failure
 from producer.preview.look import Preview, SampledJob
+from producer.preview.models import ModelRead
 from producer.preview.texts import ModelTexts
 from producer.progress import duration
 from producer.sources import SourceFile
@@ -39,6 +42,10 @@ def render_preview(preview: Preview, console: Console) -> None:
         console.print(job_table("Some of the jobs", preview.sample))
     for warning in preview.warnings:
         console.print(Text("! ", style="bold yellow") + Text(printable(warning)))
+    for failure in preview.failures:
+        console.print(Text("certain to fail: ", style="bold red") + Text(printable(say_failure(failure))))
+        if failure.skip and failure.jobs < preview.jobs:
+            console.print(Text(printable(f"    to leave them out: skip: {json.dumps(failure.skip)}")))
 
 
 def render_difference(difference: Difference, console: Console) -> None:
@@ -108,6 +115,7 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
     storage = f"about {decimal(preview.storage_bytes)} in the store"
     if preview.layout == "webdataset":
         storage += f", in {preview.chunks:,} WebDataset shards or a few more"
+    yield from _lines("models", [_model_line(model) for model in preview.readings if model.is_remarkable])
     yield "files", storage if preview.format == PNG else f"{preview.format}, {storage}"
     times = [_time_line(time, preview) for time in preview.times]
     yield from _lines("time", times or [printable(f"unknown: {preview.time_unknown}")])
@@ -119,6 +127,12 @@ def _lines(name: str, lines: Sequence[str]) -> Iterator[tuple[str, Text]]:
     more = [f"... and {len(lines) - _LINES_SHOWN:,} more"] if len(lines) > _LINES_SHOWN else []
     for number, line in enumerate([*lines[:_LINES_SHOWN], *more]):
         yield ("" if number else name), Text(line)
+
+
+def _model_line(model: ModelRead) -> str:
+    """Return how a model is read, where that is not what most models are."""
+    zero_snr = ", its schedule ending in zero SNR" if model.zero_snr else ""
+    return printable(f"{model.model} predicts {model.prediction_type}{zero_snr}: {model.source}")
 
 
 def _file_line(file: SourceFile) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -631,6 +632,14 @@ class TestWorkers:
         for name in ("two", "one"):
             ledger.heartbeat(self.worker(name), expires_seconds=30)
         assert [self.worker("one"), self.worker("two")] == ledger.workers()
+
+    def test_of_another_version(self, ledger, client, key_prefix):
+        """A heartbeat with a field more, or without one that has a default, is read as far as it is known."""
+        said = self.worker("other").to_json()
+        del said["facts"]
+        client.set(f"{key_prefix}:worker:other", json.dumps({**said, "later": 1}))
+        client.zadd(f"{key_prefix}:workers", {"other": 0})
+        assert [self.worker("other")] == ledger.workers()
 
     def test_expires(self, ledger, client, key_prefix):
         """A worker that says nothing for its time is gone, and so is its name."""

@@ -25,12 +25,14 @@ from shared.errors import (
     ModelUnknown,
     StoreError,
     StoreUnavailable,
+    SweepError,
     SweepUnknown,
     UsageError,
 )
 from shared.ledger import Ledger, Outcome, WorkerInfo
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
+from shared.model_facts import ModelFacts
 from shared.names import DEFAULT_MODEL
 from shared.plan import Plan
 from shared.result import Done, Failed, Provenance, StoredImage
@@ -48,6 +50,9 @@ SWEEP = {
     "size": "16x16",
     "model": "fake",
 }
+
+#: Half of these 132 jobs cannot be rendered with a Stable Diffusion.
+GRID = {**SWEEP, "scheduler": ["ddim", "flow_euler"]}
 
 MADE_BY = Provenance(
     model_name="fake",
@@ -188,6 +193,33 @@ class TestSubmit:
             local.room.submit({**SWEEP, "seed": seeds})
         assert [] == list(local.store.list(""))
         assert local.room.submit({**SWEEP, "seed": seeds}, confirmed=True).jobs == 60_000_006
+
+
+class TestCertainFailures:
+    """A sweep with jobs that are certain to fail is refused before anything of it is kept."""
+
+    @pytest.fixture
+    def told(self, local):
+        """The client, and a live worker that tells what the files of the producer's model do not."""
+        fingerprint = local.room.compile(SWEEP).blocks[0].bucket.model
+        facts = ModelFacts(family="sd1", path="betas", size_unit_px=8).to_json()
+        worker = worker_info(models={fingerprint: ["fake"]}, facts={fingerprint: facts})
+        (local.room.settings.models[0] / "fake" / "model_index.json").unlink()
+        local.room.ledger.heartbeat(worker, expires_seconds=60)
+        return local
+
+    def test_refused_with_what_to_write(self, told):
+        """A producer without the model's files refuses by the worker's facts, and keeps nothing."""
+        with pytest.raises(SweepError, match="66 of 132 jobs are certain to fail") as refused:
+            told.room.submit(GRID)
+        assert "- \"scheduler == 'flow_euler'\"" in str(refused.value)
+        assert ([], []) == (list(told.store.list("")), told.room.statuses())
+        assert told.room.submit({**GRID, "skip": "scheduler == 'flow_euler'"}).jobs == 66
+
+    def test_allowed(self, told):
+        """Asked for, it is submitted all the same; and then it is known, and refused no more."""
+        assert told.room.submit(GRID, allow_failing=True).outcome == "new"
+        assert told.room.submit(GRID).outcome == "known"
 
 
 class TestResults:

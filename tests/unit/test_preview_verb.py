@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import click
 import pytest
@@ -52,6 +53,53 @@ def test_tokens_are_counted_with_the_model_of_this_machine(capsys, alone, model_
     assert planned(capsys, "path.yaml")["texts"][0]["basis"] == "counted"
     (alone / "unknown.yaml").write_text("prompt: a cat\nmodel: nobody/has-it\n")
     assert planned(capsys, "unknown.yaml")["texts"][0]["basis"] == "at least"
+
+
+def test_what_is_certain_to_fail_ends_with_2(capsys, alone):
+    """A plan with jobs that the model of this machine cannot render says how many, why, and exits with 2."""
+    sweep = "prompt: a cat\nmodel: tiny\nscheduler: [ddim, pndm_prk]\nsteps: [2, 20]\n"
+    (alone / "grid.yaml").write_text(sweep)
+    assert cli.main(["plan", "grid.yaml", "--json"], standalone_mode=False) == 2
+    (failure,) = json.loads(capsys.readouterr().out)["certain_failures"]
+    assert (failure["jobs"], failure["first"]) == (1, 2)
+    assert failure["reason"] == "scheduler=pndm_prk, steps=2: use 4 or more"
+    (alone / "grid.yaml").write_text(f"{sweep}skip: {failure['skip']}\n")
+    assert cli.main(["plan", "grid.yaml"], standalone_mode=False) == 0
+    assert "certain to fail" not in capsys.readouterr().out
+
+
+def test_a_model_is_read_as_the_sweep_says(capsys, alone):
+    """A mapping says how a model is read: the same in its short form, another job, and counted with the same tokens."""
+    (alone / "plain.yaml").write_text("prompt: a cat\nmodel: tiny\n")
+    (alone / "long.yaml").write_text(
+        "name: v\nprompt: a cat\nmodel: {name: tiny, prediction_type: v_prediction}\n"
+    )
+    (alone / "short.yaml").write_text("name: v\nprompt: a cat\nmodel: tiny+v_prediction\n")
+    plain, long, short = (planned(capsys, f"{name}.yaml") for name in ("plain", "long", "short"))
+    assert long["sweep"] == short["sweep"]
+    assert long["sample"][0]["id"] != plain["sample"][0]["id"]
+    assert long["sample"][0]["model"] == plain["sample"][0]["model"] + "+v_prediction"
+    assert (long["models"][0]["prediction_type"], long["models"][0]["source"]) == (
+        "v_prediction",
+        "the sweep says so",
+    )
+    assert long["texts"][0]["basis"] == "counted"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{prediction_type: v_prediction}", "model has no name: write {name: photo"),
+        ("{name: tiny, prediction_type: v}", "prediction_type='v': use epsilon, v_prediction, sample"),
+        ("{name: tiny, zero_snr: 1}", "zero_snr=1: write true or false"),
+        ("{name: tiny, predicts: v}", "model: unknown key 'predicts'"),
+    ],
+)
+def test_a_wrong_reading_is_refused(alone, model, said):
+    """What says how to read a model is checked, with the value and what to write."""
+    (alone / "a.yaml").write_text(f"prompt: a cat\nmodel: {model}\n")
+    with pytest.raises(SweepError, match=re.escape(said)):
+        cli.main(["plan", "a.yaml"], standalone_mode=False)
 
 
 def test_the_difference_from_a_file_is_printed(capsys):
