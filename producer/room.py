@@ -19,6 +19,7 @@ from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
+from producer.store_match import committed_chunks, require_rows
 from producer.submit import Submission, rebuild, submit_plan
 from producer.surroundings import find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
@@ -31,6 +32,7 @@ from shared.ledger import Ledger, State, SweepStatus
 from shared.plan import Plan
 from shared.settings import Settings, load_settings
 from shared.store.base import Store
+from shared.store.identity import StoreIdentity, identity_of
 from shared.store.open import open_store
 
 if TYPE_CHECKING:
@@ -146,15 +148,18 @@ class Printroom:
             priority: higher goes first.
             confirmed: agree to a very large sweep.
 
-        Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
+        Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreMismatch, StoreError,
+            BrokerError.
         """
         if isinstance(source, str | Path):
             source = _read_file(source)  # once: what is kept is what was compiled
         plan = self.compile(source)
+        _ = self._app  # what the feeder sends by is made before anything is written
         submission = submit_plan(
             plan,
             _source_text(source),
             store=self.store,
+            identity=self.identity,
             ledger=self.ledger,
             priority=priority,
             confirmed=confirmed,
@@ -164,7 +169,7 @@ class Printroom:
 
     def status(self, sweep: str) -> Overview:
         """Return how a sweep is doing. Raises: SweepUnknown, BrokerError."""
-        return overview(self.find(sweep), self.ledger)
+        return overview(self.find(sweep), self.ledger, self.identity)
 
     def statuses(self) -> list[SweepStatus]:
         """Return every sweep Redis knows, oldest first."""
@@ -185,7 +190,7 @@ class Printroom:
         sweep = self.find(sweep)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            seen = overview(sweep, self.ledger)
+            seen = overview(sweep, self.ledger, self.identity)
             on_status(seen)
             if seen.status.state in ("done", "cancelled"):
                 return seen.status
@@ -226,7 +231,7 @@ class Printroom:
         """Go on with a paused, cancelled or (in Redis) lost sweep. Only what is missing is rendered."""
         sweep = self.find(sweep, in_store=True)
         if self.ledger.state(sweep) in (None, "rebuilding"):
-            rebuild(sweep, store=self.store, ledger=self.ledger)
+            rebuild(sweep, store=self.store, identity=self.identity, ledger=self.ledger)
         state = self.ledger.set_state(sweep, "active")
         self.feed()
         return state
@@ -254,7 +259,9 @@ class Printroom:
             where: field -> value; None is null.
             urls: add `url`, which reads the image for `expires_seconds`.
         """
-        rows = reading.manifest_rows(self.find(sweep, in_store=True), self.store, where=where)
+        sweep = self.find(sweep, in_store=True)
+        check = self._completeness(sweep)
+        rows = _then(reading.manifest_rows(sweep, self.store, where=where), check)
         return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
 
     def fetch(
@@ -268,8 +275,8 @@ class Printroom:
     ) -> fetching.Fetched:
         """Bring images and metadata home; what is there already is checked and kept."""
         sweep = self.find(sweep, in_store=True)
-        plan = self.plan(sweep)
-        return fetching.fetch(
+        plan, check = self.plan(sweep), self._completeness(sweep)
+        fetched = fetching.fetch(
             sweep,
             self.store,
             Path(folder),
@@ -279,6 +286,8 @@ class Printroom:
             jobs=len(plan),
             on_image=on_image,
         )
+        check()
+        return fetched
 
     def sheet(self, sweep: str, *, where: Mapping[str, Any] | None = None, **options: Any) -> Image:
         """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.
@@ -290,8 +299,10 @@ class Printroom:
 
         sweep = self.find(sweep, in_store=True)
         options = {"rows": None, "columns": None, **options}
-        plan, live = self.plan(sweep), look(sweep, self.ledger)
-        return sweep_sheet(sweep, plan, self.store, where=where or {}, live=live, **options)
+        plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
+        sheet = sweep_sheet(sweep, plan, self.store, where=where or {}, live=live, **options)
+        check()
+        return sheet
 
     def write_sheet(self, sweep: str, out: str | Path, **options: Any) -> Written:
         """Draw a labelled contact sheet into a PNG, an HTML page, or as many tiles as it takes.
@@ -304,14 +315,16 @@ class Printroom:
         from producer.sheets import look, write_sheet
 
         sweep = self.find(sweep, in_store=True)
-        plan, live = self.plan(sweep), look(sweep, self.ledger)
-        return write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
+        plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
+        written = write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
+        check()
+        return written
 
     # --- looking after it -----------------------------------------------------------------------------------
 
     def examine(self) -> Iterator[Check]:
         """Check broker, store, workers, models, device and versions."""
-        return examine(self.ledger, lambda: self.store)
+        return examine(self.ledger, lambda: self.store, self.settings)
 
     def find(self, text: str, *, in_store: bool = False) -> str:
         """Return the id that an id, the start of one, or a sweep's name means.
@@ -345,6 +358,13 @@ class Printroom:
             data = None
         return Plan.from_bytes(data or self.store.get(names.plan_key(sweep)))
 
+    def _completeness(self, sweep: str) -> Callable[[], None]:
+        """Return a check, to be made once the rows of a sweep are read: RowsMissing if there were too few."""
+        before = committed_chunks(sweep, self.ledger)
+        return lambda: require_rows(
+            sweep, self.plan(sweep), chunks_done=before, ledger=self.ledger, store=self.store
+        )
+
     def feed(self) -> int | None:
         """Run the feeder once, so that a submit is felt at once; workers do it all the time."""
         feeder = Feeder(
@@ -367,6 +387,11 @@ class Printroom:
     def store(self) -> Store:
         """Where results live."""
         return self._store(patience_seconds=self.settings.store_patience_seconds)
+
+    @cached_property
+    def identity(self) -> StoreIdentity:
+        """Which store that is."""
+        return identity_of(self.store)
 
     def _store(self, *, patience_seconds: float) -> Store:
         return open_store(
@@ -430,6 +455,11 @@ def _read_file(source: str | Path) -> SweepFile:
     except ValueError as error:  # a path with a null character
         raise no_sweep(source) from error
     raise no_sweep(source)
+
+
+def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    yield from rows
+    check()
 
 
 def _source_text(source: SweepSource) -> bytes:

@@ -19,13 +19,12 @@ from kombu.utils.imports import symbol_by_name
 
 from shared import names
 from shared.errors import (
-    BrokerError,
-    BrokerFull,
     BrokerUnavailable,
     MessageCorrupt,
     MessageError,
     VersionUnsupported,
 )
+from shared.redis_errors import broker_error, is_denied
 from shared.redis_url import RedisAddress, parse_redis_url
 from shared.settings import Settings
 
@@ -136,6 +135,22 @@ class BrokerView:
         except redis.RedisError as error:
             raise broker_error(error) from error
 
+    def waiting(self) -> dict[str, int]:
+        """Return how many messages wait in each of Printroom's queues, whoever made it.
+
+        Empty where this user may not look for keys (SCAN). Raises: BrokerError.
+        """
+        found: set[str] = set()
+        try:
+            for key in self._redis.scan_iter(f"{self._prefix}render.v*", count=1000):
+                found.add(key.decode(errors="replace").removeprefix(self._prefix))
+        except redis.RedisError as error:
+            if is_denied(error):
+                return {}
+            raise broker_error(error) from error
+        queues = sorted(found)
+        return {queue: n for queue, n in zip(queues, self.queue_lengths(queues), strict=True) if n}
+
     def chunks(self, queues: Sequence[str]) -> set[ChunkMessage]:
         """Return every chunk that waits in these queues or is delivered and not acknowledged.
 
@@ -183,22 +198,6 @@ def connect(settings: Settings) -> redis.Redis:
     return redis.Redis(connection_pool=pool)
 
 
-def broker_error(error: redis.RedisError) -> BrokerError:
-    """Return our name for what redis-py raised."""
-    if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM"):
-        return BrokerFull(f"Redis is out of memory: raise its maxmemory or free some ({error})")
-    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
-        return BrokerError(f"Redis refused us: check the password in PRINTROOM_REDIS_URL ({error})")
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        mend = "add ?ssl_ca_certs=FILE to PRINTROOM_REDIS_URL"
-        return BrokerUnavailable(f"Redis has a certificate nobody we know has signed: {mend} ({error})")
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return BrokerUnavailable(
-            f"Redis does not answer: is it running, and PRINTROOM_REDIS_URL right? ({error})"
-        )
-    return BrokerError(f"Redis said: {error}")
-
-
 def _tls_options(address: RedisAddress) -> dict[str, Any] | None:
     """Celery wants TLS said twice: in the scheme and here."""
     return {"ssl_cert_reqs": "required", **address.tls_options} if address.tls else None
@@ -208,7 +207,7 @@ def _transport(path: str | None, address: RedisAddress) -> Any:
     """Return kombu's transport of this path, and of this protocol: kombu has no option for it."""
     if address.protocol is None:
         return path
-    base = symbol_by_name(path or "kombu.transport.redis:Transport")
+    base = symbol_by_name(path or "kombu.transport.redis:Transport")  # type: ignore[no-untyped-call]
 
     def _connparams(channel: Any, **how: Any) -> dict[str, Any]:
         return {**base.Channel._connparams(channel, **how), "protocol": address.protocol}

@@ -7,11 +7,12 @@ import os
 import threading
 from collections.abc import Callable
 
-from shared.errors import BrokerError
+from shared.errors import BrokerError, StoreError
 from shared.feeder import Feeder
 from shared.job import SAMPLER_VERSION
 from shared.plan import Bucket
 from shared.settings import Settings
+from shared.store.identity import identity_of
 from worker.kit import Kit
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,14 @@ def can_serve(kit: Kit, bucket: Bucket) -> bool:
     """Whether this worker can render a bucket, and encode what becomes of it."""
     encodes = not bucket.encoder or bucket.encoder in kit.versions
     return encodes and bucket.sampler == SAMPLER_VERSION and bucket.model in kit.shelf.usable
+
+
+def look_at_store(kit: Kit) -> None:
+    """Learn which store this is; a store that is down, or was made anew, is asked again later."""
+    try:
+        identity_of(kit.store).settle()
+    except StoreError as error:
+        log.warning("store_unknown", extra={"code": error.code, "reason": str(error)})
 
 
 def feed_once(feeder: Feeder) -> None:
