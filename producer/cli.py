@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 _DEBUG_HELP = "Show where in the code an error comes from."
 
+#: How `doctor` writes its levels.
+_LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
+
 #: Images of a prompt where nobody says how many.
 _PROMPT_IMAGES = 4
 
@@ -581,7 +584,10 @@ def models(name: str | None, as_json: bool) -> None:
 @click.option("--create-bucket", is_flag=True, help="Make the S3 bucket first, if it is missing.")
 @_json_flag
 def doctor(create_bucket: bool, as_json: bool) -> int:
-    """Check broker, store, workers, models, device and versions: each ok, or what to do."""
+    """Check broker, store, workers, models, device and versions: each ok, a warning, or what to do.
+
+    Exit status 1 if a check failed; warnings leave it 0.
+    """
     room = _room()
     if create_bucket:
         ensure = getattr(room.store, "ensure_bucket", None)
@@ -591,9 +597,10 @@ def doctor(create_bucket: bool, as_json: bool) -> int:
     checks, well = [], True
     for check in room.examine():
         well = well and check.ok
-        checks.append({name: getattr(check, name) for name in check.__dataclass_fields__})
+        facts = {name: getattr(check, name) for name in check.__dataclass_fields__}
+        checks.append({**facts, "ok": check.ok})
         if not as_json:
-            click.echo(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.detail}")
+            click.echo(f"{_LEVELS[check.level]} {check.name}: {check.detail}")
             if check.mend:
                 click.echo(f"    {check.mend}")
     if as_json:
