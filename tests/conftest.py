@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import random
 import secrets
 import shutil
@@ -40,6 +41,23 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 
 BUCKET = "printroom-tests"
+
+
+def pytest_report_header() -> str:
+    """Say on which processor these tests speak: the last bits of floating point differ between processors."""
+    model = next((line for line in _cpu_lines() if line.startswith("model name")), "model name : unknown")
+    flags = next((line.split() for line in _cpu_lines() if line.startswith("flags")), [])
+    widest = next(
+        (name for name in ("avx512f", "avx2", "avx", "asimd") if name in flags), "no vector flags seen"
+    )
+    return f"processor: {platform.machine()}, {model.partition(':')[2].strip()}, {widest}, {os.cpu_count()} cores"
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
 
 
 def free_ports(count: int) -> list[int]:

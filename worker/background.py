@@ -61,6 +61,7 @@ class Background:
 
 def beat_once(kit: Kit) -> None:
     """Choose queues, say that this worker lives, and leave if a task of it hangs."""
+    kit.leases.tick()
     if kit.leases.stalled():
         log.critical(
             "stalled", extra={"worker": kit.name, "mend": "the process ends; its supervisor restarts it"}

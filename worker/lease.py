@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 #: Renewals within one visibility timeout: three may fail before a lease is lost.
 _RENEWALS_PER_TIMEOUT = 4
 
+#: Seconds between two ticks that are normal: the ticking thread also waits for Redis.
+_FROZEN_SECONDS = 60.0
+
 
 class Leases:
     """Until when each delivery may go on without another sign of life. Thread-safe."""
@@ -29,6 +32,7 @@ class Leases:
     def __init__(self, *, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
         self._deadlines: dict[str, float] = {}
+        self._ticked = 0.0
         self._lock = threading.Lock()
 
     def beat(self, tag: str, *, allow_seconds: float | None = None) -> None:
@@ -44,6 +48,18 @@ class Leases:
             known = {tag: self._deadlines.get(tag, now + self._stall_seconds) for tag in delivered}
             self._deadlines = known
         return [tag for tag, deadline in known.items() if now < deadline]
+
+    def tick(self) -> None:
+        """Say that this process runs; called every few seconds.
+
+        Time in which nothing of it ran (a frozen container, a suspended machine) counts against no task.
+        """
+        now = time.monotonic()
+        with self._lock:
+            frozen = now - self._ticked - _FROZEN_SECONDS
+            if self._ticked and frozen > 0:
+                self._deadlines = {tag: deadline + frozen for tag, deadline in self._deadlines.items()}
+            self._ticked = now
 
     def stalled(self) -> list[str]:
         """Return the deliveries whose tasks have gone silent for longer than they may."""
@@ -91,18 +107,11 @@ class LeaseStep(bootsteps.StartStopStep):
         client: redis.Redis = consumer.app.kit.lease_client
         pause = float(channel.visibility_timeout) / _RENEWALS_PER_TIMEOUT
         while not stop.wait(pause):
-            tags = consumer.app.kit.leases.alive(_delivered(channel))
             try:
+                tags = consumer.app.kit.leases.alive(channel.qos.in_hand)
                 if tags:
                     client.eval(RENEW, 1, index, *tags)
             except redis.RedisError as error:
                 log.warning("lease_not_renewed", extra={"reason": str(error)})
-
-
-def _delivered(channel: Any) -> list[str]:
-    """Return the delivery tags a channel holds; its own thread changes them meanwhile."""
-    while True:
-        try:
-            return list(channel.qos._delivered)
-        except RuntimeError:  # changed size during iteration
-            continue
+            except Exception:  # without this thread every chunk would go to another worker
+                log.exception("lease_not_renewed")

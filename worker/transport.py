@@ -42,7 +42,35 @@ return renewed
 
 
 class LeasedQoS(kombu_redis.QoS):
-    """Scores deliveries by the server's clock, so that a skewed worker neither steals nor keeps messages."""
+    """Scores deliveries by the server's clock, so that a skewed worker neither steals nor keeps messages.
+
+    Keeps its own account of what is in hand. kombu's forgets an acknowledged message only when the next one comes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Tags that are neither acknowledged nor rejected nor given back. Each change is one step of Python's.
+        self._in_hand: dict[str, None] = {}
+
+    @property
+    def in_hand(self) -> list[str]:
+        """The delivery tags that this channel answers for. May be read from any thread."""
+        return list(self._in_hand)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a delivery."""
+        self._in_hand.pop(delivery_tag, None)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop a delivery, or put it back."""
+        self._in_hand.pop(delivery_tag, None)
+        super().reject(delivery_tag, requeue=requeue)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put everything back: the channel closes."""
+        self._in_hand.clear()
+        super().restore_unacked(client)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record a delivery."""
@@ -54,6 +82,7 @@ class LeasedQoS(kombu_redis.QoS):
             client.eval(
                 _APPEND, 2, prefix + self.unacked_index_key, prefix + self.unacked_key, delivery_tag, body
             )
+        self._in_hand[delivery_tag] = None
         # Past kombu's own append, which would record it once more by this machine's clock.
         super(kombu_redis.QoS, self).append(message, delivery_tag)
 

@@ -146,7 +146,7 @@ def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):
 def test_fleet_verbs(fleet, tmp_path):
     """Submit, status, pause, resume, results, fetch, sheet, models, doctor: each says what it did, and exits 0."""
     run = lambda *arguments: printroom(*arguments, environment=fleet.environment)  # noqa: E731
-    fleet.start()
+    worker = fleet.start(PRINTROOM_STALL_SECONDS="5")
     fleet.wait_up()
     file = write_sweep(tmp_path, SMALL)
     seen = json.loads(run("plan", file, "--json").stdout)
@@ -155,6 +155,7 @@ def test_fleet_verbs(fleet, tmp_path):
     sweep = submitted.stdout.strip()
     assert (submitted.returncode, len(sweep)) == (0, 32)
     assert "known already" in run("submit", file).stderr
+    done_at = time.monotonic()
     watched = run("status", "--watch")
     assert watched.returncode == 0, watched.stderr
     assert re.search(rf"{sweep[:12]} +small +done", watched.stdout)
@@ -180,6 +181,10 @@ def test_fleet_verbs(fleet, tmp_path):
     assert "# Portraits" in run("models", DEFAULT_MODEL).stdout
     doctor = run("doctor")
     assert (doctor.returncode, "BAD" in doctor.stdout) == (0, False), doctor.stdout
+    # The verbs above took longer than an idle worker was once allowed to live.
+    fleet.wait_for(lambda: time.monotonic() - done_at > 8, 10, "an idle worker's old end")
+    assert worker.poll() is None
+    assert fleet.room.ledger.workers()
 
 
 def test_pause_cancel_retry_and_no_worker(fleet, tmp_path):

@@ -91,3 +91,16 @@ def test_deliveries_that_left_are_forgotten(leases, clock):
     assert leases.stalled() == ["new"]
     assert leases.alive([]) == []
     assert leases.stalled() == []
+
+
+def test_a_frozen_process_is_not_stalled(leases, clock):
+    """A worker that was stopped for an hour has time to say that it lives; silence while it ran still counts."""
+    leases.tick()
+    leases.beat("a")
+    clock.now += 3600
+    leases.tick()
+    assert leases.stalled() == []
+    for _ in range(5):
+        clock.now += 50
+        leases.tick()
+    assert leases.stalled() == ["a"]

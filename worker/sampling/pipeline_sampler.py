@@ -37,6 +37,7 @@ from worker.sampling.pipeline_model import LoadedPipeline
 from worker.sampling.pipeline_schedulers import make_scheduler, unfit
 from worker.sampling.pipeline_texts import Reading, TextsCut
 from worker.sampling.request import Outcome, Sampled, SampleFailed, SampleRequest
+from worker.sampling.rounding import RootsOfRounding
 
 log = logging.getLogger(__name__)
 
@@ -177,14 +178,16 @@ class _Watched:
                 self._begun = True
             if draws and options.get("generator") is None:
                 options["generator"] = generators
-            made = step(*arguments, **options)
+            with RootsOfRounding():
+                made = step(*arguments, **options)
             on_step()
             return made
 
         @functools.wraps(set_timesteps)
         def watched_set_timesteps(*arguments: Any, **options: Any) -> Any:
             try:
-                return set_timesteps(*arguments, **options)
+                with RootsOfRounding():
+                    return set_timesteps(*arguments, **options)
             except (AssertionError, TypeError) as error:  # it does not take what this pipeline says
                 raise unfit(model, request.scheduler, _NOT_ITS_LEVELS.format(model.family)) from error
             except (ValueError, IndexError, NotImplementedError) as error:

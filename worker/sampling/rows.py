@@ -32,6 +32,7 @@ from worker.sampling.model import LoadedModel
 from worker.sampling.noise import draw_noise, make_generator
 from worker.sampling.prepare import PreparedJob
 from worker.sampling.programs import ScheduleProgram, make_scheduler, step_options
+from worker.sampling.rounding import RootsOfRounding
 from worker.sampling.rules import Guidance, Predictions, combine
 from worker.sampling.unroll import initial_scale, scale_input
 
@@ -283,8 +284,9 @@ class RowBatch:
 
     def _step_own(self, place: int, own: OwnScheduler, evaluation: int, m: torch.Tensor) -> None:
         timesteps = own.scheduler.timesteps
-        own.sample = own.scheduler.step(
-            m, timesteps[evaluation], own.sample, return_dict=False, **own.options
-        )[0]
+        with RootsOfRounding():
+            own.sample = own.scheduler.step(
+                m, timesteps[evaluation], own.sample, return_dict=False, **own.options
+            )[0]
         if evaluation + 1 < len(timesteps):
             self._show(place, own, evaluation + 1)

@@ -181,7 +181,8 @@ class RowLoop:
             batch.admit(entry.ticket, entry.job, encode_texts(self._model, entry.job))
         except Exception as error:
             self._fail(entry.ticket, judge(error))
-        self._seconds[entry.ticket] = time.perf_counter() - started
+        else:
+            self._seconds[entry.ticket] = time.perf_counter() - started
 
     def _step(self, batch: RowBatch) -> None:
         started, taken = time.perf_counter(), batch.rows_taken()

@@ -14,6 +14,7 @@ import torch
 
 from shared.errors import JobInvalid
 from shared.schedulers import SCHEDULERS, ModelPath, SchedulerSpec
+from worker.sampling.rounding import RootsOfRounding
 
 #: How diffusers says no to a config, a number of steps, or (at a step) to what the model predicts.
 REFUSALS = (ValueError, NotImplementedError, IndexError)
@@ -31,7 +32,8 @@ def make_scheduler(config: Mapping[str, Any], name: str, steps: int) -> Any:
     _check_fit(config, name, steps)
     try:
         scheduler = copy.deepcopy(_without_timesteps(json.dumps(dict(config), sort_keys=True), name))
-        scheduler.set_timesteps(steps, device="cpu")
+        with RootsOfRounding():
+            scheduler.set_timesteps(steps, device="cpu")
     except REFUSALS as error:
         raise refusal(name, steps, error) from error
     # Without it the scheduler searches its timesteps for the first one, and where a schedule repeats that

@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from worker.sampling.realization import Response
+from worker.sampling.rounding import RootsOfRounding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +57,7 @@ def play(scheduler: Any, options: Mapping[str, Any], inputs: Iterator[torch.Tens
     # Asked instead of the generator, where there is one; it would grow a Brownian tree.
     scheduler.noise_sampler = lambda *_: draw()
     x = next(inputs) * initial_scale(scheduler)
-    with torch.no_grad(), _Trial(draw):
+    with torch.no_grad(), RootsOfRounding(), _Trial(draw):
         for timestep in scheduler.timesteps:
             draws.append(0)
             samples.append(x.flatten())

@@ -1,0 +1,66 @@
+"""Our kombu transport on a real Valkey: what a channel has in hand, by its own account."""
+
+import pytest
+from kombu import Connection, Queue
+
+from worker.lease import Leases
+
+
+@pytest.fixture
+def channel(valkey_server, key_prefix):
+    """A channel of our transport, and a queue of its own."""
+    options = {"global_keyprefix": f"{key_prefix}:", "visibility_timeout": 30}
+    with Connection(
+        valkey_server.url, transport="worker.transport:Transport", transport_options=options
+    ) as connection:
+        yield connection.channel()
+
+
+def deliveries(channel, count):
+    """Send and receive some messages; return them."""
+    queue = Queue("q", routing_key="q")(channel)
+    queue.declare()
+    for number in range(count):
+        with channel.connection.client.Producer(channel) as producer:
+            producer.publish({"number": number}, routing_key="q")
+    return [queue.get(no_ack=False) for _ in range(count)]
+
+
+@pytest.mark.parametrize("end", ["ack", "reject", "requeue"])
+def test_what_is_ended_is_out_of_hand_at_once(channel, end):
+    """An acknowledged, rejected or requeued delivery is out of hand, though no other message has come since."""
+    first, second = deliveries(channel, 2)
+    assert channel.qos.in_hand == [first.delivery_tag, second.delivery_tag]
+    getattr(first, end)()
+    assert channel.qos.in_hand == [second.delivery_tag]
+    second.ack()
+    assert channel.qos.in_hand == []
+
+
+def test_an_idle_worker_is_not_stalled(channel, monkeypatch):
+    """After its last chunk a worker may be idle for as long as it likes; a delivery that hangs is still found."""
+    clock = [1000.0]
+    monkeypatch.setattr("worker.lease.time.monotonic", lambda: clock[0])
+    leases = Leases(stall_seconds=15)
+    (message,) = deliveries(channel, 1)
+    leases.beat(message.delivery_tag)
+    leases.end(message.delivery_tag)
+    message.ack()
+    for _ in range(100):
+        assert leases.alive(channel.qos.in_hand) == []
+        clock[0] += 10
+        leases.tick()
+        assert leases.stalled() == []
+    (hangs,) = deliveries(channel, 1)
+    leases.beat(hangs.delivery_tag)
+    clock[0] += 16
+    assert (leases.alive(channel.qos.in_hand), leases.stalled()) == ([], [hangs.delivery_tag])
+    hangs.ack()
+
+
+def test_a_closed_channel_has_nothing_in_hand(channel):
+    """What a channel gives back when it closes is not in hand: after a new connection it is somebody's again."""
+    deliveries(channel, 1)
+    qos = channel.qos
+    channel.close()
+    assert qos.in_hand == []
