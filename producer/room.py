@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +15,13 @@ from producer.arguments import Between, checked_methods, no_sweep, plain_values
 from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
+from producer.glance import glance
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
 from producer.store_match import committed_chunks, require_rows
+from producer.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.submit import Submission, rebuild, submit_plan
 from producer.surroundings import find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
@@ -174,6 +176,14 @@ class Printroom:
     def statuses(self) -> list[SweepStatus]:
         """Return every sweep Redis knows, oldest first."""
         return [self.ledger.status(sweep) for sweep in self.ledger.sweeps()]
+
+    def lost_sweeps(self) -> list[StoredSweep]:
+        """Return the sweeps that the store has and Redis has not; all of the store's where Redis is away.
+
+        Raises: StoreError.
+        """
+        known = set(self._known(in_store=True))
+        return list(stored_sweeps((one for one in stored_ids(self.store) if one not in known), self.store))
 
     def wait(
         self,
@@ -346,8 +356,8 @@ class Printroom:
             )
         if matches:
             return matches[0]
-        if in_store and self._in_store(text):
-            return text
+        if in_store and (found := self._stored(text, known)):
+            return found
         raise SweepUnknown(self._unknown(text, in_store))
 
     def plan(self, sweep: str) -> Plan:
@@ -425,14 +435,20 @@ class Printroom:
         except BrokerError:
             return []
 
-    def _in_store(self, text: str) -> bool:
-        return len(text) == _ID_DIGITS and self.store.head(names.plan_key(text)) is not None
+    def _stored(self, text: str, known: Sequence[str]) -> str | None:
+        """Return the id of the store's sweep that a text means. Raises: UsageError where it means several."""
+        found = find_stored(text, self.store, known=known)
+        if len(found) > 1:
+            listed = ", ".join(sweep[:12] for sweep in found)
+            raise UsageError(f"{text!r} means {len(found)} sweeps of the store: {listed}; say more")
+        return found[0] if found else None
 
     def _unknown(self, text: str, in_store: bool) -> str:
-        if not in_store and self._in_store(text):
-            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {text}` brings it back"
-        hint = "" if len(text) == _ID_DIGITS else " (a sweep that only the store has wants its whole id)"
-        return f"{text}: no such sweep{hint}; `printroom status` lists them"
+        ask = lambda: find_stored(text, self.store, known=self._known(in_store=True))  # noqa: E731
+        if not in_store and (found := glance(ask, seconds=_GLANCE_SECONDS)):
+            sweep = found[0] if len(found) == 1 else text
+            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {sweep}` brings it back"
+        return f"{text}: no such sweep; `printroom status` lists them"
 
 
 def as_sweep(source: SweepSource) -> Sweep:

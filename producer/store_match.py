@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterable, Sequence
 
+from producer.glance import glance
 from shared import names
-from shared.errors import BrokerError, RowsMissing, StoreError, StoreMismatch, SweepUnknown
+from shared.errors import BrokerError, RowsMissing, StoreMismatch, SweepUnknown
 from shared.ledger import Ledger, SweepStatus, WorkerInfo
 from shared.plan import Plan
 from shared.store.base import Store
@@ -44,7 +43,7 @@ def store_obstacles(status: SweepStatus, workers: Sequence[WorkerInfo], identity
     if not status.store:
         return []
     asked = {status.store, *(w.store for w in workers if w.store)}
-    here = _glance(identity, asked)
+    here = glance(lambda: _ours(identity, asked), seconds=_GLANCE_SECONDS)
     if here is None:
         return []
     if status.store not in here:
@@ -107,22 +106,9 @@ def _sweep_mark(status: SweepStatus) -> StoreMark:
     return StoreMark(id=status.store, place=status.store_place)
 
 
-def _glance(identity: StoreIdentity, ids: set[str]) -> set[str] | None:
-    """Return those of the ids that are this store's; None if the store is slow or fails."""
-    answers: queue.SimpleQueue[set[str] | None] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            found = {one for one in ids if identity.has(one)}
-            if found != ids and not identity.mark.id:
-                identity.read()
-        except StoreError:
-            answers.put(None)
-        else:
-            answers.put(found)
-
-    threading.Thread(target=ask, name="store-glance", daemon=True).start()
-    try:
-        return answers.get(timeout=_GLANCE_SECONDS)
-    except queue.Empty:
-        return None
+def _ours(identity: StoreIdentity, ids: set[str]) -> set[str]:
+    """Return those of the ids that are this store's."""
+    found = {one for one in ids if identity.has(one)}
+    if found != ids and not identity.mark.id:
+        identity.read()  # for the message
+    return found

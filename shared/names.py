@@ -44,6 +44,9 @@ def queue_name(model: str, width: int, height: int, sampler: str, encoder: str =
 # Objects, relative to the store's root.
 
 
+#: Below it each sweep has a folder, called by its id.
+SWEEPS_PREFIX = "sweeps/"
+
 #: Below it is the store's identity.
 IDENTITY_PREFIX = "identity/"
 
