@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from producer.doctor_store import examine_space, examine_store
+from producer.doctor_store import examine_region, examine_space, examine_store
 from producer.status import unserved
 from producer.store_match import require_same_store
 from shared.errors import BrokerError, PrintroomError, StoreError, StoreMismatch
@@ -98,7 +98,7 @@ def _broker(ledger: Ledger) -> Iterator[Check]:
     except BrokerError as error:
         # What is wrong, and what to do, stands in the error: only a server that does not answer may want a start.
         silent = "does not answer" in str(error)
-        mend = "start Redis or Valkey, or set PRINTROOM_REDIS_URL" if silent else "see PRINTROOM_REDIS_URL"
+        mend = "start Redis or Valkey, or set PRINTROOM_REDIS_URL" if silent else "fix PRINTROOM_REDIS_URL"
         yield Check(name="broker", level="fail", detail=str(error), mend=mend)
 
 
@@ -150,7 +150,7 @@ def _store(open_store: Callable[[], Store], settings: Settings | None) -> Iterat
     except PrintroomError as error:
         yield Check(name="store", level="fail", detail=str(error), mend="check PRINTROOM_STORE")
         return
-    for found in (*examine_store(store), *examine_space(store)):
+    for found in (*examine_store(store), *examine_space(store), *examine_region(store)):
         yield Check(name=found.name, level=found.level, detail=found.detail, mend=found.fix)
     if settings and settings.s3_endpoint_url and not settings.store.lower().startswith("s3:"):
         detail = f"PRINTROOM_S3_ENDPOINT_URL is set, and PRINTROOM_STORE is a folder: {store.url}"

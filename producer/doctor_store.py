@@ -67,13 +67,23 @@ def examine_store(store: Store) -> Iterator[Found]:
         if store.head(key) is not None:
             raise _Unlike("what was deleted is still there")
     except (PrintroomError, _Unlike) as error:
-        _clear(store, key)
+        if done:
+            _clear(store, key)
         yield Found(
             name="store", level="fail", detail=f"{place_of(store)}: {doing}: {error}", fix=_fix(doing, error)
         )
         return
     yield Found(name="store", level="ok", detail=f"{place_of(store)}: {', '.join(done)} and delete")
     yield urls
+
+
+def examine_region(store: Store) -> Iterator[Found]:
+    """Yield a warning where the region of an AWS bucket is a guess. Raises nothing."""
+    if getattr(store, "guesses_region", False):
+        detail = (
+            "no region is set: us-east-1 is taken, and presigned URLs of other regions' buckets do not read"
+        )
+        yield Found(name="store region", level="warn", detail=detail, fix="set PRINTROOM_S3_REGION")
 
 
 def examine_space(store: Store) -> Iterator[Found]:

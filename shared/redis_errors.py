@@ -77,7 +77,10 @@ def _unreachable(error: redis.RedisError, lower: str) -> BrokerError:
     if "max number of clients" in lower:
         return BrokerUnavailable(f"Redis has as many clients as it takes: raise its maxclients ({error})")
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return BrokerUnavailable(f"Redis does not answer: is it running, and {_URL} right? ({error})")
+        waits = (
+            "; a port without TLS keeps rediss:// waiting" if isinstance(error, redis.TimeoutError) else ""
+        )
+        return BrokerUnavailable(f"Redis does not answer: is it running, and {_URL} right? ({error}{waits})")
     return BrokerError(f"Redis said: {error}")
 
 

@@ -126,8 +126,9 @@ def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> i
     # Celery warns of root for the sake of pickle, which we do not accept.
     warnings.filterwarnings("ignore", message="(?s).*superuser privileges")
     signals.worker_shutting_down.connect(drain, weak=False)
-    for chatty in ("celery.app.trace", "celery.worker.strategy"):  # we log chunks, with more to say
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # We log chunks, and what is refused, with more to say and without a traceback.
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+    logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
     facts = {"device": kit.device.name, "dtype": kit.device.dtype_name, "rows": kit.device.batch_rows}
     facts["store"] = str(identity_of(kit.store).mark)
     log.info("worker_up", extra={"worker": kit.name, **facts, "models": kit.shelf.usable})

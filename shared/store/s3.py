@@ -245,6 +245,11 @@ class S3Store:
             ),
         )
 
+    @property
+    def guesses_region(self) -> bool:
+        """Whether nobody said which region of AWS the bucket is in, so that us-east-1 is taken."""
+        return self._endpoint_url is None and not (self._region or boto3.session.Session().region_name)
+
     def ensure_bucket(self) -> None:
         """Make the bucket if it is not there. Safe to run again, and from several places at once.
 

@@ -13,13 +13,14 @@ import redis
 from click.testing import CliRunner
 
 from producer import Printroom, cli
-from producer.doctor_store import examine_store
+from producer.doctor_store import examine_region, examine_store
 from shared.broker import ChunkMessage, connect, make_app, send_chunk
 from shared.errors import BrokerError, StoreDenied
 from shared.ledger import Ledger
 from shared.names import queue_name
 from shared.redis_errors import broker_error
 from shared.store.folder import FolderStore
+from shared.store.s3 import S3Store
 from tests.integration.test_verbs import Bench, make_settings, worker_info
 
 DEPLOYMENT = Path(__file__).parents[2] / "docs/deployment.md"
@@ -177,6 +178,23 @@ class TestStore:
         assert (found.level, ": list: " in found.detail) == ("fail", True)
         assert "is PRINTROOM_S3_ENDPOINT_URL the server alone" in found.fix
         assert store.head("doctor") is None
+
+    def test_the_wrong_scheme(self, seaweed_server, key_prefix):
+        """TLS asked of a port without it is said at once, not after the store's patience, with the fix."""
+        endpoint_url = seaweed_server.endpoint_url.replace("http:", "https:")
+        store = seaweed_server.store(key_prefix, endpoint_url=endpoint_url, patience_seconds=600.0)
+        (found,) = examine_store(store)
+        assert "use http:// in PRINTROOM_S3_ENDPOINT_URL" in found.detail
+
+    def test_a_region_that_is_guessed(self, monkeypatch, tmp_path):
+        """A bucket at AWS without a region is a warning; with one, or at another server, there is none."""
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        assert ["warn"] == [found.level for found in examine_region(S3Store("bucket"))]
+        assert [] == list(examine_region(S3Store("bucket", region="eu-west-1")))
+        assert [] == list(examine_region(S3Store("bucket", endpoint_url="http://h:8333")))
+        assert [] == list(examine_region(FolderStore(tmp_path)))
 
     @pytest.mark.parametrize(("method", "doing"), [("list", "list"), ("head", "head"), ("delete", "delete")])
     def test_a_right_that_is_missing(self, folder_store, method, doing):
