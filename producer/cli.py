@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from producer.sweep import Sweep
     from shared.ledger import SweepStatus
 
+#: More columns than any table of ours has.
+_PIPE_COLUMNS = 100_000
+
 _DEBUG_HELP = "Show where in the code an error comes from."
 
 #: How long a list of sweeps waits for the store's part of it.
@@ -566,8 +569,6 @@ def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
 @_json_flag
 def models(name: str | None, as_json: bool) -> None:
     """List the models of this machine and of live workers; with a NAME, show that one's card."""
-    from rich.table import Table
-
     room = _room()
     if name is not None:
         click.echo(room.model_card(name))
@@ -578,10 +579,13 @@ def models(name: str | None, as_json: bool) -> None:
             [{field: getattr(model, field) for field in model.__dataclass_fields__} for model in known]
         )
         return
-    table = Table("model", "fingerprint", "where", box=None, pad_edge=False)
+    table = _table("model", "fingerprint", "where")
     for model in known:
         table.add_row(model.name, model.fingerprint, ", ".join(model.places))
-    _out().print(table)
+    _print_table(table)
+    for model in known:
+        if model.broken:
+            click.echo(f"! {model.name} cannot be loaded: {model.broken}", err=True)
 
 
 @cli.command()
@@ -676,6 +680,27 @@ def _out() -> Console:
     return Console(highlight=False)
 
 
+def _table(*columns: str) -> Table:
+    """Return a table that folds what a narrow terminal has no room for, and cuts nothing."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print_table(table: Table) -> None:
+    """Print a table: as wide as the terminal; in a pipe as wide as it is, a row a line."""
+    from rich.console import Console
+
+    console = _out()
+    if not console.is_terminal:
+        width = Console(width=_PIPE_COLUMNS).measure(table).maximum
+        console = Console(highlight=False, width=max(width, 1))
+    console.print(table)
+
+
 def _print_json(value: Any, *, indent: int | None = 2) -> None:
     _echo_document(json.dumps(value, indent=indent, ensure_ascii=False, default=_jsonable) + "\n")
 
@@ -697,6 +722,8 @@ def _report_submission(done: Submission, as_json: bool) -> None:
     said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
     said["rebuilt"] = "Redis had lost it: rebuilt from the store"
     click.echo(f"{said[done.outcome]}; {done.jobs:,} jobs in {done.chunks:,} chunks", err=True)
+    for line in done.advice:
+        click.echo(f"! {line}", err=True)
 
 
 def _show_recipe(shown: Shown) -> None:
@@ -738,7 +765,7 @@ def _list_sweeps(room: Printroom, as_json: bool) -> int:
         stored = [{**_fields(one), "state": "only_in_store"} for one in lost or ()]
         _print_json([*(_fields(s) for s in statuses), *stored])
     elif statuses or lost:
-        _out().print(_sweep_table(statuses, lost or ()))
+        _print_table(_sweep_table(statuses, lost or ()))
     elif away is None:
         click.echo("no sweeps yet: submit one with `printroom submit sweep.yaml`", err=True)
     if lost:
@@ -776,18 +803,14 @@ def _watch_sweeps(room: Printroom, as_json: bool) -> int:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         last = room.wait_all(on_statuses=look)
     if not as_json:
-        _out().print(_sweep_table(room.statuses()))
+        _print_table(_sweep_table(room.statuses()))
     return EXIT_FAILED if any(s.failed for s in last if s.sweep in watched) else 0
 
 
 def _sweep_table(statuses: Sequence[SweepStatus], lost: Sequence[StoredSweep] = ()) -> Table:
-    from rich.table import Table
-
     from producer.progress import duration
 
-    table = Table(
-        "sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go", box=None, pad_edge=False
-    )
+    table = _table("sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go")
     for s in statuses:
         figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
         table.add_row(s.sweep[:12], s.name, s.state, *figures, duration(s.eta_seconds))

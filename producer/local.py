@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from shared.settings import Settings
 #: A cold disk takes minutes to give a worker its libraries.
 _WORKER_START_SECONDS = 600
 _POLL_SECONDS = 0.2
+
+#: How long nothing but another worker would help, before a local run, which has one, says so and ends.
+_HOPELESS_SECONDS = 5.0
 
 #: One worker and one person: no need to spare the server.
 _LIVELY = {"heartbeat_seconds": 0.5, "feed_interval_seconds": 0.25}
@@ -84,8 +87,9 @@ def render_locally(
         settings = settings.model_copy(
             update={"redis_url": _secret(valkey.url), "store": str(folder.resolve())}
         )
-        with _LocalWorker(settings, folder, device, on_stage) as worker:
-            room = Printroom(settings)
+        room = Printroom(settings)
+        models = room.paths_of_models(source)
+        with _LocalWorker(settings, folder, device, models, on_stage) as worker:
             try:
                 submission = _submit(room, worker, source, confirmed=confirmed)
                 found = room.status(submission.sweep).status.done
@@ -114,10 +118,17 @@ def _watch(
     on_stage: Callable[[str], None],
 ) -> tuple[SweepStatus, bool]:
     """Follow a sweep to its end, or to the first Ctrl-C, which drains the worker."""
+    hopeless_since: float | None = None
 
     def look(seen: Overview) -> None:
+        nonlocal hopeless_since
         worker.check()
         on_status(seen)
+        lasting = [obstacle for obstacle in seen.obstacles if obstacle.lasting]
+        hopeless_since = (hopeless_since or time.monotonic()) if lasting else None
+        # The one worker there is may have said it a moment before it knew better.
+        if hopeless_since and time.monotonic() - hopeless_since > _HOPELESS_SECONDS:
+            raise WorkerFailed(f"cannot be finished on this machine: {'; '.join(lasting)}")
 
     try:
         # Until it is up a status would only say that no worker is there. What is done already needs none.
@@ -134,7 +145,12 @@ class _LocalWorker:
     """One `python -m worker` of our own, in a session of its own so that Ctrl-C does not reach it."""
 
     def __init__(
-        self, settings: Settings, folder: Path, device: str, on_stage: Callable[[str], None]
+        self,
+        settings: Settings,
+        folder: Path,
+        device: str,
+        models: Sequence[Path],
+        on_stage: Callable[[str], None],
     ) -> None:
         self._on_stage = on_stage
         self._log_path = folder / WORKER_LOG
@@ -147,6 +163,7 @@ class _LocalWorker:
             device,
             "--share-gpu",
             "--end-with-stdin",
+            *(word for path in models for word in ("--also-model", str(path))),
         ]
         self._environment = {**os.environ, **_environment(settings)}
 

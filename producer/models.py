@@ -15,22 +15,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import ModelAmbiguous, ModelUnknown
+from shared.errors import ModelAmbiguous, ModelDamaged, ModelUnknown
 from shared.fingerprint import (
     FileHashCache,
     ResolvedModel,
+    claims_to_be_a_model,
     find_models,
     fingerprint_path,
     is_model,
     parse_hub_name,
 )
 from shared.ledger import WorkerInfo
+from shared.model_files import what_is_wrong
 from shared.names import DEFAULT_MODEL
 
 #: Where a model's folder describes it.
 _CARDS = ("MODEL_CARD.md", "README.md")
 
 _FINGERPRINT = re.compile(r"sha:[0-9a-f]{32}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+
+#: In place of a fingerprint, for a model whose files are damaged.
+DAMAGED = "damaged"
 
 #: Digits of a content hash that tell models apart in a message, and choose one as `name@sha:1234abcd`.
 _SHORT_DIGITS = 8
@@ -44,6 +49,8 @@ class KnownModel:
     fingerprint: str
     #: A folder of this machine, or the names of workers.
     places: tuple[str, ...]
+    #: Why it cannot be loaded, where every place it is known from is damaged; "" where nothing is seen to be wrong.
+    broken: str = ""
 
 
 def known_models(
@@ -51,15 +58,26 @@ def known_models(
 ) -> list[KnownModel]:
     """Return every model this machine or a live worker has, by name; the one that comes with Printroom is here."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    broken: dict[tuple[str, str], str] = {}
     hashes = FileHashCache(cache_dir / "fingerprints.json")
     for name, path in find_models([*_bundled(), *folders]):
-        places[name, fingerprint_path(path, cache=hashes)].append(str(path))
+        problem = what_is_wrong(path)
+        # What is damaged is not hashed: gigabytes, for a name that nothing may use.
+        key = (name, DAMAGED if problem else fingerprint_path(path, cache=hashes))
+        places[key].append(str(path))
+        if problem:
+            broken[key] = problem
     for worker in workers:
         for fingerprint, names in worker.models.items():
             for name in names:
                 places[name, fingerprint].append(f"worker {worker.name}")
     return [
-        KnownModel(name=name, fingerprint=fingerprint, places=tuple(where))
+        KnownModel(
+            name=name,
+            fingerprint=fingerprint,
+            places=tuple(where),
+            broken=broken.get((name, fingerprint), ""),
+        )
         for (name, fingerprint), where in sorted(places.items())
     ]
 
@@ -82,15 +100,21 @@ def resolve_model(name: str, known: Sequence[KnownModel], *, cache_dir: Path) ->
         name: a name somebody announces; `name@<start of fingerprint>`; a fingerprint; `org/name@<40 hex>`;
             or a path of this machine.
 
-    Raises: ModelUnknown, ModelAmbiguous.
+    Raises: ModelUnknown, ModelAmbiguous, ModelDamaged.
     """
     if _FINGERPRINT.fullmatch(name):
         return ResolvedModel(name=name, fingerprint=name)
     if fingerprint := parse_hub_name(name):
         return ResolvedModel(name=name, fingerprint=fingerprint)
     wanted, _, start = name.partition("@")
-    matches = {m.fingerprint for m in known if m.name == wanted and m.fingerprint.startswith(start)}
+    matches = {
+        m.fingerprint for m in known if m.name == wanted and not m.broken and m.fingerprint.startswith(start)
+    }
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises for ~nobody
+    problem = what_is_wrong(path) if not matches and claims_to_be_a_model(path) else ""
+    problem = problem or next((m.broken for m in known if m.name == wanted and m.broken), "")
+    if not matches and problem:
+        raise ModelDamaged(f"model {name!r} cannot be loaded: {problem}")
     if not matches and is_model(path):
         fingerprint = fingerprint_path(path, cache=FileHashCache(cache_dir / "fingerprints.json"))
         return ResolvedModel(name=path.name, fingerprint=fingerprint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,6 +117,11 @@ class Printroom:
             time_unknown=known.trouble or UNMEASURED,
         )
 
+    def paths_of_models(self, source: SweepSource) -> list[Path]:
+        """Return the folders and files that a sweep names as its models by their paths. Raises: SweepError."""
+        self.compile(source, unknown=[])
+        return [path.absolute() for path in self._named_folders.values()]
+
     def compare(self, plan: Plan, old: SweepSource) -> Difference:
         """Return what a plan adds to, keeps and drops of another: a sweep file, or a submitted sweep's id or name.
 
@@ -167,7 +173,22 @@ class Printroom:
             confirmed=confirmed,
         )
         self.feed()
-        return submission
+        return replace(submission, advice=tuple(self._advice(plan)))
+
+    def _advice(self, plan: Plan) -> Iterator[str]:
+        """Say how a worker gets each model that no live worker holds."""
+        held = {fingerprint for worker in self.ledger.workers() for fingerprint in worker.models}
+        for fingerprint, name in plan.models.items():
+            if fingerprint in held:
+                continue
+            path = self._named_folders.get(fingerprint)
+            if fingerprint.startswith("hub:"):
+                how = f"start a worker with PRINTROOM_HUB_MODELS={fingerprint.removeprefix('hub:')}"
+            elif path is not None:
+                how = f"copy {path.absolute()} into a folder of PRINTROOM_MODELS on a worker, and restart that worker"
+            else:
+                how = "put it into a folder of PRINTROOM_MODELS on a worker, and restart that worker"
+            yield f"no live worker has model {name} ({fingerprint}): {how}"
 
     def status(self, sweep: str) -> Overview:
         """Return how a sweep is doing. Raises: SweepUnknown, BrokerError."""

@@ -12,6 +12,20 @@ from shared.plan import Plan
 from shared.store.identity import StoreIdentity
 
 
+class Obstacle(str):
+    """Why some of a sweep is not moving, in words."""
+
+    __slots__ = ("lasting",)
+    #: Whether waiting does not help: only another worker would, or another sweep.
+    lasting: bool
+
+    def __new__(cls, text: str, *, lasting: bool = False) -> Obstacle:
+        """Make one of a text."""
+        made = super().__new__(cls, text)
+        made.lasting = lasting
+        return made
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
     """A sweep, the workers, and what stands in the way, in words."""
@@ -19,7 +33,7 @@ class Overview:
     status: SweepStatus
     workers: Sequence[WorkerInfo]
     #: Why some of the sweep is not moving; empty when all is well.
-    obstacles: Sequence[str]
+    obstacles: Sequence[Obstacle]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -37,23 +51,31 @@ class Overview:
 def overview(sweep: str, ledger: Ledger, identity: StoreIdentity) -> Overview:
     """Return how a sweep is doing, and whether all mean the same store. Raises: SweepUnknown, BrokerError."""
     status, workers = ledger.status(sweep), ledger.workers()
-    obstacles = _obstacles(sweep, status, workers, ledger)
+    stores = [Obstacle(text, lasting=True) for text in store_obstacles(status, workers, identity)]
     return Overview(
-        status=status, workers=workers, obstacles=[*store_obstacles(status, workers, identity), *obstacles]
+        status=status, workers=workers, obstacles=[*stores, *_obstacles(sweep, status, workers, ledger)]
     )
 
 
-def _obstacles(sweep: str, status: SweepStatus, workers: Sequence[WorkerInfo], ledger: Ledger) -> list[str]:
+def _obstacles(
+    sweep: str, status: SweepStatus, workers: Sequence[WorkerInfo], ledger: Ledger
+) -> list[Obstacle]:
     if status.state in ("done", "cancelled"):
         return []
     if status.state == "rebuilding":
-        return [f"being read back from the store; if that was interrupted, `printroom resume {sweep[:12]}`"]
+        return [
+            Obstacle(
+                f"being read back from the store; if that was interrupted, `printroom resume {sweep[:12]}`"
+            )
+        ]
     if status.state == "paused":
-        return [f"paused: `printroom resume {sweep[:12]}` goes on"]
+        return [Obstacle(f"paused: `printroom resume {sweep[:12]}` goes on")]
     if not workers:
-        return ["no live worker: start one with `printroom worker`"]
-    found = [f"worker {worker.name}: {worker.trouble}" for worker in workers if worker.trouble]
-    found += [f"worker {w.name} refused messages: {_counts(w.refused)}" for w in workers if w.refused]
+        return [Obstacle("no live worker: start one with `printroom worker`")]
+    found = [Obstacle(f"worker {worker.name}: {worker.trouble}") for worker in workers if worker.trouble]
+    found += [
+        Obstacle(f"worker {w.name} refused messages: {_counts(w.refused)}") for w in workers if w.refused
+    ]
     data = ledger.plan_bytes(sweep)
     if data is None:
         return found
@@ -61,7 +83,7 @@ def _obstacles(sweep: str, status: SweepStatus, workers: Sequence[WorkerInfo], l
     return [*found, *unserved(plan, workers), *_unencoded(plan, workers)]
 
 
-def unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
+def unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
     """Say which models of a plan no live worker holds, and what the workers do hold."""
     held = {fingerprint for worker in workers for fingerprint in worker.models}
     names = sorted({name for worker in workers for several in worker.models.values() for name in several})
@@ -72,20 +94,26 @@ def unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
                 jobs.get(bucket.model, 0) + plan.chunk(stop - 1).stop - plan.chunk(first).start
             )
     return [
-        f"no live worker has model {plan.models.get(model, model)} ({model}): {count} jobs wait; "
-        f"workers hold {', '.join(names) or 'none'}"
+        Obstacle(
+            f"no live worker has model {plan.models.get(model, model)} ({model}): {count} jobs wait; "
+            f"workers hold {', '.join(names) or 'none'}",
+            lasting=True,
+        )
         for model, count in jobs.items()
     ]
 
 
-def _unencoded(plan: Plan, workers: Sequence[WorkerInfo]) -> list[str]:
+def _unencoded(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
     """Say that no live worker can write the plan's format."""
     encoder = plan.image_format.encoder
     if not encoder or any(encoder in worker.versions for worker in workers):
         return []
     return [
-        f"no live worker can write {plan.image_format}: {len(plan):,} jobs wait; "
-        f"pip install 'printroom[{encoder}]' on the workers and restart them"
+        Obstacle(
+            f"no live worker can write {plan.image_format}: {len(plan):,} jobs wait; "
+            f"pip install 'printroom[{encoder}]' on the workers and restart them",
+            lasting=True,
+        )
     ]
 
 

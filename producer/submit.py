@@ -32,6 +32,8 @@ class Submission:
     jobs: int
     chunks: int
     state: State
+    #: What somebody has to do before all of it can be rendered, a line each.
+    advice: tuple[str, ...] = ()
 
 
 def submit_plan(

@@ -8,6 +8,7 @@ PrintroomError                      code            meaning
 │   ├── ModelUnknown                model_unknown   nobody has this model
 │   ├── ModelAmbiguous              model_ambiguous one name, several models
 │   ├── StoreMismatch               store_mismatch  workers, sweep and client mean different stores
+│   ├── ModelDamaged                model_damaged   its files are cut off, missing or not what they are called
 │   └── ConfirmationNeeded          confirmation_needed  a very large sweep, not confirmed
 ├── StoreError                                      the object store
 │   ├── ObjectMissing               object_missing  no object has this key
@@ -90,6 +91,12 @@ class StoreMismatch(UsageError):
     """Workers, a sweep and this client mean different stores: what one writes the other never finds."""
 
     code = "store_mismatch"
+
+
+class ModelDamaged(UsageError):
+    """A model's files cannot be loaded, as their headers show: cut off, missing, a pointer, a web page."""
+
+    code = "model_damaged"
 
 
 class ConfirmationNeeded(UsageError):

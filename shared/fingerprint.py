@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import ModelUnknown
+from shared.model_files import SUFFIX, is_checkpoint
+from shared.walk import walk_files
 
 #: What decides a model's images: weights, configs, vocabularies, chat templates. Cards, pictures and training
 #: leftovers do not.
@@ -39,11 +41,16 @@ class ResolvedModel:
 def fingerprint_path(path: Path, *, cache: FileHashCache | None = None) -> str:
     """Return the fingerprint of a diffusers folder or of a single `.safetensors` file.
 
-    Raises: ModelUnknown where there is nothing to hash.
+    Folders that are linked in count like folders: what is hashed is what the loader reads.
+
+    Raises: ModelUnknown where there is nothing to hash, or links lead round in a circle.
     """
     cache = cache or FileHashCache(None)
     digest = hashlib.blake2b(digest_size=16)
-    files = _counted_files(path)
+    try:
+        files = _counted_files(path)
+    except OSError as error:
+        raise ModelUnknown(f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from error
     if not files:
         raise ModelUnknown(f"{path}: no model here (a diffusers folder or a .safetensors file)")
     for name, file in files:
@@ -67,21 +74,54 @@ def is_model(path: Path) -> bool:
     """Whether a path looks like a model: a diffusers pipeline folder with weights, or a `.safetensors` file."""
     try:
         if path.is_file():
-            return path.suffix == ".safetensors"
-        return (path / "model_index.json").is_file() and next(path.rglob("*.safetensors"), None) is not None
+            return path.suffix.lower() == SUFFIX
+        return (path / "model_index.json").is_file() and any(f.suffix == SUFFIX for f in walk_files(path))
     except (OSError, ValueError):  # no path at all: too long, or not ours to look at
         return False
 
 
+def claims_to_be_a_model(path: Path) -> bool:
+    """Whether a path is called a model, though its weights may be missing."""
+    try:
+        return is_model(path) or (path / "model_index.json").is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_models(folders: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Return (name, path) of every model in folders of models; a folder may also be a model itself."""
+    """Return (name, path) of every model in folders of models, also in folders inside them; a folder may be a model.
+
+    A `.safetensors` file that is a LoRA, a VAE or the like is none. A damaged model is one, to be named as such.
+    """
     models: list[Path] = []
     for folder in folders:
         if is_model(folder):
             models.append(folder)
         elif folder.is_dir():
-            models += [path for path in sorted(folder.iterdir()) if is_model(path)]
+            models += _models_in(folder)
     return [(path.stem if path.is_file() else path.name, path) for path in models]
+
+
+def _models_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """Return the models in a folder. What cannot be looked at, and links that lead back, are passed over."""
+    found: list[Path] = []
+    try:
+        here = folder.resolve()
+        entries = [] if here in above else sorted(folder.iterdir())
+    except OSError:
+        return found
+    for path in entries:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            is_pipeline = (path / "model_index.json").is_file()
+            if not is_pipeline:
+                found += _models_in(path, (*above, here))
+            elif not path.with_name(f"{path.name}{SUFFIX}").exists():  # else the configs of that file
+                found.append(path)
+        elif path.suffix.lower() == SUFFIX and is_checkpoint(path):
+            found.append(path)
+    return found
 
 
 class FileHashCache:
@@ -101,7 +141,7 @@ class FileHashCache:
         stat = path.stat()
         key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
         entry = self._entries.get(key)
-        if entry is None or entry[:2] != stamp:
+        if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp):
             entry = self._entries[key] = [*stamp, _hash_file(path)]
             self._changed = True
         return str(entry[2])
@@ -123,7 +163,9 @@ def _counted_files(path: Path) -> list[tuple[str, Path]]:
     """Return what decides a model's images, by name. A single file's configs stand in the folder of its name."""
     if path.is_file():
         return [("", path), *_counted_files(path.with_suffix(""))]
-    files = [file for file in path.rglob("*") if file.is_file() and file.suffix in _COUNTED_SUFFIXES]
+    if not path.is_dir():
+        return []
+    files = [file for file in walk_files(path) if file.suffix in _COUNTED_SUFFIXES]
     named = [(file.relative_to(path).as_posix(), file) for file in files]
     return sorted((name, file) for name, file in named if not name.startswith("."))
 

@@ -38,6 +38,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     overrides = {"models": (arguments.models,)} if arguments.models else {}
     settings = load_settings(**overrides)
+    if arguments.also_model:  # of a local run, whose sweep names them by their paths
+        settings = settings.model_copy(update={"models": (*settings.models, *arguments.also_model)})
     set_up_logging(settings.log_format, settings.log_level)
     if arguments.end_with_stdin:
         threading.Thread(target=_drain_at_end_of_input, name="stdin", daemon=True).start()
@@ -72,6 +74,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="printroom worker", description="Take chunks and render them.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:N or all (one process a GPU)")
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--also-model", type=Path, action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument(DEBUG_OPTION, action="store_true", help="show where in the code an error comes from")
     parser.add_argument(
         "--share-gpu", action="store_true", help="take a GPU although another worker of this machine has it"

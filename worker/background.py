@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 from shared.errors import BrokerError, StoreError
 from shared.feeder import Feeder
-from shared.job import SAMPLER_VERSION
-from shared.plan import Bucket
 from shared.settings import Settings
 from shared.store.identity import identity_of
 from worker.kit import Kit
+from worker.serving import can_serve
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,11 @@ def beat_once(kit: Kit) -> None:
         os._exit(EXIT_STALLED)
     touch_heartbeat(kit.settings)
     buckets = kit.ledger.buckets()
-    kit.wanted_queues = frozenset(queue for queue, bucket in buckets.items() if can_serve(kit, bucket))
+    # Asked for only where it decides something.
+    workers = kit.ledger.workers() if kit.shelf.broken else []
+    kit.wanted_queues = frozenset(
+        queue for queue, bucket in buckets.items() if can_serve(kit, bucket, workers)
+    )
     kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
 
 
@@ -77,12 +80,6 @@ def touch_heartbeat(settings: Settings) -> None:
     """Tell a container's health check that this process lives."""
     if settings.heartbeat_file is not None:
         settings.heartbeat_file.touch()
-
-
-def can_serve(kit: Kit, bucket: Bucket) -> bool:
-    """Whether this worker can render a bucket, and encode what becomes of it."""
-    encodes = not bucket.encoder or bucket.encoder in kit.versions
-    return encodes and bucket.sampler == SAMPLER_VERSION and bucket.model in kit.shelf.usable
 
 
 def look_at_store(kit: Kit) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from shared import names
 from shared.broker import ChunkMessage
-from shared.errors import MessageCorrupt, RenderError, StoreMismatch, WorkerLost
+from shared.errors import MessageCorrupt, ModelLoadFailed, RenderError, StoreMismatch, WorkerLost
 from shared.images.files import versions_for
 from shared.job import Job
 from shared.ledger import Outcome as Recorded
@@ -33,6 +33,7 @@ from worker.publish import ObjectPublisher, Publisher, ShardPublisher
 from worker.retry import Decision, decide
 from worker.sampling.memory import choose_rows
 from worker.sampling.request import Outcome, Sampled, SampleRequest
+from worker.serving import offered_elsewhere
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class _ChunkRun:
             outcome = future.result()
         except RenderError as error:  # the model, not the job
             decision = decide(error, attempt=self._attempt, max_attempts=self._kit.settings.max_attempts)
-            if decision is not Decision.FAIL_JOBS:
+            if decision is not Decision.FAIL_JOBS and not self._last_hope(error):
                 raise
             self._fail([job], error)
             return
@@ -201,6 +202,13 @@ class _ChunkRun:
             failpoint("sampled")
         else:
             self._fail([job], outcome.error)
+
+    def _last_hope(self, error: RenderError) -> bool:
+        """Whether a model does not load here and no other live worker offers it: its jobs would wait for ever."""
+        if not isinstance(error, ModelLoadFailed):
+            return False
+        workers = self._patiently(self._kit.ledger.workers)
+        return not offered_elsewhere(self._kit, self._chunk.bucket.model, workers)
 
     def _publish(self, job: Job, sampled: Sampled) -> None:
         """Encode one image and give it to the publisher."""

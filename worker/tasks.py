@@ -80,7 +80,8 @@ def _settle(error: BaseException, body: Any, kit: Kit) -> None:
         with contextlib.suppress(BrokerError):  # the log has it
             kit.ledger.dead_letter({**evidence, "worker": kit.name})
         return
-    log.error("chunk_failed", extra={"code": code, "reason": str(error), "body": body}, exc_info=error)
+    unexpected = None if isinstance(error, PrintroomError) else error
+    log.error("chunk_failed", extra={"code": code, "reason": str(error), "body": body}, exc_info=unexpected)
 
 
 class _Hands:

@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from producer.images import read_image as stored_image
 from producer.results import manifest_rows
 from shared.metadata import read_image
 from shared.names import DEFAULT_MODEL
+from shared.store.folder import FolderStore
 from training.portraits.detectors import read
+from worker.models.random_weights import create_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -111,6 +114,34 @@ def test_a_worker_that_does_not_start_is_told_of(tmp_path):
     assert ended.returncode == 1
     assert f"the worker ended with status 2; its last words ({out / 'worker.log'})" in ended.stderr
     assert "--device cuda:63" in ended.stderr
+
+
+def test_models_by_their_paths_and_one_that_does_not_load(tmp_path):
+    """A model by its path just works, with any characters in it; one that does not load fails its own jobs alone."""
+    good = create_random_model(tmp_path / "my: models @ home" / "tiny", family="sd1")
+    broken = create_random_model(tmp_path / "broken", family="sd1", seed=1)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, weights, metadata={"format": "pt"})  # whole, as a file
+    sweep = {**SMALL, "size": "32x32", "model": [str(good), str(broken), DEFAULT_MODEL]}
+    ended = printroom("render", write_sweep(tmp_path, sweep), "--out", str(tmp_path / "prints"), "--json")
+    assert ended.returncode == 1, ended.stderr
+    made = json.loads(ended.stdout)
+    assert (made["done"], made["failed"], made["interrupted"]) == (8, 4, False)
+    rows = [
+        row
+        for row in manifest_rows(made["sweep"], FolderStore(tmp_path / "prints"))
+        if row["status"] == "failed"
+    ]
+    assert {(row["model_name"] or "", row["error_code"]) for row in rows} <= {
+        ("broken", "model_load_failed"),
+        ("", "model_load_failed"),
+    }
+    assert {"\n" in row["error"] for row in rows} == {False}
+    assert "1 weights are missing" in rows[0]["error"]
+    log = (tmp_path / "prints" / "worker.log").read_text()
+    assert "Traceback" not in log + ended.stderr
 
 
 def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):

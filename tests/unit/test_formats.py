@@ -547,7 +547,7 @@ def test_a_sheet_says_what_it_cannot_decode(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_jobs_that_want_jxl_wait_in_a_queue_of_their_own() -> None:
     """A worker without the encoder does not listen there; every other format shares the model's one queue."""
-    from worker.background import can_serve  # brings torch, which another process of this file can do without
+    from worker.serving import can_serve  # brings torch, which another process of this file can do without
 
     plain = Bucket(model="sha:m", width=64, height=64)
     special = Bucket(model="sha:m", width=64, height=64, encoder=parse_format("jxl").encoder)
@@ -557,7 +557,7 @@ def test_jobs_that_want_jxl_wait_in_a_queue_of_their_own() -> None:
     has, lacks = (
         SimpleNamespace(versions=versions, shelf=shelf) for versions in ({"jxl": "1"}, {"png": "1"})
     )
-    served = [can_serve(kit, bucket) for kit in (has, lacks) for bucket in (plain, special)]
+    served = [can_serve(kit, bucket, []) for kit in (has, lacks) for bucket in (plain, special)]
     assert served == [True, True, True, False]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,8 @@ def make_model(folder, content="weights"):
     """Make a folder that passes for a model, with no weights worth the name."""
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
-    (folder / "weights.safetensors").write_text(content)
+    header = json.dumps({"__metadata__": {"is": content}}).encode()
+    (folder / "weights.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     return folder
 
 
@@ -136,7 +139,9 @@ def test_known_models(tmp_path):
     """The default model, folders of models, a folder that is one, files and live workers; twice the same is one."""
     models, cache = tmp_path / "models", tmp_path / "cache"
     shared = fingerprint_path(make_model(models / "shared"))
-    (models / "single.safetensors").write_text("single")
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({"model.diffusion_model.weight": tensor}).encode()
+    (models / "single.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     (models / "notes.txt").write_text("no model")
     alone = make_model(tmp_path / "alone", "alone")
     bundled = Path(worker.__file__).parent / "models" / DEFAULT_MODEL

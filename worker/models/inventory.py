@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shared.errors import ModelLoadFailed
 from shared.fingerprint import FileHashCache, find_models, fingerprint_path, hub_fingerprint
+from shared.model_files import what_is_wrong
 from shared.names import DEFAULT_MODEL
 from worker.models.bundled import bundled_model
 from worker.models.loader import ModelSource
@@ -26,6 +27,10 @@ def take_inventory(
     hashes = FileHashCache(cache_dir / "fingerprints.json")
     found: dict[str, list[ModelSource]] = defaultdict(list)
     for name, path in [(DEFAULT_MODEL, bundled_model()), *find_models(folders)]:
+        problem = what_is_wrong(path)
+        if problem:
+            log.warning("model_damaged", extra={"model": name, "reason": problem})
+            continue
         source = _local_source(name, path, hashes)
         found[source.fingerprint].append(source)
     for spec in hub_models:

@@ -8,7 +8,9 @@ from pickles, and no remote code is trusted. Knows nothing of jobs, or of how a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -287,7 +289,7 @@ def _load_single_file(path: Path) -> _Parts:
     """
     if path.suffix in PICKLES:
         raise ModelUnsupported(f"{path}: pickled weights can run code and are never read; {SUPPORTED}")
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise ModelUnsupported(f"{path}: not a .safetensors file; {SUPPORTED}")
     family = _single_file_family(path)
     configs = path.with_suffix("")
@@ -299,15 +301,28 @@ def _load_single_file(path: Path) -> _Parts:
     )
     extra = {} if family == "sdxl" else {"safety_checker": None, "feature_extractor": None}
     try:
-        pipeline = pipeline_class.from_single_file(
-            str(path), **{DTYPE_OPTION: torch.float32}, **extra, **beside
-        )
+        with _plainly_named(path) as file:
+            pipeline = pipeline_class.from_single_file(
+                str(file), **{DTYPE_OPTION: torch.float32}, **extra, **beside
+            )
     except Exception as error:
         mend = (
             f"its configs come from the Hugging Face hub or its cache, or from a folder {configs} beside it"
         )
         raise ModelLoadFailed(f"{path}: {type(error).__name__}: {error} ({mend})") from error
     return _from_pipeline(pipeline, family)
+
+
+@contextmanager
+def _plainly_named(path: Path) -> Iterator[Path]:
+    """Give a file an ending in small letters, by a link: diffusers takes any other for a pickle."""
+    if path.suffix == ".safetensors":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="printroom-") as folder:
+        link = Path(folder, path.stem + ".safetensors")
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _single_file_family(path: Path) -> Family:

@@ -21,6 +21,7 @@ from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from shared.errors import ModelUnsupported, SettingsError
 from shared.settings import OffloadMode
+from shared.walk import walk_files
 from worker.models.weights import DTYPE_OPTION, SUPPORTED, load_weights
 from worker.sampling.pipeline_model import LoadedPipeline, wrap_pipeline
 
@@ -227,7 +228,7 @@ def _component_class(folder: Path, name: str, entry: tuple[str, str]) -> Any:
 
 def _check_no_code(folder: Path) -> None:
     """Refuse a component that brings code, or that points to some."""
-    for path in sorted(folder.rglob("*.py")):
+    for path in (file for file in walk_files(folder) if file.suffix == ".py"):
         raise ModelUnsupported(f"{path}: code that comes with a model is never run; {SUPPORTED}")
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith("config.json") and "auto_map" in json.loads(path.read_text(encoding="utf-8")):

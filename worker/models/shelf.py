@@ -19,6 +19,9 @@ from worker.sampling.pipeline_model import LoadedPipeline
 
 log = logging.getLogger(__name__)
 
+#: Characters of a reason why a model does not load.
+_REASON_MAX = 400
+
 
 class ModelShelf:
     """Loads models by fingerprint and keeps the last one; a GPU rarely has room for two."""
@@ -28,7 +31,7 @@ class ModelShelf:
     ) -> None:
         self._inventory, self._device, self._settings = inventory, device, settings
         self._loaded: LoadedModel | LoadedPipeline | None = None
-        #: Models that did not load here, with the reason. They are not offered again.
+        #: Models that did not load here, with the reason in one line. They are not offered again.
         self.broken: dict[str, str] = {}
 
     @property
@@ -47,6 +50,8 @@ class ModelShelf:
         """
         if self._loaded is not None and self._loaded.fingerprint == fingerprint:
             return self._loaded
+        if fingerprint in self.broken:
+            raise ModelLoadFailed(self.broken[fingerprint])
         if fingerprint not in self._inventory:
             raise ModelUnknown(f"{fingerprint}: this worker does not hold it")
         self._unload()
@@ -59,8 +64,8 @@ class ModelShelf:
                 offload=self._settings.offload,
             )
         except ModelLoadFailed as error:
-            self.broken[fingerprint] = str(error)
-            raise
+            self.broken[fingerprint] = _one_line(str(error))
+            raise ModelLoadFailed(self.broken[fingerprint]) from error
         if isinstance(model, LoadedModel):
             compile_unet(model, self._settings.compile, cache_dir=self._settings.cache_dir)
         self._loaded = model
@@ -75,3 +80,9 @@ class ModelShelf:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _one_line(text: str) -> str:
+    """Return a library's reason as one line that a person can read; its own may be a page."""
+    line = " ".join(text.split())
+    return line if len(line) <= _REASON_MAX else f"{line[:_REASON_MAX]} ..."

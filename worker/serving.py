@@ -1,0 +1,28 @@
+"""Which buckets a worker takes: those it can render, and those whose model does not load here or anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.job import SAMPLER_VERSION
+from shared.ledger import WorkerInfo
+from shared.plan import Bucket
+from worker.kit import Kit
+
+
+def can_serve(kit: Kit, bucket: Bucket, workers: Sequence[WorkerInfo]) -> bool:
+    """Whether this worker can render a bucket, and encode what becomes of it.
+
+    A model that did not load here is served as well while no live worker offers it: its jobs fail with the reason,
+    instead of waiting for what nobody has.
+    """
+    encodes = not bucket.encoder or bucket.encoder in kit.versions
+    has = bucket.model in kit.shelf.usable or (
+        bucket.model in kit.shelf.broken and not offered_elsewhere(kit, bucket.model, workers)
+    )
+    return encodes and bucket.sampler == SAMPLER_VERSION and has
+
+
+def offered_elsewhere(kit: Kit, model: str, workers: Sequence[WorkerInfo]) -> bool:
+    """Whether another live worker says that it can load a model."""
+    return any(model in worker.models for worker in workers if worker.name != kit.name)
