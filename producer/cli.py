@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from producer.show import Shown
     from producer.source import SweepFile
     from producer.status import Overview
+    from producer.store_sweeps import StoredSweep
     from producer.submit import Submission
     from producer.sweep import Sweep
     from shared.ledger import SweepStatus
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 _PIPE_COLUMNS = 100_000
 
 _DEBUG_HELP = "Show where in the code an error comes from."
+
+#: How long a list of sweeps waits for the store's part of it.
+_STORE_LIST_SECONDS = 20.0
+
+#: How `doctor` writes its levels.
+_LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
 
 #: Images of a prompt where nobody says how many.
 _PROMPT_IMAGES = 4
@@ -414,8 +421,8 @@ def pause(sweep: str) -> None:
 def resume(sweep: str) -> None:
     """Go on with a paused or cancelled sweep, or with one that Redis has lost.
 
-    A lost sweep is rebuilt from the manifests in the store (this wants its whole id); only what is missing is
-    rendered.
+    A lost sweep is rebuilt from the manifests in the store; only what is missing is rendered. `printroom status`
+    lists lost sweeps too.
     """
     click.echo(_room().resume(sweep))
 
@@ -652,7 +659,10 @@ def models(name: str | None, as_json: bool) -> None:
 @click.option("--create-bucket", is_flag=True, help="Make the S3 bucket first, if it is missing.")
 @_json_flag
 def doctor(create_bucket: bool, as_json: bool) -> int:
-    """Check broker, store, workers, models, device and versions: each ok, or what to do."""
+    """Check broker, store, workers, models, device and versions: each ok, a warning, or what to do.
+
+    Exit status 1 if a check failed; warnings leave it 0.
+    """
     room = _room()
     if create_bucket:
         ensure = getattr(room.store, "ensure_bucket", None)
@@ -662,9 +672,10 @@ def doctor(create_bucket: bool, as_json: bool) -> int:
     checks, well = [], True
     for check in room.examine():
         well = well and check.ok
-        checks.append({name: getattr(check, name) for name in check.__dataclass_fields__})
+        facts = {name: getattr(check, name) for name in check.__dataclass_fields__}
+        checks.append({**facts, "ok": check.ok})
         if not as_json:
-            click.echo(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.detail}")
+            click.echo(f"{_LEVELS[check.level]} {check.name}: {check.detail}")
             if check.mend:
                 click.echo(f"    {check.mend}")
     if as_json:
@@ -850,15 +861,33 @@ def _report_notes(shown: Shown) -> None:
 
 
 def _list_sweeps(room: Printroom, as_json: bool) -> int:
-    statuses = room.statuses()
+    """List what Redis knows, and what only the store has. Returns 1 where Redis is away."""
+    from producer.glance import glance
+    from shared.errors import BrokerError
+
+    away = None
+    try:
+        statuses = room.statuses()
+    except BrokerError as error:
+        statuses, away = [], error
+    lost = glance(room.lost_sweeps, seconds=_STORE_LIST_SECONDS)
     if as_json:
-        _print_json([_fields(s) for s in statuses])
-        return 0
-    if not statuses:
+        stored = [{**_fields(one), "state": "only_in_store"} for one in lost or ()]
+        _print_json([*(_fields(s) for s in statuses), *stored])
+    elif statuses or lost:
+        _print_table(_sweep_table(statuses, lost or ()))
+    elif away is None:
         click.echo("no sweeps yet: submit one with `printroom submit sweep.yaml`", err=True)
-        return 0
-    _print_table(_sweep_table(statuses))
-    return 0
+    if lost:
+        example = lost[0].sweep[:12]
+        click.echo(
+            f"in the store only: Redis has lost them; `printroom resume {example}` brings one back", err=True
+        )
+    elif lost is None:
+        click.echo("the store did not answer in time: sweeps that only it has are not listed", err=True)
+    if away is not None:
+        click.echo(f"printroom: {away}", err=True)
+    return 0 if away is None else EXIT_FAILED
 
 
 def _watch_sweeps(room: Printroom, as_json: bool) -> int:
@@ -884,17 +913,19 @@ def _watch_sweeps(room: Printroom, as_json: bool) -> int:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         last = room.wait_all(on_statuses=look)
     if not as_json:
-        _list_sweeps(room, as_json)
+        _print_table(_sweep_table(room.statuses()))
     return EXIT_FAILED if any(s.failed for s in last if s.sweep in watched) else 0
 
 
-def _sweep_table(statuses: list[SweepStatus]) -> Table:
+def _sweep_table(statuses: Sequence[SweepStatus], lost: Sequence[StoredSweep] = ()) -> Table:
     from producer.progress import duration
 
     table = _table("sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go")
     for s in statuses:
         figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
         table.add_row(s.sweep[:12], s.name, s.state, *figures, duration(s.eta_seconds))
+    for one in lost:
+        table.add_row(one.sweep[:12], one.name, "store only", f"{one.jobs:,}")
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,12 +16,15 @@ from producer.arguments import Between, checked_methods, no_sweep, plain_values
 from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
+from producer.glance import glance
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.retry import Retried, retry_failed
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
+from producer.store_match import committed_chunks, require_rows
+from producer.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.submit import Submission, rebuild, submit_plan
 from producer.surroundings import find_facts, find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
@@ -35,6 +38,7 @@ from shared.model_reading import split_reading
 from shared.plan import Plan
 from shared.settings import Settings, load_settings
 from shared.store.base import Store
+from shared.store.identity import StoreIdentity, identity_of
 from shared.store.open import open_store
 
 if TYPE_CHECKING:
@@ -184,7 +188,7 @@ class Printroom:
 
         Raises:
             SweepError: the sweep says what it may not, or some of its jobs are certain to fail.
-            ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
+            ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreMismatch, StoreError, BrokerError.
         """
         if isinstance(source, str | Path):
             source = _read_file(source)  # once: what is kept is what was compiled
@@ -192,10 +196,12 @@ class Printroom:
         is_known = self.ledger.state(plan.id) is not None
         if not allow_failing and not is_known:
             refuse_certain_failures(plan, self.certain_failures(plan))
+        _ = self._app  # what the feeder sends by is made before anything is written
         submission = submit_plan(
             plan,
             _source_text(source),
             store=self.store,
+            identity=self.identity,
             ledger=self.ledger,
             priority=priority,
             confirmed=confirmed,
@@ -221,11 +227,19 @@ class Printroom:
 
     def status(self, sweep: str) -> Overview:
         """Return how a sweep is doing. Raises: SweepUnknown, BrokerError."""
-        return overview(self.find(sweep), self.ledger)
+        return overview(self.find(sweep), self.ledger, self.identity)
 
     def statuses(self) -> list[SweepStatus]:
         """Return every sweep Redis knows, oldest first."""
         return [self.ledger.status(sweep) for sweep in self.ledger.sweeps()]
+
+    def lost_sweeps(self) -> list[StoredSweep]:
+        """Return the sweeps that the store has and Redis has not; all of the store's where Redis is away.
+
+        Raises: StoreError.
+        """
+        known = set(self._known(in_store=True))
+        return list(stored_sweeps((one for one in stored_ids(self.store) if one not in known), self.store))
 
     def wait(
         self,
@@ -242,7 +256,7 @@ class Printroom:
         sweep = self.find(sweep)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            seen = overview(sweep, self.ledger)
+            seen = overview(sweep, self.ledger, self.identity)
             on_status(seen)
             if seen.status.state in ("done", "cancelled"):
                 return seen.status
@@ -283,7 +297,7 @@ class Printroom:
         """Go on with a paused, cancelled or (in Redis) lost sweep. Only what is missing is rendered."""
         sweep = self.find(sweep, in_store=True)
         if self.ledger.state(sweep) in (None, "rebuilding"):
-            rebuild(sweep, store=self.store, ledger=self.ledger)
+            rebuild(sweep, store=self.store, identity=self.identity, ledger=self.ledger)
         state = self.ledger.set_state(sweep, "active")
         self.feed()
         return state
@@ -336,7 +350,9 @@ class Printroom:
             where: field -> value; None is null.
             urls: add `url`, which reads the image for `expires_seconds`.
         """
-        rows = reading.manifest_rows(self.find(sweep, in_store=True), self.store, where=where)
+        sweep = self.find(sweep, in_store=True)
+        check = self._completeness(sweep)
+        rows = _then(reading.manifest_rows(sweep, self.store, where=where), check)
         return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
 
     def why_nothing(self, sweep: str, where: Mapping[str, Any]) -> list[str]:
@@ -354,8 +370,8 @@ class Printroom:
     ) -> fetching.Fetched:
         """Bring images and metadata home; what is there already is checked and kept."""
         sweep = self.find(sweep, in_store=True)
-        plan = self.plan(sweep)
-        return fetching.fetch(
+        plan, check = self.plan(sweep), self._completeness(sweep)
+        fetched = fetching.fetch(
             sweep,
             self.store,
             Path(folder),
@@ -365,6 +381,8 @@ class Printroom:
             jobs=len(plan),
             on_image=on_image,
         )
+        check()
+        return fetched
 
     def sheet(self, sweep: str, *, where: Mapping[str, Any] | None = None, **options: Any) -> Image:
         """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.
@@ -376,8 +394,10 @@ class Printroom:
 
         sweep = self.find(sweep, in_store=True)
         options = {"rows": None, "columns": None, **options}
-        plan, live = self.plan(sweep), look(sweep, self.ledger)
-        return sweep_sheet(sweep, plan, self.store, where=where or {}, live=live, **options)
+        plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
+        sheet = sweep_sheet(sweep, plan, self.store, where=where or {}, live=live, **options)
+        check()
+        return sheet
 
     def write_sheet(self, sweep: str, out: str | Path, **options: Any) -> Written:
         """Draw a labelled contact sheet into a PNG, an HTML page, or as many tiles as it takes.
@@ -390,14 +410,16 @@ class Printroom:
         from producer.sheets import look, write_sheet
 
         sweep = self.find(sweep, in_store=True)
-        plan, live = self.plan(sweep), look(sweep, self.ledger)
-        return write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
+        plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
+        written = write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
+        check()
+        return written
 
     # --- looking after it -----------------------------------------------------------------------------------
 
     def examine(self) -> Iterator[Check]:
         """Check broker, store, workers, models, device and versions."""
-        return examine(self.ledger, lambda: self.store)
+        return examine(self.ledger, lambda: self.store, self.settings)
 
     def find(self, text: str, *, in_store: bool = False) -> str:
         """Return the id that an id, the start of one, or a sweep's name means.
@@ -419,8 +441,8 @@ class Printroom:
             )
         if matches:
             return matches[0]
-        if in_store and self._in_store(text):
-            return text
+        if in_store and (found := self._stored(text, known)):
+            return found
         raise SweepUnknown(self._unknown(text, in_store))
 
     def plan(self, sweep: str) -> Plan:
@@ -430,6 +452,13 @@ class Printroom:
         except BrokerError:
             data = None
         return Plan.from_bytes(data or self.store.get(names.plan_key(sweep)))
+
+    def _completeness(self, sweep: str) -> Callable[[], None]:
+        """Return a check, to be made once the rows of a sweep are read: RowsMissing if there were too few."""
+        before = committed_chunks(sweep, self.ledger)
+        return lambda: require_rows(
+            sweep, self.plan(sweep), chunks_done=before, ledger=self.ledger, store=self.store
+        )
 
     def feed(self) -> int | None:
         """Run the feeder once, so that a submit is felt at once; workers do it all the time."""
@@ -453,6 +482,11 @@ class Printroom:
     def store(self) -> Store:
         """Where results live."""
         return self._store(patience_seconds=self.settings.store_patience_seconds)
+
+    @cached_property
+    def identity(self) -> StoreIdentity:
+        """Which store that is."""
+        return identity_of(self.store)
 
     def _store(self, *, patience_seconds: float) -> Store:
         return open_store(
@@ -486,14 +520,20 @@ class Printroom:
         except BrokerError:
             return []
 
-    def _in_store(self, text: str) -> bool:
-        return len(text) == _ID_DIGITS and self.store.head(names.plan_key(text)) is not None
+    def _stored(self, text: str, known: Sequence[str]) -> str | None:
+        """Return the id of the store's sweep that a text means. Raises: UsageError where it means several."""
+        found = find_stored(text, self.store, known=known)
+        if len(found) > 1:
+            listed = ", ".join(sweep[:12] for sweep in found)
+            raise UsageError(f"{text!r} means {len(found)} sweeps of the store: {listed}; say more")
+        return found[0] if found else None
 
     def _unknown(self, text: str, in_store: bool) -> str:
-        if not in_store and self._in_store(text):
-            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {text}` brings it back"
-        hint = "" if len(text) == _ID_DIGITS else " (a sweep that only the store has wants its whole id)"
-        return f"{text}: no such sweep{hint}; `printroom status` lists them"
+        ask = lambda: find_stored(text, self.store, known=self._known(in_store=True))  # noqa: E731
+        if not in_store and (found := glance(ask, seconds=_GLANCE_SECONDS)):
+            sweep = found[0] if len(found) == 1 else text
+            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {sweep}` brings it back"
+        return f"{text}: no such sweep; `printroom status` lists them"
 
 
 def as_sweep(source: SweepSource) -> Sweep:
@@ -516,6 +556,11 @@ def _read_file(source: str | Path) -> SweepFile:
     except ValueError as error:  # a path with a null character
         raise no_sweep(source) from error
     raise no_sweep(source)
+
+
+def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    yield from rows
+    check()
 
 
 def _source_text(source: SweepSource) -> bytes:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from producer.store_match import store_obstacles
 from shared.ledger import Ledger, SweepStatus, WorkerInfo
 from shared.model_reading import split_reading
 from shared.plan import Plan
+from shared.store.identity import StoreIdentity
 
 
 class Obstacle(str):
@@ -47,10 +49,13 @@ class Overview:
         }
 
 
-def overview(sweep: str, ledger: Ledger) -> Overview:
-    """Return how a sweep is doing. Raises: SweepUnknown, BrokerError."""
+def overview(sweep: str, ledger: Ledger, identity: StoreIdentity) -> Overview:
+    """Return how a sweep is doing, and whether all mean the same store. Raises: SweepUnknown, BrokerError."""
     status, workers = ledger.status(sweep), ledger.workers()
-    return Overview(status=status, workers=workers, obstacles=_obstacles(sweep, status, workers, ledger))
+    stores = [Obstacle(text, lasting=True) for text in store_obstacles(status, workers, identity)]
+    return Overview(
+        status=status, workers=workers, obstacles=[*stores, *_obstacles(sweep, status, workers, ledger)]
+    )
 
 
 def _obstacles(
@@ -76,10 +81,10 @@ def _obstacles(
     if data is None:
         return found
     plan = Plan.from_bytes(data)
-    return [*found, *_unserved(plan, workers), *_unencoded(plan, workers)]
+    return [*found, *unserved(plan, workers), *_unencoded(plan, workers)]
 
 
-def _unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
+def unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
     """Say which models of a plan no live worker holds, and what the workers do hold."""
     held = {fingerprint for worker in workers for fingerprint in worker.models}
     names = sorted({name for worker in workers for several in worker.models.values() for name in several})

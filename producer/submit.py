@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from producer.results import manifests
+from producer.store_match import require_same_store, require_sweep_here
 from shared import names
 from shared.errors import ConfirmationNeeded, ObjectMissing, SweepUnknown
 from shared.ledger import Ledger, Outcome, State
 from shared.manifest import read_columns
 from shared.plan import Plan
 from shared.store.base import Store
+from shared.store.identity import StoreIdentity
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +37,39 @@ class Submission:
 
 
 def submit_plan(
-    plan: Plan, source: bytes, *, store: Store, ledger: Ledger, priority: int = 0, confirmed: bool = False
+    plan: Plan,
+    source: bytes,
+    *,
+    store: Store,
+    identity: StoreIdentity,
+    ledger: Ledger,
+    priority: int = 0,
+    confirmed: bool = False,
 ) -> Submission:
     """Make a plan durable in the store, then known in Redis. Doing it again changes nothing.
 
-    Raises: ConfirmationNeeded, StoreError, BrokerError.
+    Every check is made before the first write.
+
+    Raises: ConfirmationNeeded, StoreMismatch, StoreError, BrokerError.
     """
     if len(plan) > CONFIRM_ABOVE_JOBS and not confirmed:
         raise ConfirmationNeeded(
             f"{len(plan):,} jobs: that is a lot; confirm with --yes (confirmed=True in Python)"
         )
-    outcome = _outcome(plan, source, store, ledger, priority)
+    require_same_store(ledger.workers(), identity)
+    outcome = _outcome(plan, source, store, identity, ledger, priority)
     state = ledger.status(plan.id).state
     return Submission(sweep=plan.id, outcome=outcome, jobs=len(plan), chunks=plan.chunks, state=state)
 
 
-def rebuild(sweep: str, *, store: Store, ledger: Ledger, on_chunk: Callable[[], None] = lambda: None) -> int:
+def rebuild(
+    sweep: str,
+    *,
+    store: Store,
+    identity: StoreIdentity,
+    ledger: Ledger,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> int:
     """Bring a sweep back into Redis from its plan and manifests. Returns the chunks found done.
 
     Nothing is fed until all its bits are set, so that nothing done is rendered again. Doing it twice does no harm.
@@ -61,7 +80,7 @@ def rebuild(sweep: str, *, store: Store, ledger: Ledger, on_chunk: Callable[[], 
         plan = Plan.from_bytes(store.get(names.plan_key(sweep)))
     except ObjectMissing as error:
         raise SweepUnknown(f"{sweep}: no such sweep, neither in Redis nor in {store.url}") from error
-    ledger.submit(sweep, plan, state="rebuilding")
+    ledger.submit(sweep, plan, state="rebuilding", store=identity.settle())
     found = 0
     for number, outcome in _recorded(sweep, store):
         ledger.record(sweep, outcome, chunk=plan.chunk(number))
@@ -71,18 +90,23 @@ def rebuild(sweep: str, *, store: Store, ledger: Ledger, on_chunk: Callable[[], 
     return found
 
 
-def _outcome(plan: Plan, source: bytes, store: Store, ledger: Ledger, priority: int) -> str:
+def _outcome(
+    plan: Plan, source: bytes, store: Store, identity: StoreIdentity, ledger: Ledger, priority: int
+) -> str:
     state = ledger.state(plan.id)
+    if state is not None:
+        require_sweep_here(ledger.status(plan.id), identity)
     if state not in (None, "rebuilding"):
         ledger.submit(plan.id, plan)  # changes nothing, unless the first submit died midway
         return "known"
     if state or store.head(names.plan_key(plan.id)) is not None:
-        rebuild(plan.id, store=store, ledger=ledger)
+        rebuild(plan.id, store=store, identity=identity, ledger=ledger)
         ledger.set_priority(plan.id, priority)
         return "rebuilt"
+    mark = identity.settle()
     store.put(names.source_key(plan.id), source, content_type="application/yaml")
     store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="application/zstd")
-    return "new" if ledger.submit(plan.id, plan, priority=priority) else "known"
+    return "new" if ledger.submit(plan.id, plan, priority=priority, store=mark) else "known"
 
 
 def _recorded(sweep: str, store: Store) -> Iterator[tuple[int, Outcome]]:

@@ -8,25 +8,24 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.utils.imports import symbol_by_name
 
 from shared import names
 from shared.errors import (
-    BrokerError,
-    BrokerFull,
     BrokerUnavailable,
     MessageCorrupt,
     MessageError,
     VersionUnsupported,
 )
+from shared.redis_errors import broker_error, is_denied
+from shared.redis_url import RedisAddress, parse_redis_url
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,8 +34,14 @@ log = logging.getLogger(__name__)
 _MESSAGE_KEYS = {"version", "sweep", "chunk"}
 
 #: Socket patience: under the visibility timeout, so that a dead server is noticed before leases run out.
-_SOCKET_TIMEOUT_SECONDS = 15
-_CONNECT_TIMEOUT_SECONDS = 5
+_SOCKET_OPTIONS = {
+    "socket_timeout": 15,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 15,
+}
+#: kombu waits up to a second for a message, and that is no failure.
+_QUEUE_TIMEOUT_MIN_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +78,12 @@ def make_app(settings: Settings, *, transport: str | None = None, queue_order: s
         transport: import path of a kombu transport class, instead of kombu's own for Redis.
         queue_order: import path (or kombu alias) of the order in which a worker looks at its queues.
     """
-    url = settings.redis_url.get_secret_value()
-    app = Celery("printroom", broker=url, set_as_current=False)
+    address = parse_redis_url(settings.redis_url.get_secret_value())
+    app = Celery("printroom", broker=address.url, set_as_current=False)
     app.conf.update(
-        broker_transport=transport,
-        broker_use_ssl=_tls_options(url),
-        broker_transport_options=_transport_options(settings, queue_order),
+        broker_transport=_transport(transport, address),
+        broker_use_ssl=_tls_options(address),
+        broker_transport_options=_transport_options(settings, queue_order, address),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         accept_content=["json"],
@@ -130,6 +135,22 @@ class BrokerView:
         except redis.RedisError as error:
             raise broker_error(error) from error
 
+    def waiting(self) -> dict[str, int]:
+        """Return how many messages wait in each of Printroom's queues, whoever made it.
+
+        Empty where this user may not look for keys (SCAN). Raises: BrokerError.
+        """
+        found: set[str] = set()
+        try:
+            for key in self._redis.scan_iter(f"{self._prefix}render.v*", count=1000):
+                found.add(key.decode(errors="replace").removeprefix(self._prefix))
+        except redis.RedisError as error:
+            if is_denied(error):
+                return {}
+            raise broker_error(error) from error
+        queues = sorted(found)
+        return {queue: n for queue, n in zip(queues, self.queue_lengths(queues), strict=True) if n}
+
     def chunks(self, queues: Sequence[str]) -> set[ChunkMessage]:
         """Return every chunk that waits in these queues or is delivered and not acknowledged.
 
@@ -161,47 +182,53 @@ def _message_in(text: bytes) -> ChunkMessage | None:
 
 def connect(settings: Settings) -> redis.Redis:
     """Return a client for the ledger. Connects at its first command; answers are bytes."""
-    return redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=_SOCKET_TIMEOUT_SECONDS,
-        socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-        socket_keepalive=True,
-        health_check_interval=15,
+    address = parse_redis_url(settings.redis_url.get_secret_value())
+    options: dict[str, Any] = {**_SOCKET_OPTIONS, **address.options, **address.tls_options}
+    if address.protocol is not None:
+        options["protocol"] = address.protocol
+    if address.max_connections is None:
+        return redis.Redis.from_url(address.url, **options)
+    # Who finds all connections in use waits for one: a bound is no failure.
+    pool = redis.BlockingConnectionPool.from_url(
+        address.url,
+        max_connections=address.max_connections,
+        timeout=options["socket_timeout"],
+        **options,
     )
+    return redis.Redis(connection_pool=pool)
 
 
-def broker_error(error: redis.RedisError) -> BrokerError:
-    """Return our name for what redis-py raised."""
-    if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM"):
-        return BrokerFull(f"Redis is out of memory: raise its maxmemory or free some ({error})")
-    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
-        return BrokerError(f"Redis refused us: check the password in PRINTROOM_REDIS_URL ({error})")
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        mend = "add ?ssl_ca_certs=FILE to PRINTROOM_REDIS_URL"
-        return BrokerUnavailable(f"Redis has a certificate nobody we know has signed: {mend} ({error})")
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return BrokerUnavailable(
-            f"Redis does not answer: is it running, and PRINTROOM_REDIS_URL right? ({error})"
-        )
-    return BrokerError(f"Redis said: {error}")
+def _tls_options(address: RedisAddress) -> dict[str, Any] | None:
+    """Celery wants TLS said twice: in the scheme and here."""
+    return {"ssl_cert_reqs": "required", **address.tls_options} if address.tls else None
 
 
-def _tls_options(url: str) -> dict[str, Any] | None:
-    """Celery wants TLS said twice: in the scheme and here. Options in the URL (?ssl_ca_certs=...) win."""
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if urlsplit(url).scheme == "rediss" else None
+def _transport(path: str | None, address: RedisAddress) -> Any:
+    """Return kombu's transport of this path, and of this protocol: kombu has no option for it."""
+    if address.protocol is None:
+        return path
+    base = symbol_by_name(path or "kombu.transport.redis:Transport")  # type: ignore[no-untyped-call]
+
+    def _connparams(channel: Any, **how: Any) -> dict[str, Any]:
+        return {**base.Channel._connparams(channel, **how), "protocol": address.protocol}
+
+    channel = type("Channel", (base.Channel,), {"_connparams": _connparams})
+    return type("Transport", (base,), {"Channel": channel})
 
 
-def _transport_options(settings: Settings, queue_order: str) -> dict[str, Any]:
+def _transport_options(settings: Settings, queue_order: str, address: RedisAddress) -> dict[str, Any]:
+    timeout = address.options.get("socket_timeout", _SOCKET_OPTIONS["socket_timeout"])
+    bound = {} if address.max_connections is None else {"max_connections": address.max_connections}
     return {
         "global_keyprefix": settings.redis_prefix,
         "visibility_timeout": settings.visibility_timeout_seconds,
         "unacked_restore_interval": settings.restore_interval_seconds,
         "unacked_restore_throttle": 1,
         "unacked_restore_limit": 1000,
-        "socket_timeout": _SOCKET_TIMEOUT_SECONDS,
-        "socket_connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-        "socket_keepalive": True,
-        "health_check_interval": 15,
+        **_SOCKET_OPTIONS,
+        **address.options,
+        **bound,
+        "socket_timeout": max(_QUEUE_TIMEOUT_MIN_SECONDS, timeout),
         "queue_order_strategy": queue_order,
         "priority_steps": [0],
         # kombu's own patience before a send fails is six seconds; who sends has a patience of its own.

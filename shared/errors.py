@@ -7,6 +7,7 @@ PrintroomError                      code            meaning
 │   ├── SweepUnknown                sweep_unknown   no such sweep here
 │   ├── ModelUnknown                model_unknown   nobody has this model
 │   ├── ModelAmbiguous              model_ambiguous one name, several models
+│   ├── StoreMismatch               store_mismatch  workers, sweep and client mean different stores
 │   ├── ModelDamaged                model_damaged   its files are cut off, missing or not what they are called
 │   └── ConfirmationNeeded          confirmation_needed  a very large sweep, not confirmed
 ├── StoreError                                      the object store
@@ -21,6 +22,7 @@ PrintroomError                      code            meaning
 ├── MessageError                                    a message on the queue
 │   ├── MessageCorrupt              message_corrupt
 │   └── VersionUnsupported          version_unsupported  made by another version
+├── RowsMissing                     rows_missing    the store has fewer rows than the ledger counts as done
 ├── WorkerFailed                    worker_failed   the local worker of `printroom render` ended by itself
 └── RenderError                                     one job or one model, on a worker
     ├── ModelLoadFailed             model_load_failed
@@ -88,6 +90,12 @@ class ModelAmbiguous(UsageError):
     code = "model_ambiguous"
 
 
+class StoreMismatch(UsageError):
+    """Workers, a sweep and this client mean different stores: what one writes the other never finds."""
+
+    code = "store_mismatch"
+
+
 class ModelDamaged(UsageError):
     """A model's files cannot be loaded, as their headers show: cut off, missing, a pointer, a web page."""
 
@@ -110,6 +118,12 @@ class ObjectMissing(StoreError):
     """No object has this key."""
 
     code = "object_missing"
+
+
+class RowsMissing(PrintroomError):
+    """The store has fewer rows of a sweep than the ledger counts as done."""
+
+    code = "rows_missing"
 
 
 class ImageDamaged(StoreError):

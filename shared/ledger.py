@@ -16,11 +16,14 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 import numpy as np
 import redis
 
-from shared.broker import broker_error
+from shared.broker import BrokerView
 from shared.errors import SweepUnknown
 from shared.ledger_lua import SCRIPTS
 from shared.names import REDIS_PREFIX, sweep_redis_key
 from shared.plan import Bucket, Chunk, Plan
+from shared.redis_errors import broker_error, is_denied
+from shared.redis_rights import PRODUCER_COMMANDS, WORKER_COMMANDS, try_rights
+from shared.store.identity import StoreMark
 
 #: rebuilding: manifests are being read back; a rebuild that was interrupted starts again.
 State = Literal["active", "paused", "cancelled", "done", "rebuilding"]
@@ -77,6 +80,9 @@ class SweepStatus:
     #: Error code -> number of jobs; error code -> up to three different reasons, in words.
     failures: Mapping[str, int]
     reasons: Mapping[str, Sequence[str]]
+    #: The id of the store it was submitted into, and where that is; empty for a sweep of an older version.
+    store: str = ""
+    store_place: str = ""
 
     @property
     def remaining(self) -> int:
@@ -115,6 +121,9 @@ class WorkerInfo:
     versions: Mapping[str, str]
     #: Fingerprint -> what the files of a model say (`shared.model_facts`), for producers that do not have them.
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The id of the store it renders into, and where that is; empty for a worker of an older version.
+    store: str = ""
+    store_place: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -160,7 +169,15 @@ class Ledger:
     # --- sweeps ---------------------------------------------------------------------------------------------
 
     @_named
-    def submit(self, sweep: str, plan: Plan, *, priority: int = 0, state: State = "active") -> bool:
+    def submit(
+        self,
+        sweep: str,
+        plan: Plan,
+        *,
+        priority: int = 0,
+        state: State = "active",
+        store: StoreMark = StoreMark(),  # noqa: B008 - frozen
+    ) -> bool:
         """Make a sweep known, or make up for a submit that died midway. Returns False where it was known."""
         meta = {
             "name": plan.name,
@@ -168,6 +185,8 @@ class Ledger:
             "chunks": plan.chunks,
             "priority": priority,
             "state": state,
+            "store": store.id,
+            "store_place": store.place,
         }
         created, present = self._run("submit", sweep, ["meta", "plan"], [plan.to_bytes(), *_flat(meta)])
         self._redis.zadd(self._key("sweeps"), {sweep: self._time()}, nx=True)
@@ -211,6 +230,15 @@ class Ledger:
             raise SweepUnknown(f"{sweep}: no such sweep in Redis")
         self._follow_state(sweep, answer)
         return cast(State, answer)
+
+    @_named
+    def store_of(self, sweep: str) -> StoreMark:
+        """Return which store a sweep was submitted into; without an id where that is not known."""
+        values = cast(
+            "list[bytes | None]", self._redis.hmget(self._sweep_key(sweep, "meta"), ["store", "store_place"])
+        )
+        store, place = (value.decode() if value else "" for value in values)
+        return StoreMark(id=store, place=place)
 
     @_named
     def set_priority(self, sweep: str, priority: int) -> None:
@@ -284,6 +312,8 @@ class Ledger:
             images_per_second=_rate(rates, now=seconds, created_at=float(meta["created_at"])),
             failures={code.decode(): int(count) for code, count in failures.items()},
             reasons=_reasons(reasons),
+            store=meta.get("store", ""),
+            store_place=meta.get("store_place", ""),
         )
 
     @_named
@@ -448,22 +478,59 @@ class Ledger:
 
     @_named
     def ping(self) -> str:
-        """Return the server's name and version. Raises: BrokerError."""
-        info = self._redis.info("server")
+        """Return the server's name and version, as far as it tells them. Raises: BrokerError."""
+        self._redis.ping()
+        info = self._info("server")
+        if info is None:
+            return "answers (its version is not shown to this user)"
         name = info.get("server_name", "redis")
         return f"{name} {info.get(f'{name}_version', info.get('redis_version'))}"
 
     @_named
-    def memory_policy(self) -> dict[str, Any]:
-        """Return the server's persistence and eviction facts, for `printroom doctor`."""
-        memory = self._redis.info("memory")
-        persistence = self._redis.info("persistence")
+    def missing_rights(self) -> tuple[list[str], list[str]]:
+        """Try what Printroom does in Redis; return what this user may not do of a producer's and of a worker's."""
+        producer, worker = (
+            [f"{refused.command} ({refused.reason})" for refused in found]
+            for found in (
+                try_rights(self._redis, PRODUCER_COMMANDS, prefix=self._prefix),
+                try_rights(self._redis, WORKER_COMMANDS, prefix=self._prefix),
+            )
+        )
+        return producer, worker
+
+    @_named
+    def server_time(self) -> float:
+        """Return the server's clock, Unix seconds."""
+        return self._time()
+
+    @_named
+    def orphan_queues(self) -> dict[str, int]:
+        """Return the queues in which messages wait though no unfinished sweep needs them, with their numbers."""
+        waiting = BrokerView(self._redis, prefix=self._prefix).waiting()
+        needed = self.buckets()
+        return {queue: count for queue, count in waiting.items() if queue not in needed}
+
+    @_named
+    def memory_policy(self) -> dict[str, Any] | None:
+        """Return the server's persistence and eviction facts; None where this user may not see them."""
+        memory, persistence = self._info("memory"), self._info("persistence")
+        if memory is None or persistence is None:
+            return None
         return {
             "maxmemory_policy": memory.get("maxmemory_policy"),
             "aof": bool(persistence.get("aof_enabled")),
         }
 
     # --- private --------------------------------------------------------------------------------------------
+
+    def _info(self, section: str) -> dict[str, Any] | None:
+        """Ask the server about itself; None where this user may not (INFO is @dangerous in ACLs)."""
+        try:
+            return self._redis.info(section)
+        except redis.RedisError as error:
+            if is_denied(error):
+                return None
+            raise
 
     def _follow_state(self, sweep: str, state: str) -> None:
         if state in ("active", "paused"):

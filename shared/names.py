@@ -44,6 +44,18 @@ def queue_name(model: str, width: int, height: int, sampler: str, encoder: str =
 # Objects, relative to the store's root.
 
 
+#: Below it each sweep has a folder, called by its id.
+SWEEPS_PREFIX = "sweeps/"
+
+#: Below it is the store's identity.
+IDENTITY_PREFIX = "identity/"
+
+
+def identity_key(store: str) -> str:
+    """Return the key of the object that says which store this is."""
+    return f"{IDENTITY_PREFIX}{store}.json"
+
+
 def sweep_prefix(sweep: str) -> str:
     """Return the prefix of everything that belongs to one sweep."""
     return f"sweeps/{sweep}/"

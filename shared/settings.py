@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SettingsError
 from shared.names import REDIS_PREFIX
+from shared.redis_url import parse_redis_url
+from shared.store.open import check_address
 
-_REDIS_SCHEMES = ("redis://", "rediss://")
-
+#: A prefix is part of keys, of ACL rules and of kombu's names: nothing that means something there.
+_PREFIX = re.compile(r"[A-Za-z0-9._:/@-]{1,100}")
 
 #: How a UNet is compiled.
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -32,7 +33,12 @@ class Settings(BaseSettings):
     """Everything that differs between one machine and a fleet."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PRINTROOM_", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix="PRINTROOM_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     #: Redis or Valkey: redis://:password@host:port/db, or rediss:// for TLS.
@@ -70,7 +76,8 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(default=180.0, ge=5)
     #: The same while a model loads or downloads.
     load_seconds: float = Field(default=1800.0, ge=5)
-    heartbeat_seconds: float = Field(default=2.0, ge=0.2)
+    #: At most 10: a health check takes a worker for dead after 15 s without a beat.
+    heartbeat_seconds: float = Field(default=2.0, ge=0.2, le=10)
     #: How often a worker feeds and reconciles.
     feed_interval_seconds: float = Field(default=1.0, ge=0.1)
     #: A fed chunk that is neither queued nor delivered for this long is fed again.
@@ -88,17 +95,50 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(_REDIS_SCHEMES):
-            raise ValueError("use redis://[:password@]host:port/db, or rediss:// for TLS")
-        try:
-            urlsplit(value.get_secret_value()).port  # noqa: B018 - parsing is the check
-        except ValueError:
-            # Its own text quotes what stands before a stray slash: part of the password.
-            raise ValueError(
-                "the port is no number; in a password, write / ? # @ as %2F %3F %23 %40"
-            ) from None
+    def _readable_url(cls, value: SecretStr) -> SecretStr:
+        parse_redis_url(value.get_secret_value())
         return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        if not _PREFIX.fullmatch(value):
+            raise ValueError("use 1 to 100 letters, digits and . _ : / @ -, such as printroom:")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        return _checked(value, endpoint_url=None)
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _known_endpoint(cls, value: str | None) -> str | None:
+        if value is not None:
+            _checked("s3://bucket", endpoint_url=value)
+        return value
+
+    @field_validator("s3_region")
+    @classmethod
+    def _plain_region(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("[A-Za-z0-9_-]{1,64}", value):
+            raise ValueError("use a region's name, such as us-east-1")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        """Refuse values that are right by themselves and wrong together."""
+        try:
+            _checked(self.store, endpoint_url=self.s3_endpoint_url)
+        except ValueError as error:
+            raise ValueError(f"PRINTROOM_S3_ENDPOINT_URL: {error}") from None
+        if self.restore_interval_seconds > self.visibility_timeout_seconds:
+            raise ValueError(
+                f"PRINTROOM_RESTORE_INTERVAL_SECONDS={self.restore_interval_seconds:g}: more than"
+                f" PRINTROOM_VISIBILITY_TIMEOUT_SECONDS={self.visibility_timeout_seconds:g}: lost chunks"
+                " would be looked for too late; use a quarter of it"
+            )
+        return self
 
     @field_validator("models", mode="before")
     @classmethod
@@ -127,7 +167,20 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(_problem(item) for item in error.errors())) from None
 
 
+def _checked(store: str, *, endpoint_url: str | None) -> str:
+    """Return a store's address once what opens it has read it. Raises: ValueError."""
+    try:
+        check_address(store, endpoint_url=endpoint_url)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return store
+
+
 def _problem(item: Any) -> str:
+    if not item["loc"]:  # of several settings together: the text names them
+        return f"{item['msg'].removeprefix('Value error, ')} (see .env.example)"
     name = "PRINTROOM_" + str(item["loc"][0]).upper()
-    shown = "" if "redis_url" in item["loc"] else f"={item['input']}"
+    # An @ stands where somebody wrote keys into an address.
+    secret = "redis_url" in item["loc"] or "@" in str(item["input"])
+    shown = "" if secret else f"={item['input']}"
     return f"{name}{shown}: {item['msg'].removeprefix('Value error, ')} (see .env.example)"

@@ -18,8 +18,9 @@ from shared.images.files import encoders
 from shared.ledger import Ledger
 from shared.names import IDLE_QUEUE
 from shared.settings import Settings
+from shared.store.identity import identity_of
 from shared.store.open import open_store
-from worker.background import Background, beat_once, feed_once, touch_heartbeat
+from worker.background import Background, beat_once, feed_once, look_at_store, touch_heartbeat
 from worker.consumer import FollowBuckets
 from worker.device import Device, choose_device
 from worker.kit import Kit, worker_name
@@ -37,6 +38,9 @@ _CONCURRENCY = 2
 
 #: How long the store client itself tries before `persist` takes over.
 _STORE_PATIENCE_SECONDS = 5.0
+
+#: How often a worker looks whether its store is still the one it was: one listing of a key or two.
+_STORE_LOOK_SECONDS = 60.0
 
 
 def make_kit(settings: Settings, *, device: str, share_gpu: bool = False) -> Kit:
@@ -110,6 +114,8 @@ def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> i
         kit.ledger, view, partial(send_chunk, app), lost_after_seconds=settings.lost_after_seconds
     )
     background = Background()
+    look_at_store(kit)  # so that the first heartbeat tells it
+    background.every(_STORE_LOOK_SECONDS, partial(look_at_store, kit), name="store")
     background.every(settings.heartbeat_seconds, partial(beat_once, kit), name="heartbeat")
     background.every(settings.feed_interval_seconds, partial(feed_once, feeder), name="feeder")
 
@@ -120,9 +126,11 @@ def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> i
     # Celery warns of root for the sake of pickle, which we do not accept.
     warnings.filterwarnings("ignore", message="(?s).*superuser privileges")
     signals.worker_shutting_down.connect(drain, weak=False)
-    for chatty in ("celery.app.trace", "celery.worker.strategy"):  # we log chunks, with more to say
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # We log chunks, and what is refused, with more to say and without a traceback.
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+    logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
     facts = {"device": kit.device.name, "dtype": kit.device.dtype_name, "rows": kit.device.batch_rows}
+    facts["store"] = str(identity_of(kit.store).mark)
     log.info("worker_up", extra={"worker": kit.name, **facts, "models": kit.shelf.usable})
     try:
         app.worker_main(_arguments(kit, settings))

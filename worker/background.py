@@ -7,9 +7,10 @@ import os
 import threading
 from collections.abc import Callable
 
-from shared.errors import BrokerError
+from shared.errors import BrokerError, StoreError
 from shared.feeder import Feeder
 from shared.settings import Settings
+from shared.store.identity import identity_of
 from worker.kit import Kit
 from worker.serving import can_serve
 
@@ -79,6 +80,14 @@ def touch_heartbeat(settings: Settings) -> None:
     """Tell a container's health check that this process lives."""
     if settings.heartbeat_file is not None:
         settings.heartbeat_file.touch()
+
+
+def look_at_store(kit: Kit) -> None:
+    """Learn which store this is; a store that is down, or was made anew, is asked again later."""
+    try:
+        identity_of(kit.store).settle()
+    except StoreError as error:
+        log.warning("store_unknown", extra={"code": error.code, "reason": str(error)})
 
 
 def feed_once(feeder: Feeder) -> None:

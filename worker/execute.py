@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 
 from shared import names
 from shared.broker import ChunkMessage
-from shared.errors import MessageCorrupt, ModelLoadFailed, ObjectMissing, RenderError, WorkerLost
+from shared.errors import (
+    MessageCorrupt,
+    ModelLoadFailed,
+    ObjectMissing,
+    RenderError,
+    StoreMismatch,
+    WorkerLost,
+)
 from shared.images.files import versions_for
 from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA
 from shared.job import Job
@@ -26,6 +33,7 @@ from shared.manifest import read_manifest, write_manifest
 from shared.metadata import image_bytes
 from shared.plan import Chunk, Plan
 from shared.result import Done, Failed, Provenance, Result, StoredImage
+from shared.store.identity import identity_of
 from worker.failpoints import failpoint
 from worker.kit import Kit
 from worker.patience import Abandoned, persist
@@ -54,9 +62,10 @@ def execute(message: ChunkMessage, kit: Kit, *, beat: Callable[..., None]) -> No
     Args:
         beat: says that the task lives; `allow_seconds=` when it may be silent for longer.
 
-    Raises: MessageCorrupt for a chunk that its plan does not have; Abandoned when the worker drains with work left
-        (the chunk has been given back).
+    Raises: StoreMismatch for a sweep of another store; MessageCorrupt for a chunk that its plan does not have;
+        Abandoned when the worker drains with work left (the chunk has been given back).
     """
+    _check_store(kit, message.sweep, beat)
     begun = _patiently(kit, beat, lambda: kit.ledger.begin(message.sweep, message.chunk))
     failpoint("begun")
     if begun.verdict != "render":
@@ -352,6 +361,14 @@ class _ChunkRun:
 
 def _patiently(kit: Kit, beat: Callable[..., None], action: Callable[[], _R]) -> _R:
     return persist(action, beat=beat, draining=kit.draining, on_trouble=kit.pulse.trouble)
+
+
+def _check_store(kit: Kit, sweep: str, beat: Callable[..., None]) -> None:
+    """Refuse a sweep of another store: its images would never be found. Raises: StoreMismatch."""
+    theirs = _patiently(kit, beat, lambda: kit.ledger.store_of(sweep))
+    ours = identity_of(kit.store)
+    if theirs.id and not _patiently(kit, beat, lambda: ours.has(theirs.id)):
+        raise StoreMismatch(f"sweep {sweep[:12]} is in {theirs}, this worker renders into {ours.mark}")
 
 
 def _plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:

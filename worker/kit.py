@@ -18,6 +18,7 @@ from shared.ledger import Ledger, WorkerInfo
 from shared.plan import Plan
 from shared.settings import Settings
 from shared.store.base import Store
+from shared.store.identity import identity_of
 from worker.device import Device
 from worker.lease import Leases
 from worker.models.shelf import ModelShelf
@@ -113,6 +114,7 @@ class Kit:
     def info(self) -> WorkerInfo:
         """Return what the heartbeat says."""
         chunks, refused, trouble = self.pulse.snapshot()
+        mark = identity_of(self.store).mark
         broken = "; ".join(f"{reason}" for reason in self.shelf.broken.values())
         return WorkerInfo(
             name=self.name,
@@ -130,4 +132,6 @@ class Kit:
             refused=refused,
             trouble=trouble or broken or None,
             versions=self.versions,
+            store=mark.id,
+            store_place=mark.place,
         )

@@ -16,7 +16,7 @@ class Decision(Enum):
     WAIT = "wait"
     #: Give the chunk back and take no more of this model: another worker may have better luck.
     GIVE_BACK = "give_back"
-    #: Put the message back: it is for a worker of another version.
+    #: Put the message back: it is for a worker of another version, or of another store.
     REFUSE = "refuse"
     #: Keep the evidence and drop the message: nobody can act on it.
     DEAD_LETTER = "dead_letter"
@@ -30,6 +30,7 @@ _RULES: tuple[tuple[type[BaseException], Decision], ...] = (
     (errors.BrokerUnavailable, Decision.WAIT),
     (errors.BrokerFull, Decision.WAIT),
     (errors.VersionUnsupported, Decision.REFUSE),
+    (errors.StoreMismatch, Decision.REFUSE),
     (errors.MessageError, Decision.DEAD_LETTER),
     (errors.ModelLoadFailed, Decision.GIVE_BACK),
     (errors.RenderError, Decision.FAIL_JOBS),

@@ -52,6 +52,12 @@ class Store(Protocol):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield every object whose key starts with `prefix`, in key order."""
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of what has objects below it, directly under `prefix` ("" or "a/b/"), in order.
+
+        Reads no listing of the objects themselves.
+        """
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is fine."""
 

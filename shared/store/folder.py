@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shared.errors import ObjectMissing, StoreDenied, StoreError, StoreFull, StoreUnavailable
 from shared.store.base import ObjectInfo
-from shared.store.keys import check_key, check_prefix, check_range, is_key
+from shared.store.keys import check_folder, check_key, check_prefix, check_range, is_key
 
 #: First character of temporary files. No key may hold it, so no listing ever shows one.
 _TEMPORARY = "~"
@@ -94,6 +94,18 @@ class FolderStore:
             yield from self._walk(f"{folder}/" if folder else "", prefix)
         except OSError as e:
             raise self._error(e, f"cannot list {prefix!r}") from e
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the folders directly under a prefix, in order; one that is empty too.
+
+        Raises: ValueError, StoreDenied, StoreUnavailable.
+        """
+        check_folder(prefix)
+        try:
+            entries = _entries(self._root / prefix, "")
+        except OSError as e:
+            raise self._error(e, f"cannot list {prefix!r}") from e
+        yield from sorted(name.removesuffix("/") for name, size_bytes in entries if size_bytes is None)
 
     def delete(self, key: str) -> None:
         """Remove a file; its folders stay.

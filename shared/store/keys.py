@@ -37,6 +37,13 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_folder(prefix: str) -> str:
+    """Return the prefix if it is the whole of a folder: "" or one that ends in a slash. Raises: ValueError."""
+    if prefix and not prefix.endswith("/"):
+        raise ValueError(f"prefix {_shown(prefix)}: end it with a slash")
+    return check_prefix(prefix)
+
+
 def check_range(offset: int, size_bytes: int) -> None:
     """Raise ValueError for a range of bytes that no store reads: of nothing, or before the beginning."""
     if offset < 0 or size_bytes < 1:

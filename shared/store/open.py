@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from shared.errors import SettingsError
 from shared.store.base import Store
@@ -19,7 +19,21 @@ _CHECKSUM_MODES = ("when_required", "when_supported")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 #: S3's own rule for bucket names.
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET = re.compile(r"(?![0-9.]+$)(?!.*[.][.-])(?!.*-[.])[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+#: A scheme that lacks a slash would be a folder of that name.
+_ALMOST_SCHEME = re.compile(r"(s3|gs|gcs|az|http|https|file|redis):", re.IGNORECASE)
+
+#: Hosts that are known to have nothing but a bucket before what stands in the group.
+_VIRTUAL_HOST = re.compile(
+    r".+\.("
+    r"s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com(?:\.cn)?"
+    r"|storage\.googleapis\.com"
+    r"|[a-z0-9-]+\.digitaloceanspaces\.com"
+    r"|[0-9a-f]{32}(?:\.[a-z]+)?\.r2\.cloudflarestorage\.com"
+    r"|s3\.[a-z0-9-]+\.(?:backblazeb2|wasabisys|scw)\.(?:com|cloud)"
+    r")"
+)
 
 
 def open_store(
@@ -45,17 +59,11 @@ def open_store(
 
     Raises: SettingsError, naming what is wrong and the mend.
     """
-    scheme = _SCHEME.match(url)
-    if not url.strip():
-        raise SettingsError("store: empty; use a folder's path or s3://bucket/prefix")
-    if scheme is None:
-        return FolderStore(url)
-    if scheme[1].lower() == "file":
-        return FolderStore(_file_path(url))
-    if scheme[1].lower() != "s3":
-        raise SettingsError(f"store {scheme[0]}...: unknown kind; use a folder's path or s3://bucket/prefix")
+    folder = _folder(url)
+    if folder is not None:
+        return FolderStore(folder)
     bucket, prefix = _bucket_and_prefix(url)
-    _check_endpoint(endpoint_url)
+    endpoint_url = plain_endpoint(endpoint_url, bucket)
     if checksums not in _CHECKSUM_MODES:
         raise SettingsError(f"checksums {checksums!r}: use one of {', '.join(_CHECKSUM_MODES)}")
 
@@ -70,6 +78,28 @@ def open_store(
         max_connections=max_connections,
         patience_seconds=patience_seconds,
     )
+
+
+def check_address(url: str, *, endpoint_url: str | None) -> None:
+    """Read a store's address and its endpoint as `open_store` does, and open nothing. Raises: SettingsError."""
+    if _folder(url) is None:
+        plain_endpoint(endpoint_url, _bucket_and_prefix(url)[0])
+
+
+def _folder(url: str) -> str | Path | None:
+    """Return the folder that an address means; None where it is S3."""
+    if not url.strip():
+        raise SettingsError("store: empty; use a folder's path or s3://bucket/prefix")
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        if _ALMOST_SCHEME.match(url):
+            raise SettingsError(f"store {url}: two slashes after the colon: use s3://bucket/prefix")
+        return url
+    if scheme[1].lower() == "file":
+        return _file_path(url)
+    if scheme[1].lower() != "s3":
+        raise SettingsError(f"store {scheme[0]}...: unknown kind; use a folder's path or s3://bucket/prefix")
+    return None
 
 
 def _file_path(url: str) -> Path:
@@ -96,9 +126,50 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
         raise SettingsError(f"store {url}: {e}") from e
 
 
-def _check_endpoint(endpoint_url: str | None) -> None:
+def plain_endpoint(endpoint_url: str | None, bucket: str) -> str | None:
+    """Return an endpoint's base URL, without a slash at its end.
+
+    An endpoint that names the bucket as well, as some dashboards show it, writes and reads well and lists nothing:
+    the bucket is named twice then.
+
+    Raises: SettingsError with the fix.
+    """
     if endpoint_url is None:
-        return
+        return None
+    parts = _endpoint_parts(endpoint_url)
+    base = f"{parts.scheme}://{parts.netloc}"
+    segments = [part for part in parts.path.split("/") if part]
+    if parts.query or parts.fragment:
+        raise SettingsError(f"S3 endpoint {endpoint_url!r}: without ? and #: use {base}")
+    if bucket in segments or len(segments) == 1:
+        # One segment is a bucket; more may be a gateway's own path (https://host/storage/v1/s3).
+        raise SettingsError(
+            f"S3 endpoint {endpoint_url!r}: a bucket stands in PRINTROOM_STORE (s3://{bucket}), not here:"
+            f" use {base}"
+        )
+    if host := _without_bucket(str(parts.hostname), bucket):
+        raise SettingsError(
+            f"S3 endpoint {endpoint_url!r}: it names a bucket, which stands in PRINTROOM_STORE (s3://{bucket}):"
+            f" use {parts.scheme}://{host}" + (", or leave it out for AWS" if "amazonaws" in host else "")
+        )
+    if (parts.scheme, parts.port) in (("http", 443), ("https", 80)):
+        right = "https" if parts.scheme == "http" else "http"
+        raise SettingsError(
+            f"S3 endpoint {endpoint_url!r}: port {parts.port} speaks {right}: use {right}://{parts.hostname}"
+        )
+    return base + (f"/{'/'.join(segments)}" if segments else "")
+
+
+def _without_bucket(host: str, bucket: str) -> str | None:
+    """Return the host without the bucket that stands before it (virtual-host style); None where none does."""
+    match = _VIRTUAL_HOST.fullmatch(host)
+    if match:
+        return match[1]
+    rest = host.removeprefix(f"{bucket}.")
+    return rest if rest != host and rest.startswith(("s3.", "s3-", "storage.", "oss-")) else None
+
+
+def _endpoint_parts(endpoint_url: str) -> SplitResult:
     try:
         parts = urlsplit(endpoint_url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -110,5 +181,6 @@ def _check_endpoint(endpoint_url: str | None) -> None:
         raise SettingsError(
             "S3 endpoint: no credentials in the URL; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    if not valid:
+    if not valid or any(character.isspace() for character in endpoint_url):
         raise SettingsError(f"S3 endpoint {endpoint_url!r}: use http://host:port or https://host")
+    return parts

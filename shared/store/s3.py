@@ -27,7 +27,7 @@ from botocore.parsers import ResponseParserError
 
 from shared.errors import ObjectMissing
 from shared.store.base import ObjectInfo
-from shared.store.keys import check_key, check_prefix, check_range
+from shared.store.keys import check_folder, check_key, check_prefix, check_range
 from shared.store.s3_errors import Damaged, code_of, is_transient, reason_of, status_of, store_error
 
 if TYPE_CHECKING:
@@ -199,6 +199,23 @@ class S3Store:
                 break
         yield from sorted(found, key=lambda item: item.key)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of what has objects below it, directly under a prefix, in order: 1000 a request.
+
+        Raises: ValueError, StoreUnavailable, StoreDenied.
+        """
+        full_prefix = self._prefix + check_folder(prefix)
+        found: set[str] = set()
+        token: str | None = None
+        while True:
+            page = self._page(prefix, full_prefix, token, delimiter="/")
+            for item in page.get("CommonPrefixes", ()):
+                found.add(item["Prefix"].removeprefix(full_prefix).rstrip("/"))
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or token is None:
+                break
+        yield from sorted(found)
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is fine.
 
@@ -228,6 +245,11 @@ class S3Store:
             ),
         )
 
+    @property
+    def guesses_region(self) -> bool:
+        """Whether nobody said which region of AWS the bucket is in, so that us-east-1 is taken."""
+        return self._endpoint_url is None and not (self._region or boto3.session.Session().region_name)
+
     def ensure_bucket(self) -> None:
         """Make the bucket if it is not there. Safe to run again, and from several places at once.
 
@@ -252,8 +274,10 @@ class S3Store:
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key)
 
-    def _page(self, prefix: str, full_prefix: str, token: str | None) -> Any:
+    def _page(self, prefix: str, full_prefix: str, token: str | None, *, delimiter: str = "") -> Any:
         arguments: dict[str, Any] = {"Bucket": self.bucket, "Prefix": full_prefix, "MaxKeys": _PAGE_KEYS}
+        if delimiter:
+            arguments["Delimiter"] = delimiter
         if token is not None:
             arguments["ContinuationToken"] = token
         return self._request("list", prefix, lambda client: client.list_objects_v2(**arguments))

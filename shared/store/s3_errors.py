@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from botocore.exceptions import (
     ClientError,
+    ConnectionClosedError,
     CredentialRetrievalError,
     FlexibleChecksumError,
     HTTPClientError,
@@ -55,6 +56,13 @@ _REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintExcep
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
 
+_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED",)
+#: How OpenSSL says that the other side does not speak TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")
+#: What an answer has for a code that is none of S3's: of a web server, or of a port that wants TLS.
+_NO_S3_CODES = ("", "400", "405", "501")
+
+
 class Damaged(Exception):
     """What arrived is not what was stored."""
 
@@ -68,7 +76,7 @@ def is_transient(error: Exception) -> bool:
         # 501 is "not implemented" and stays so.
         server_error = status >= 500 and status != 501
         return server_error or status in _TRANSIENT_STATUSES or code_of(error) in _TRANSIENT_CODES
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, SSLError) and any(word in str(error) for word in (*_CERTIFICATE, *_NO_TLS)):
         return False
     kinds = (BotoConnectionError, HTTPClientError, IncompleteReadError, FlexibleChecksumError)
     return isinstance(error, (*kinds, ResponseParserError, Damaged))
@@ -83,7 +91,10 @@ def _is_full(error: ClientError) -> bool:
 def store_error(error: Exception, said: str, *, attempts: int) -> StoreError:
     """Return the store error of a failure that is not, or no longer, tried again."""
     if is_transient(error):
-        return StoreUnavailable(f"{said}; gave up after {attempts} attempts, is the server up?")
+        scheme = ", and https:// or http:// right" if isinstance(error, ConnectionClosedError) else ""
+        return StoreUnavailable(f"{said}; gave up after {attempts} attempts, is the server up{scheme}?")
+    if isinstance(error, SSLError) and any(word in str(error) for word in _NO_TLS):
+        return StoreUnavailable(f"{said}; the port speaks no TLS: use http:// in PRINTROOM_S3_ENDPOINT_URL")
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
         return StoreDenied(f"{said}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if not isinstance(error, ClientError):
@@ -92,11 +103,19 @@ def store_error(error: Exception, said: str, *, attempts: int) -> StoreError:
     if _is_full(error):
         return StoreFull(f"{said}; free some space there or raise the quota")
     if code == "NoSuchBucket":
-        return StoreDenied(f"{said}; make the bucket or mend PRINTROOM_STORE")
+        return StoreDenied(
+            f"{said}; make the bucket (`printroom doctor --create-bucket`) or fix PRINTROOM_STORE"
+        )
+    if code in _NO_S3_CODES and 400 <= status_of(error) < 500:
+        return StoreUnavailable(
+            f"{said}; that is no answer of S3: is PRINTROOM_S3_ENDPOINT_URL right, and https:// where the port is TLS?"
+        )
     if code in _MISSING_CODES:
         return ObjectMissing(said)
     if code in _KEY_CODES:
-        return StoreDenied(f"{said}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        # The text says which server was asked: one at AWS, where an empty endpoint leads, knows no other's keys.
+        other = "; for a server that is not AWS set PRINTROOM_S3_ENDPOINT_URL" if "(AWS)" in said else ""
+        return StoreDenied(f"{said}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY{other}")
     if code == "RequestTimeTooSkewed":
         return StoreDenied(f"{said}; set this machine's clock")
     if code in _REGION_CODES or status_of(error) == 301:

@@ -83,6 +83,30 @@ class TestRefused:
             act()
 
 
+class TestOptions:
+    """Options of the URL, on a real server."""
+
+    @pytest.mark.parametrize("transport", [None, "worker.transport:Transport"])
+    def test_every_option_at_once(self, valkey_server, key_prefix, transport):
+        """Ledger, producer and worker work with all options, in the database that the options name."""
+        query = "socket_timeout=5&socket_connect_timeout=5&protocol=2&client_name=mine&max_connections=9&db=3"
+        query += "&health_check_interval=9&retry_on_timeout=true&socket_keepalive=yes"
+        url = f"redis://:{valkey_server.password}@127.0.0.1:{valkey_server.port}/?{query}"
+        settings = make_settings(url, f"{key_prefix}:")
+        client, app = connect(settings), make_app(settings, transport=transport)
+        send_chunk(app, "q", MESSAGE)
+        assert {MESSAGE} == BrokerView(client, prefix=f"{key_prefix}:").chunks(["q"])
+        with app.connection_for_read() as connection:
+            message = connection.channel().basic_get("q")
+            assert MESSAGE.to_json() == message.decode()[0][0]
+            message.ack()
+            mine = [known for known in client.client_list() if known["name"] == "mine"]
+            assert {("3", "2")} == {(known["db"], known["resp"]) for known in mine}
+            assert len(mine) > 1  # the ledger's, and kombu's
+        app.close()
+        client.close()
+
+
 class TestDown:
     """No server, or one that does not answer."""
 

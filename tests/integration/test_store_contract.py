@@ -54,6 +54,18 @@ class TestContract:
         assert store.get("images/ab/abc.png") == data
         assert store.head("images/ab/abc.png") == ObjectInfo(key="images/ab/abc.png", size_bytes=size_bytes)
 
+    def test_folders(self, store: Store) -> None:
+        """What lies directly under a prefix is told once each, in order, however much is below it."""
+        for key in ("sweeps/b/x", "sweeps/b/y/z", "sweeps/a-1/x", "sweeps/a/x", "sweeps/file", "other/c/x"):
+            store.put(key, b"", content_type=PNG)
+        assert ["a", "a-1", "b"] == list(store.folders("sweeps/"))
+        assert ["y"] == list(store.folders("sweeps/b/"))
+        assert ["other", "sweeps"] == list(store.folders(""))
+        assert [] == list(store.folders("nothing/"))
+        for wrong in ("sweeps", "../"):
+            with pytest.raises(ValueError, match="prefix"):
+                list(store.folders(wrong))
+
     @pytest.mark.parametrize("offset", [0, 1, 999, 1000, 2000])
     @pytest.mark.parametrize("size_bytes", [1, 999, 1000, 5000])
     def test_get_range(self, store: Store, offset: int, size_bytes: int) -> None:

@@ -293,6 +293,37 @@ def test_no_keys_at_all(make_store: Callable[..., S3Store], monkeypatch: pytest.
         store.get("a")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
+    ],
+)
+def test_plain_http_on_a_port_of_tls(body: bytes) -> None:
+    """What such a port answers is told at once as no answer of S3, with https:// as the fix, for each operation."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def handle_one_request(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            self.close_connection = True
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        keys = {"access_key_id": "a", "secret_access_key": "b"}
+        store = S3Store("bucket", endpoint_url=f"http://127.0.0.1:{server.server_port}", **keys)
+        for operation in (
+            lambda: store.put("a", b"1", content_type=PNG),
+            lambda: store.get("a"),
+            lambda: store.head("a"),
+            lambda: list(store.list("")),
+        ):
+            with pytest.raises(StoreUnavailable, match=r"no answer of S3.*https:// where the port is TLS"):
+                operation()
+        server.shutdown()
+
+
 def test_backoff_grows_to_its_cap() -> None:
     """Delays are exponential, capped, and the jitter takes all of them from zero."""
     assert [backoff_seconds(attempt, 1.0) for attempt in (0, 1, 2, 7, 8, 1000)] == pytest.approx(

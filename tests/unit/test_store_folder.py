@@ -223,6 +223,25 @@ def test_open_store_takes_relative_folders(tmp_path: Path, monkeypatch: pytest.M
         ("s3://bucket", {"endpoint_url": "http://h:port"}, "http://host:port"),
         ("s3://bucket", {"endpoint_url": "http://key:hunter2@h"}, "AWS_SECRET_ACCESS_KEY"),
         ("s3://bucket", {"checksums": "never"}, "when_required, when_supported"),
+        ("s3:/x", {}, "two slashes after the colon"),
+        ("S3:bucket", {}, "two slashes after the colon"),
+        ("S3://", {}, "no bucket name"),
+        ("s3://a..b/x", {}, "no bucket name"),
+        ("s3://10.0.0.1/x", {}, "no bucket name"),
+        ("s3://prints/t2", {"endpoint_url": "http://h:8333/prints"}, "not here: use http://h:8333$"),
+        ("s3://prints/t2", {"endpoint_url": "http://h:8333/prints/t2/"}, "not here: use http://h:8333$"),
+        ("s3://prints/t2", {"endpoint_url": "http://h:8333/other"}, "not here: use http://h:8333$"),
+        ("s3://prints", {"endpoint_url": "http://h:8333?x=1"}, r"without \? and #: use http://h:8333$"),
+        ("s3://prints", {"endpoint_url": "https://prints.s3.amazonaws.com"}, "or leave it out for AWS"),
+        (
+            "s3://prints",
+            {"endpoint_url": "https://b.s3.eu-west-1.amazonaws.com"},
+            "use https://s3.eu-west-1.ama",
+        ),
+        ("s3://prints", {"endpoint_url": "https://prints.s3.example.org"}, "use https://s3.example.org"),
+        ("s3://prints", {"endpoint_url": "https://prints.ams3.digitaloceanspaces.com"}, "https://ams3.dig"),
+        ("s3://prints", {"endpoint_url": "http://h:443"}, "port 443 speaks https: use https://h"),
+        ("s3://prints", {"endpoint_url": "http://h 1:8333"}, "http://host:port"),
     ],
 )
 def test_open_store_refuses(url: str, options: dict[str, Any], reason: str) -> None:
@@ -230,6 +249,22 @@ def test_open_store_refuses(url: str, options: dict[str, Any], reason: str) -> N
     with pytest.raises(SettingsError, match=reason) as raised:
         open_store(url, **{"endpoint_url": None, **options})
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint_url", "base"),
+    [
+        ("s3://prints", "http://prints:8333", "http://prints:8333"),
+        ("s3://prints", "http://h:8333/", "http://h:8333"),
+        ("s3://storage", "https://storage.googleapis.com", "https://storage.googleapis.com"),
+        ("s3://minio", "https://minio.example.org", "https://minio.example.org"),
+        ("S3://prints", "https://x.example.co/storage/v1/s3", "https://x.example.co/storage/v1/s3"),
+        ("s3://prints", f"https://{'0' * 32}.r2.cloudflarestorage.com", None),
+    ],
+)
+def test_endpoints_that_are_right(url: str, endpoint_url: str, base: str | None) -> None:
+    """A host that happens to be called like the bucket, a slash at the end and a gateway's own path are taken."""
+    assert open_store(url, endpoint_url=endpoint_url).endpoint == (base or endpoint_url)
 
 
 def test_folder_needs_no_boto3(tmp_path: Path) -> None:
