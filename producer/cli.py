@@ -96,7 +96,7 @@ _SECTIONS = {
     "Before anything runs": ("plan", "models", "show"),
     "On this machine": ("render",),
     "On a fleet": ("worker", "submit", "status", "pause", "resume", "cancel", "priority", "retry"),
-    "What came of it": ("results", "fetch", "sheet"),
+    "What came of it": ("results", "find", "fetch", "sheet"),
     "Looking after it": ("doctor",),
 }
 
@@ -143,6 +143,11 @@ _EXAMPLES = {
     "results": """
         printroom results mustaches
         printroom results mustaches --where status=failed --json
+        printroom results mustaches --where 'prompt~woman' --where 'seed<10'
+        """,
+    "find": """
+        printroom find 'prompt~woman'
+        printroom find 'prompt=~hats?$' 'guidance_scale>=5' --json --limit 20
         """,
     "fetch": """
         printroom fetch mustaches home
@@ -500,6 +505,34 @@ def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_jso
         else:
             click.echo("\t".join(_result_columns(row)))
     return _report_nothing(room, sweep, wanted) if wanted and not count else 0
+
+
+@cli.command()
+@click.argument("conditions", nargs=-1, required=True, metavar="CONDITION...")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many rows.")
+@_json_flag
+def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
+    """Find rows in all sweeps of the store, whatever Redis knows.
+
+    A CONDITION is written as for --where; a row meets all of them. --json prints every column and the sweep's name, a
+    line a row. Exit status 1 where nothing is found.
+    """
+    from producer.progress import Progress
+    from producer.results import parse_where, to_json_line
+
+    count = 0
+    with Progress(what="sweeps") as bar:
+        for found in _room().search(parse_where(conditions), on_sweep=bar.step):
+            count += 1
+            if as_json:
+                _echo_document(to_json_line({"name": found.name, **found.row}) + "\n")
+            else:
+                click.echo("\t".join((found.name, found.sweep[:12], *_result_columns(found.row))))
+            if count == limit:
+                break
+    if not count:
+        click.echo("nothing found in any sweep of the store", err=True)
+    return 0 if count else EXIT_FAILED
 
 
 @cli.command()

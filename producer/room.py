@@ -21,6 +21,7 @@ from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.retry import Retried, retry_failed
+from producer.search import FoundRow, search_rows
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
 from producer.store_match import committed_chunks, require_rows
@@ -354,6 +355,17 @@ class Printroom:
         check = self._completeness(sweep)
         rows = _then(reading.manifest_rows(sweep, self.store, where=where), check)
         return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
+
+    def search(
+        self, where: Mapping[str, Any], *, on_sweep: Callable[[int], None] = lambda total: None
+    ) -> Iterator[FoundRow]:
+        """Return the rows of every sweep in the store that meet the conditions; needs no Redis.
+
+        Args:
+            where: as for `results`.
+            on_sweep: told after each sweep, with the number of sweeps there are.
+        """
+        return search_rows(self.store, where, on_sweep=on_sweep)
 
     def why_nothing(self, sweep: str, where: Mapping[str, Any]) -> list[str]:
         """Say which values there are, for each field of a filter that no row of a sweep meets."""

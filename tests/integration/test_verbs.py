@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -312,8 +313,41 @@ class TestResults:
 
     def test_unknown_field(self, bench, sweep):
         """A field rows do not have is an error that lists those they have."""
-        with pytest.raises(UsageError, match=r"no field 'sed'; there are: .*seed"):
+        with pytest.raises(UsageError, match=r"no field 'sed': did you mean 'seed'\?"):
             list(bench.room.results(sweep, where={"sed": 3}))
+
+    def test_all_sweeps_of_the_store_are_searched(self, bench, sweep):
+        """Rows of every sweep that meet the conditions, each with its sweep's name; without Redis as well."""
+        other, plan = bench.submit(name="others", prompt="a face in profile", seed=1)
+        bench.work(other, plan, 0)
+        seen = []
+        found = list(
+            bench.room.search(
+                {"negative_prompt": "mustache", **parse_where(["prompt~FACE", "seed<2"])},
+                on_sweep=seen.append,
+            )
+        )
+        assert sorted((one.name, one.row["prompt"], one.row["seed"]) for one in found) == [
+            ("faces", "a face", 0),
+            ("faces", "a face", 1),
+            ("others", "a face in profile", 1),
+        ]
+        assert {one.sweep for one in found} == {sweep, other}
+        assert max(total for total in seen) == 2
+        bench.room.__dict__["ledger"] = None  # not asked
+        assert len(list(bench.room.search(parse_where(["prompt~profile"])))) == 3
+
+    def test_a_filter_that_matches_nothing_says_what_there_is(self, bench, sweep):
+        """Each field with its values and counts, and the nearest one to what was asked for."""
+        assert list(bench.room.results(sweep, where={"prompt": "a fase"})) == []
+        (line,) = bench.room.why_nothing(sweep, {"prompt": "a fase"})
+        assert line.startswith("prompt=a fase: 0 rows by itself; prompt is 'a face' (33)")
+        assert line.endswith("nearest: 'a face'")
+        lines = bench.room.why_nothing(sweep, parse_where(["prompt~FACE", "seed>=900"]))
+        assert [re.sub(r"^(\S+: )[1-9]\d* ", r"\1n ", line).partition(";")[0] for line in lines] == [
+            "prompt~FACE: n rows by itself",
+            "seed>=900: 0 rows by itself",
+        ]
 
     def test_a_damaged_manifest(self, bench, sweep):
         """A manifest that is not whole is named."""

@@ -60,7 +60,8 @@ def problem(words: list[str]) -> str | None:
     if verb is None:
         return f"no verb {words[0]}"
     options = {name: param for param in verb.params if isinstance(param, click.Option) for name in param.opts}
-    room = sum(isinstance(param, click.Argument) for param in verb.params)
+    arguments = [param for param in verb.params if isinstance(param, click.Argument)]
+    room = 1_000 if any(param.nargs == -1 for param in arguments) else len(arguments)
     rest, count = iter(words[1:]), 0
     for word in rest:
         if word == "-" or not word.startswith("-"):

@@ -1,0 +1,46 @@
+"""Looks through the manifests of every sweep of a store for rows that meet conditions. Asks no Redis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from producer.results import Where, manifest_rows
+from producer.store_sweeps import stored_ids, stored_sweeps
+from shared.errors import StoreError, StoreUnavailable
+from shared.store.base import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundRow:
+    """A row that meets the conditions, and the sweep that it belongs to."""
+
+    sweep: str
+    name: str
+    row: dict[str, Any]
+
+
+def search_rows(
+    store: Store, where: Where, *, on_sweep: Callable[[int], None] = lambda total: None
+) -> Iterator[FoundRow]:
+    """Yield the rows of all sweeps that meet the conditions, sweep by sweep; a damaged manifest is passed over.
+
+    Args:
+        on_sweep: told after each sweep, with the number of sweeps there are.
+
+    Raises: UsageError for an unknown field; StoreUnavailable.
+    """
+    ids = stored_ids(store)
+    for one in stored_sweeps(ids, store):
+        try:
+            for row in manifest_rows(one.sweep, store, where=where):
+                yield FoundRow(sweep=one.sweep, name=one.name, row=row)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:  # one sweep's damage hides no other
+            log.warning("sweep_not_searched", extra={"sweep": one.sweep, "reason": str(error)})
+        on_sweep(len(ids))
