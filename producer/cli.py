@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from producer.fetch import Fetched
+    from producer.lineage import Edition
     from producer.local import Rendered
     from producer.room import Printroom, SweepSource
     from producer.show import Shown
@@ -355,6 +356,7 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
     room = _room()
     if sweep is None:
         return _watch_sweeps(room, as_json) if watch else _list_sweeps(room, as_json)
+    sweep = room.find(sweep)
     if watch and not as_json:
         with Progress() as bar:
             room.wait(sweep, on_status=bar.update)
@@ -620,7 +622,7 @@ def _settings() -> Any:
 def _room() -> Printroom:
     from producer.room import Printroom
 
-    return Printroom(_settings())
+    return Printroom(_settings(), on_note=lambda note: click.echo(note, err=True))
 
 
 def _sweep_or_prompt(
@@ -742,7 +744,12 @@ def _report_notes(shown: Shown) -> None:
 def _list_sweeps(room: Printroom, as_json: bool) -> int:
     statuses = room.statuses()
     if as_json:
-        _print_json([_fields(s) for s in statuses])
+        _print_json(
+            [
+                _fields(s) | {"number": one.number, "newest": one.is_newest}
+                for s, one in zip(statuses, _editions(statuses), strict=True)
+            ]
+        )
         return 0
     if not statuses:
         click.echo("no sweeps yet: submit one with `printroom submit sweep.yaml`", err=True)
@@ -782,10 +789,17 @@ def _sweep_table(statuses: list[SweepStatus]) -> Table:
     from producer.progress import duration
 
     table = _table("sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go")
-    for s in statuses:
+    for s, one in zip(statuses, _editions(statuses), strict=True):
         figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
-        table.add_row(s.sweep[:12], s.name, s.state, *figures, duration(s.eta_seconds))
+        label = one.label if one.is_newest else f"{one.label} (older)"
+        table.add_row(s.sweep[:12], label, s.state, *figures, duration(s.eta_seconds))
     return table
+
+
+def _editions(statuses: list[SweepStatus]) -> list[Edition]:
+    from producer.lineage import editions
+
+    return editions((s.sweep, s.name) for s in statuses)
 
 
 def _fields(value: Any) -> dict[str, Any]:

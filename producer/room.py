@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from producer.arguments import Between, checked_methods, no_sweep, plain_values
 from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
+from producer.lineage import Edition, choose, editions
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.source import SweepFile, read_sweep_file
@@ -39,9 +41,10 @@ if TYPE_CHECKING:
 
     from producer.sheets import Written
 
-#: A sweep id is this many hex digits; a start of it will do.
+_log = logging.getLogger(__name__)
+
+#: A sweep id is this many hex digits.
 _ID_DIGITS = 32
-_ID_DIGITS_MIN = 4
 
 #: How long a store may fail that is only looked at for how fast earlier sweeps were.
 _GLANCE_SECONDS = 3.0
@@ -56,8 +59,16 @@ SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
 class Printroom:
     """A Printroom fleet, seen from a producer."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, on_note: Callable[[str], None] = _log.info
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            on_note: gets what a person should know of a call that goes on, such as which sweep a name meant.
+        """
         self.settings = settings or load_settings()
+        self._on_note = on_note
         #: Fingerprint -> where it is, of models that a sweep named by their path.
         self._named_folders: dict[str, Path] = {}
 
@@ -335,25 +346,20 @@ class Printroom:
         return examine(self.ledger, lambda: self.store)
 
     def find(self, text: str, *, in_store: bool = False) -> str:
-        """Return the id that an id, the start of one, or a sweep's name means.
+        """Return the id that an id, the start of one, a sweep's name or `NAME@2` means.
+
+        Of several sweeps of a name the newest is meant, and `on_note` is told.
 
         Args:
             in_store: look in the store where Redis does not know it.
 
         Raises: SweepUnknown, UsageError where it means several.
         """
-        known = self._known(in_store)
-        matches = [sweep for sweep in known if sweep == text]
-        if not matches and len(text) >= _ID_DIGITS_MIN:
-            matches = [sweep for sweep in known if sweep.startswith(text)]
-        if not matches:
-            matches = [status.sweep for status in self._statuses_or_none() if status.name == text]
-        if len(matches) > 1:
-            raise UsageError(
-                f"{text!r} means {len(matches)} sweeps: {', '.join(m[:12] for m in matches)}; say more"
-            )
-        if matches:
-            return matches[0]
+        choice = choose(text, self._editions(in_store))
+        if choice is not None:
+            if choice.note:
+                self._on_note(choice.note)
+            return choice.sweep
         if in_store and self._in_store(text):
             return text
         raise SweepUnknown(self._unknown(text, in_store))
@@ -407,19 +413,13 @@ class Printroom:
     def _app(self) -> Any:
         return make_app(self.settings)
 
-    def _known(self, in_store: bool) -> list[str]:
+    def _editions(self, in_store: bool) -> list[Edition]:
         try:
-            return self.ledger.sweeps()
+            return editions(self.ledger.sweep_names().items())
         except BrokerError:
             if in_store:
                 return []
             raise
-
-    def _statuses_or_none(self) -> list[SweepStatus]:
-        try:
-            return self.statuses()
-        except BrokerError:
-            return []
 
     def _in_store(self, text: str) -> bool:
         return len(text) == _ID_DIGITS and self.store.head(names.plan_key(text)) is not None
