@@ -723,7 +723,9 @@ def _show_recipe(shown: Shown) -> None:
 
     made = shown.provenance
     facts: dict[str, Any] = {"file": shown.path.name, "format": shown.image_format}
-    facts["recipe"] = "Printroom's, checked" if shown.job else "A1111's infotext"
+    facts["recipe"] = (
+        "Printroom's, checked" if shown.job else f"{shown.program}'s" if shown.program else "A1111's infotext"
+    )
     if shown.job and made:
         facts |= {"job": shown.job.id, "model_name": made.model_name, "device": made.device}
         facts |= {"dtype": made.dtype, "batch_rows": made.batch_rows, "versions": made.versions}
