@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from producer.paths import NamedPath, find_paths
 from producer.sweep_text import (
     DEPTH_MAX,
     FILE_BYTES_MAX,
@@ -91,11 +92,12 @@ class _Includer:
         problems: list[Problem] = []
         place = document.located.children["include"]
         for name, found in self._names(document.value["include"], place, problems):
-            included = self._read(name, found, chain, problems)
-            if included is not None:
-                value |= included.value
-                places |= included.located.children
-                problems += included.problems
+            for path in self._paths(name, found, problems):
+                included = self._read(name, path, found, chain, problems)
+                if included is not None:
+                    value |= included.value
+                    places |= included.located.children
+                    problems += included.problems
         value |= document.value
         places |= document.located.children
         del value["include"], places["include"]
@@ -115,16 +117,21 @@ class _Includer:
                 problems.append(found.problem(f"{what}: write the name of a file: common.yaml"))
         return names
 
-    def _read(self, name: str, place: Located, chain: _Chain, problems: list[Problem]) -> Document | None:
+    def _paths(self, name: str, place: Located, problems: list[Problem]) -> list[NamedPath]:
+        """Return the files that a name means."""
+        try:
+            if self._folder is None:
+                raise FileInvalid("this sweep is no file, so none stands beside it: write the keys out")
+            return find_paths(self._folder, source_name(name, place))
+        except FileInvalid as error:
+            problems.append(place.problem(f"include={show(name)}: {error}"))
+            return []
+
+    def _read(
+        self, name: str, file: NamedPath, place: Located, chain: _Chain, problems: list[Problem]
+    ) -> Document | None:
         """Return an included file with its own includes, or None where it cannot be read."""
-        if self._folder is None:
-            text = (
-                f"include={show(name)}: this sweep is no file, so none stands beside it: write the keys out"
-            )
-            problems.append(place.problem(text))
-            return None
-        shown = source_name(name, place)
-        path = self._folder / shown
+        shown, path = file.shown, file.path
         if trouble := self._trouble(path, shown, chain):
             problems.append(place.problem(f"include={show(name)}: {trouble}"))
             return None

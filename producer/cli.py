@@ -20,6 +20,7 @@ from shared.command_exit import (
     DEBUG_OPTION,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_USAGE,
     document_bytes,
     run_command,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from producer.local import Rendered
     from producer.room import Printroom, SweepSource
     from producer.show import Shown
+    from producer.source import SweepFile
     from producer.status import Overview
     from producer.submit import Submission
     from producer.sweep import Sweep
@@ -54,6 +56,9 @@ _where_option = click.option(
     help="Only rows that meet it: seed=3, seed!=3, 'seed>=3'; may be repeated.",
 )
 _sweep_argument = click.argument("sweep")
+_allow_failing_option = click.option(
+    "--allow-failing", is_flag=True, help="Go on though some jobs are certain to fail (`plan` says which)."
+)
 _set_option = click.option(
     "--set",
     "changes",
@@ -125,7 +130,10 @@ _EXAMPLES = {
     "resume": "printroom resume mustaches",
     "cancel": "printroom cancel mustaches",
     "priority": "printroom priority mustaches 5",
-    "retry": "printroom retry mustaches",
+    "retry": """
+        printroom retry mustaches
+        printroom retry mustaches --code out_of_memory --where 'seed<10' --dry-run
+        """,
     "results": """
         printroom results mustaches
         printroom results mustaches --where status=failed --json
@@ -197,7 +205,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False)
 @click.option("--sample", default=5, show_default=True, help="Jobs to show, evenly spread over the plan.")
 @click.option("--first", is_flag=True, help="Show the first jobs of the plan.")
 @click.option("--diff", "old", metavar="OLD", help="A sweep or a file: say what FILE adds, keeps and drops.")
@@ -205,34 +213,36 @@ def cli() -> None:
 @_set_option
 @_json_flag
 def plan(
-    file: Path | None,
+    file: str | None,
     sample: int,
     first: bool,
     old: str | None,
     schema: bool,
     changes: tuple[str, ...],
     as_json: bool,
-) -> None:
+) -> int:
     """Show what a sweep would do, and do nothing.
 
-    Jobs, chunks, buckets, model loads, duplicates, texts and their tokens, what it takes in the store and, where
-    images of the same kind were made before, in time; warnings and some of the jobs. Models are looked up on this
-    machine and on live workers.
+    Jobs, how the files that it names were read, chunks, buckets, model loads, duplicates, texts and their tokens,
+    what it takes in the store and, where images of the same kind were made before, in time; warnings and some of the
+    jobs. Models are looked up on this machine and on live workers. FILE may be - for a sweep on stdin.
+
+    Exit status 2 where jobs are certain to fail, with the reasons and what leaves them out.
     """
     from producer.preview import render_difference, render_preview
-    from producer.source import read_sweep_file
 
     if schema:
         from producer.schema import sweep_schema
 
         _print_json(sweep_schema())
-        return
+        return 0
     if file is None:
         raise click.UsageError("which FILE? (`printroom plan --schema` alone goes without)")
     unknown: list[str] = []
     room = _room()
-    compiled = room.compile(read_sweep_file(file, settings=changes), unknown=unknown)
-    seen = room.preview(compiled, sample=sample, first=first)
+    source = _read_sweep(file, changes)
+    compiled = room.compile(source, unknown=unknown)
+    seen = room.preview(compiled, sample=sample, first=first, source=source)
     difference = None if old is None else room.compare(compiled, old)
     if as_json:
         _print_json(seen.to_json() | ({"difference": difference.to_json()} if difference else {}))
@@ -242,15 +252,23 @@ def plan(
         render_difference(difference, _out())
     for line in unknown:
         click.echo(f"not known yet: {line}; the sweep's id will differ", err=True)
+    return EXIT_USAGE if seen.failures else 0
 
 
 @cli.command()
-@click.argument("what", metavar="FILE|PROMPT")
+@click.argument("what", metavar="FILE|-|PROMPT")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the prints [prints/<name>]."
 )
 @click.option(
-    "--negative", "negatives", multiple=True, metavar="TEXT", help="With a prompt: a negative; repeatable."
+    "--negative",
+    "negatives",
+    multiple=True,
+    metavar="TEXT",
+    help="With a prompt: a negative prompt, drawn beside the plain prompt; repeatable.",
+)
+@click.option(
+    "--no-plain", is_flag=True, help="With --negative: leave out the row without a negative prompt."
 )
 @click.option(
     "--count", type=click.IntRange(min=1), help="With a prompt: images of each, seeds 0, 1, 2 ... [4]"
@@ -269,6 +287,7 @@ def plan(
 @_set_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
+@_allow_failing_option
 @_json_flag
 def render(
     what: str,
@@ -276,6 +295,7 @@ def render(
     changes: tuple[str, ...],
     device: str,
     yes: bool,
+    allow_failing: bool,
     as_json: bool,
     **words: Any,
 ) -> int:
@@ -288,35 +308,49 @@ def render(
     from producer.progress import Progress
 
     sweep, source = _sweep_or_prompt(what, words, changes)
+    _report_source(source)
     folder = out or Path("prints") / sweep.name
     settings = _settings()
     with Progress() as bar:
         made = render_locally(
-            source, folder, settings, device=device, confirmed=yes, on_stage=bar.stage, on_status=bar.update
+            source,
+            folder,
+            settings,
+            device=device,
+            confirmed=yes,
+            allow_failing=allow_failing,
+            on_stage=bar.stage,
+            on_status=bar.update,
         )
     sheet = None if made.interrupted else _local_sheet(made, settings)
-    return _report_render(made, sheet, as_json)
+    status = _report_render(made, sheet, as_json)
+    if words["negatives"] and not words["no_plain"] and sheet:
+        click.echo("the row without a negative prompt is for comparison; --no-plain leaves it out", err=True)
+    return status
 
 
 # --- a sweep's life ------------------------------------------------------------------------------------------
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file")
 @_set_option
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--yes", is_flag=True, help="Agree to a very large sweep.")
+@_allow_failing_option
 @_json_flag
-def submit(file: Path, changes: tuple[str, ...], priority: int, yes: bool, as_json: bool) -> None:
-    """Submit a sweep and print its id.
+def submit(
+    file: str, changes: tuple[str, ...], priority: int, yes: bool, allow_failing: bool, as_json: bool
+) -> None:
+    """Submit a sweep and print its id. FILE may be - for a sweep on stdin.
 
     The same sweep again is a no-op; an extended sweep renders only what is new, since images are named by what
     they are.
     """
-    from producer.source import read_sweep_file
-
-    source = read_sweep_file(file, settings=changes)
-    _report_submission(_room().submit(source, priority=priority, confirmed=yes), as_json)
+    source = _read_sweep(file, changes)
+    _report_source(source)
+    done = _room().submit(source, priority=priority, confirmed=yes, allow_failing=allow_failing)
+    _report_submission(done, as_json)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -406,9 +440,34 @@ def priority(sweep: str, number: int) -> None:
 
 @cli.command()
 @_sweep_argument
-def retry(sweep: str) -> None:
-    """Render the failed jobs of a sweep again."""
-    click.echo(f"{_room().retry(sweep)} jobs will be rendered again")
+@click.option(
+    "--code", "codes", multiple=True, metavar="CODE", help="Only failures with this code; repeatable."
+)
+@_where_option
+@click.option("--all", "everything", is_flag=True, help="Also those that the same job has again for sure.")
+@click.option("--dry-run", is_flag=True, help="Say how many, and change nothing.")
+@_json_flag
+def retry(
+    sweep: str, codes: tuple[str, ...], where: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Render failed jobs of a sweep again.
+
+    Failures that the same job has again for sure (job_invalid, model_unsupported) are left alone, unless --code names
+    them or --all is given.
+    """
+    from producer.results import parse_where
+
+    done = _room().retry(sweep, codes=codes, where=parse_where(where), everything=everything, dry_run=dry_run)
+    if as_json:
+        _print_json(_fields(done))
+        return
+    click.echo(
+        f"{done.jobs:,} {'job' if done.jobs == 1 else 'jobs'} {'would' if dry_run else 'will'} be rendered again"
+    )
+    for code, count in sorted(done.left.items()):
+        click.echo(f"left: {count:,} failed with {code}", err=True)
+    if done.hopeless and not (codes or everything):
+        click.echo("those that fail again for sure are left: change the sweep, or say --all", err=True)
 
 
 # --- what came of it -----------------------------------------------------------------------------------------
@@ -625,23 +684,63 @@ def _room() -> Printroom:
     return Printroom(_settings(), on_note=lambda note: click.echo(note, err=True))
 
 
+def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
+    """Return the sweep in a file, or on stdin for "-"."""
+    from producer.source import read_sweep_file
+    from producer.sweep_text import FILE_BYTES_MAX
+
+    if what != "-":
+        return read_sweep_file(_sweep_path(what), settings=changes)
+    if sys.stdin is None:
+        raise click.UsageError("-: stdin is closed: pipe a sweep in, or name a file")
+    if sys.stdin.isatty():
+        click.echo("reading a sweep from stdin: end it with Ctrl-D", err=True)
+    data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+    return read_sweep_file(Path("stdin"), data=data, settings=changes)
+
+
+def _sweep_path(what: str) -> Path:
+    """Return the file that a name means, `~` and patterns that no shell has expanded included."""
+    from producer.paths import find_path
+    from producer.tables import FileInvalid, nearest_file
+
+    try:
+        path = find_path(Path(), what).path
+    except FileInvalid as error:
+        raise click.UsageError(f"{what}: {error}") from error
+    if path.is_dir():
+        raise click.UsageError(f"{what}: this is a folder: name a sweep file in it")
+    if not path.exists():
+        raise click.UsageError(f"{what}: no such file{nearest_file(path)}")
+    return path
+
+
+def _report_source(source: SweepSource) -> None:
+    """Say what a person should know of the files that a sweep names, as `plan` says it."""
+    from producer.preview.show import printable
+    from producer.source import SweepFile
+
+    if isinstance(source, SweepFile):
+        for note in source.notes:
+            click.echo(f"! {printable(note)}", err=True)
+
+
 def _sweep_or_prompt(
     what: str, words: dict[str, Any], changes: tuple[str, ...] = ()
 ) -> tuple[Sweep, SweepSource]:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
-    from producer.source import read_sweep_file
     from producer.sweep import sweep_from_mapping, sweep_of
     from producer.sweep_text import read_inline
 
-    path, given = Path(what), {name: value for name, value in words.items() if value not in (None, ())}
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    given = {name: value for name, value in words.items() if value not in (None, (), False)}
+    if what == "-" or Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
         if given:
             name = next(iter(given))
-            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(name, f"--{name}")
+            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(
+                name, f"--{name.replace('_', '-')}"
+            )
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
-        if not path.is_file():
-            raise click.UsageError(f"{what}: no such file")
-        file = read_sweep_file(path, settings=changes)
+        file = _read_sweep(what, changes)
         return sweep_of(file), file
     if changes:
         raise click.UsageError("--set changes a sweep file; with a prompt say --steps, --guidance ...")
@@ -658,7 +757,10 @@ def _sweep_or_prompt(
         **{name: value for name, value in fields.items() if value is not None},
     }
     if "negatives" in given:
-        mapping["negative_prompt"] = list(given["negatives"])
+        # The comparison is the point: the same seeds without any.
+        mapping["negative_prompt"] = [*([] if given.get("no_plain") else [None]), *given["negatives"]]
+    elif given.get("no_plain"):
+        raise click.UsageError("--no-plain goes with --negative")
     if "guidance_rules" in given:
         rules = (read_inline(rule, what="--guidance-rule") for rule in given["guidance_rules"])
         mapping["guidance_rule"] = list(rules)
@@ -819,13 +921,27 @@ def _show_status(seen: Overview) -> None:
     )
     if s.state == "active":
         click.echo(f"{s.images_per_second:.2f} images/s, {duration(s.eta_seconds)} to go")
-    for code, count in sorted(s.failures.items()):
-        click.echo(f"failed {code}: {count} ({s.reasons.get(code, '')})")
+    for line in _failure_lines(s):
+        click.echo(line)
     for line in seen.obstacles:
         click.echo(f"! {line}")
     for w in seen.workers:
         hands = ", ".join(chunk[:8] + chunk[32:] for chunk in w.chunks) or "idle"
         click.echo(f"worker {w.name}: {w.device}, {w.images_per_second:.2f} images/s, {hands}")
+
+
+def _failure_lines(status: SweepStatus, *, commands: bool = True) -> Iterator[str]:
+    """Yield each code with its count, its reasons, and what to type next."""
+    from producer.show import plain
+    from shared.errors import PERMANENT_CODES
+
+    for code, count in sorted(status.failures.items()):
+        yield f"failed {code}: {count:,}"
+        yield from (f"    {plain(reason)}" for reason in status.reasons.get(code, ()))
+        if commands:
+            yield f"    see them: printroom results {status.sweep[:12]} --where error_code={code}"
+        if commands and code not in PERMANENT_CODES:
+            yield f"    try again: printroom retry {status.sweep[:12]} --code {code}"
 
 
 def _result_columns(row: dict[str, Any]) -> Iterator[str]:
@@ -889,8 +1005,8 @@ def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
 
 def _summarise(status: SweepStatus, interrupted: bool, found: int) -> None:
     click.echo(f"{status.done:,} of {status.jobs:,} done ({found:,} were there already)", err=True)
-    for code, count in sorted(status.failures.items()):
-        click.echo(f"failed {code}: {count} ({status.reasons.get(code, '')})", err=True)
+    for line in _failure_lines(status, commands=False):
+        click.echo(line, err=True)
     if interrupted:
         click.echo("interrupted: the same command goes on from here", err=True)
 

@@ -1,16 +1,15 @@
-"""Turns columns of a file into a sweep's: what they may be called, and what a cell means. Knows no files or places."""
+"""Turns the columns of a table into fields and variables of a sweep. Knows no files, places or cells."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from producer.column_names import CAPTIONS, SIDES, field_called, field_meant, folded
 from producer.fields import FIELDS
-from producer.sweep_text import read_option
 from producer.tables import NAMELESS, FileInvalid, Table
 from producer.wording import kind, near, show
-from shared.errors import SweepError
 
 #: What a variable may be called: what stands between the braces of `{animal}`.
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -18,53 +17,29 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 #: Axes of a sweep: the fields of a job, and style.
 AXES = (*FIELDS, "style")
 
-#: Fields for which an empty cell of a CSV is null.
-_NULLABLE = ("negative_prompt", "guidance_rule", "style")
-
-_WHOLE = re.compile(r"\s*[-+]?[0-9]{1,40}\s*\Z", re.ASCII)
-_NUMBER = re.compile(
-    r"\s*[-+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][-+]?[0-9]{1,4})?\s*\Z", re.ASCII
-)
+#: Columns by which Printroom's own rows are known: manifests, and what `fetch` writes.
+_OWN_ROWS = frozenset(("job_id", "prompt", "guidance_rule", "scheduler", "model"))
 
 
-def read_cells(field: str | None, cells: Sequence[Any], *, is_text: bool) -> tuple[list[Any], list[int]]:
-    """Return a column's values, and the positions that are empty and may not be.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """Which columns of a table a sweep takes."""
 
-    Text without a type becomes what its field takes, where it reads so; the rest stays text, for the sweep to refuse.
-
-    Args:
-        field: the job's field that the column is for; None for a variable's texts, which may be empty.
-        is_text: whether the cells are text without a type, as in a CSV. Others are left alone.
-    """
-    values = list(cells)
-    convert = _CELLS.get(field or "")
-    if not is_text or (convert is None and "" not in values):
-        return values, []
-    empty: list[int] = []
-    for position, text in enumerate(values):
-        if text == "" and field in _NULLABLE:
-            values[position] = None
-        elif text == "" and field is not None:
-            empty.append(position)
-        elif convert is not None:
-            values[position] = convert(text)
-    return values, empty
-
-
-def empty_mend(field: str | None) -> str:
-    """Return what to do about an empty cell of a field that takes none."""
-    if field == "prompt":
-        return "write it or remove the row; an empty prompt stands in the sweep itself, or in .jsonl"
-    return "write a value"
+    #: Name in the sweep -> the column it is; a size may be two, its width and its height.
+    names: Mapping[str, tuple[str, ...]]
+    #: Columns that the sweep does not take.
+    others: tuple[str, ...] = ()
+    #: What a person may want to know of the choice, a line each.
+    notes: tuple[str, ...] = ()
 
 
 def name_trouble(name: str) -> str:
     """Return why a column cannot bear a name in the sweep, or ""."""
-    if name in AXES:
+    if name in AXES or name in SIDES:
         return ""
-    folded = name.strip().casefold()
-    if folded in AXES:
-        return f"{show(name)} is no field: did you mean {folded!r}?"
+    near_field = field_called(name)
+    if near_field and folded(name) == folded(near_field):
+        return f"{show(name)} is no field: did you mean {near_field!r}?"
     if not VARIABLE.match(name):
         return f"{show(name)} is no name: use letters, digits and _, beginning with a letter"
     return ""
@@ -81,70 +56,159 @@ def no_column(wanted: str, table: Table) -> str:
     return f"has no column {show(wanted)}: {hint}"
 
 
-def checked_names(names: dict[str, str], table: Table) -> dict[str, str]:
-    """Return the names that the sweep gives to columns.
+def find_column(wanted: str, columns: Sequence[str], *, field: str | None = None) -> str | None:
+    """Return the column that a name means: itself, or the one that differs in case, spaces and signs alone.
 
-    Raises: FileInvalid where a column is not there.
+    Args:  field: then also the one column that other programs call so.
+    """
+    if wanted in columns:
+        return wanted
+    alike = [name for name in columns if folded(name) == folded(wanted)]
+    if not alike and field is not None:
+        alike = [name for name in columns if field_called(name) == field]
+    if not alike and field == "prompt":
+        alike = [name for name in columns if folded(name) in CAPTIONS]
+    return alike[0] if len(alike) == 1 else None
+
+
+def named_columns(names: Mapping[str, str], table: Table) -> Chosen:
+    """Return the columns that the sweep names: its own name -> the file's.
+
+    Raises: FileInvalid where a column is not there, or a size has one side.
     """
     _check_named(table)
-    missing = [column for column in names.values() if column not in table.columns]
+    found = {name: find_column(column, table.columns) for name, column in names.items()}
+    missing = [names[name] for name, column in found.items() if column not in table.values]
     if missing:
         raise FileInvalid("; ".join(no_column(column, table) for column in missing))
-    return names
+    chosen: dict[str, tuple[str, ...]] = {
+        name: (column,) for name, column in found.items() if column is not None
+    }
+    sides = [chosen.pop(side) for side in SIDES if side in chosen]
+    if len(sides) == 1 or (sides and "size" in chosen):
+        raise FileInvalid("columns: width and height make a size together: name both, or size alone")
+    if sides:
+        chosen["size"] = (*sides[0], *sides[1])
+    taken = {column for columns in chosen.values() for column in columns}
+    return Chosen(names=chosen, others=tuple(name for name in table.columns if name not in taken))
 
 
-def own_names(table: Table) -> dict[str, str]:
-    """Return the columns that a group takes where the sweep names none: fields, and what a variable may be called.
+def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -> Chosen:
+    """Return the columns that a group takes where the sweep names none.
 
-    Raises: FileInvalid where there is none, or one is most likely something else.
+    Fields under our names and under those of other programs, a size made of width and height, and what fills a hole
+    of a text. The others are left out.
+
+    Args:
+        holes: names that stand in braces in some text.
+        top: keys that the sweep has itself.
+    Raises: FileInvalid where there is no such column, or two may be one field.
     """
     _check_named(table)
-    for name in table.columns:
-        folded = name.strip().casefold()
-        if name not in AXES and folded in AXES:
-            mend = f"if it is the {folded}, write columns: {{{folded}: {show(name)}}}"
-            raise FileInvalid(f"has a column {show(name)}: {mend}")
-    names = {name: name for name in table.columns if name in AXES or VARIABLE.match(name)}
-    if not names:
+    if set(table.columns) >= _OWN_ROWS:
+        holes = ()  # prompts of finished jobs have none: what stands in braces was drawn
+    chosen: dict[str, tuple[str, ...]] = {
+        name: (name,) for name in table.columns if name in AXES and _is_plain(name, table)
+    }
+    chosen |= {name: (name,) for name in table.columns if name in holes and VARIABLE.match(name)}
+    notes: list[str] = []
+    left: list[str] = []
+    for field, columns in _called(table, chosen).items():
+        if field in top:
+            left += columns
+            notes.append(f"{_joined(columns)} left out: the sweep says {field} itself")
+        elif len(columns) > 1 and field not in chosen:
+            fix = f"say which: columns: {{{field}: {show(columns[0])}}}"
+            raise FileInvalid(f"has {_joined(columns)}, and each may be the {field}: {fix}")
+        elif field not in chosen:
+            chosen[field] = (columns[0],)
+            if folded(columns[0]) != folded(field):
+                notes.append(f"{show(columns[0])} taken as {field}")
+    _add_size(table, chosen, top, notes)
+    _add_caption(table, chosen, top, notes)
+    if not chosen:
         raise FileInvalid(f"has the columns {listed(table)}: say what they are: 'columns: {{prompt: ...}}'")
-    for name in names:
-        odd = next((cell for cell in table.values[name] if isinstance(cell, list | dict | bytes)), None)
-        if odd is not None and name != "guidance_rule":
-            mend = "name the columns that you mean: 'columns: [prompt]'"
-            raise FileInvalid(f"has {kind(odd)} in the column {show(name)}: {mend}")
-    return names
+    taken = {column for columns in chosen.values() for column in columns}
+    others = tuple(name for name in table.columns if name not in taken)
+    _refuse_slips(others, chosen, top)
+    if unknown := [name for name in others if name not in left]:
+        shown = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
+        notes.append(f"columns that are no part of a job: {shown}")
+    return Chosen(names=_ordered(chosen, table), others=others, notes=tuple(notes))
+
+
+def _refuse_slips(others: Sequence[str], chosen: Mapping[str, tuple[str, ...]], top: Collection[str]) -> None:
+    """Refuse a column that nobody takes and whose name is nearly that of a field: `negtive_prompt`."""
+    for name in others:
+        field = None if field_called(name) else field_meant(name)
+        if field is not None and field not in chosen and field not in top:
+            fix = f"rename it, or name the columns that you mean: columns: {{{field}: {show(name)}, ...}}"
+            raise FileInvalid(f"has a column {show(name)}: did you mean {field!r}? {fix}")
+
+
+def _called(table: Table, chosen: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return field -> the columns that other programs call so."""
+    found: dict[str, list[str]] = {}
+    for name in table.columns:
+        field = field_called(name)
+        if field is not None and name not in chosen and field not in chosen and _is_plain(name, table):
+            found.setdefault(field, []).append(name)
+    return found
+
+
+def _add_size(
+    table: Table, chosen: dict[str, tuple[str, ...]], top: Collection[str], notes: list[str]
+) -> None:
+    """Take width and height as the size, unless there is another."""
+    sides = [find_column(side, table.columns) for side in SIDES]
+    width, height = sides
+    if width is None or height is None or "size" in chosen or {width, height} & set(chosen):
+        return
+    if "size" in top:
+        notes.append(f"{_joined([width, height])} left out: the sweep says size itself")
+        return
+    chosen["size"] = (width, height)
+    notes.append(f"{_joined([width, height])} taken as size")
+
+
+def _add_caption(
+    table: Table, chosen: dict[str, tuple[str, ...]], top: Collection[str], notes: list[str]
+) -> None:
+    """Take a column of captions as the prompts where nothing else brings them."""
+    if "prompt" in chosen or "prompt" in top or "cases" in top:
+        return
+    captions = [name for name in table.columns if folded(name) in CAPTIONS and name not in chosen]
+    if len(captions) > 1:
+        fix = f"say which: columns: {{prompt: {show(captions[0])}}}"
+        raise FileInvalid(f"has {_joined(captions)}, and each may be the prompt: {fix}")
+    if captions:
+        chosen["prompt"] = (captions[0],)
+        notes.append(f"{show(captions[0])} taken as prompt")
+
+
+def _is_plain(name: str, table: Table) -> bool:
+    """Say whether a column holds what a job may hold. A mapping is a guidance rule, and otherwise another program's."""
+    odd = next(
+        (cell for cell in table.values.get(name, [b""]) if isinstance(cell, list | dict | bytes)), None
+    )
+    if odd is None or name == "guidance_rule":
+        return True
+    if name in AXES and not isinstance(odd, dict):
+        fix = "name the columns that you mean: 'columns: [prompt]'"
+        raise FileInvalid(f"has {kind(odd)} in the column {show(name)}: {fix}")
+    return False
+
+
+def _ordered(chosen: Mapping[str, tuple[str, ...]], table: Table) -> dict[str, tuple[str, ...]]:
+    """Return the choice in the order of the table's columns."""
+    place = {name: position for position, name in enumerate(table.columns)}
+    return dict(sorted(chosen.items(), key=lambda item: place[item[1][0]]))
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(map(show, names))
 
 
 def _check_named(table: Table) -> None:
     if table.columns == (NAMELESS,):
         raise FileInvalid("has no columns: write 'zip: {prompt: {file: ...}}'")
-
-
-def _whole(text: str) -> Any:
-    """Return a whole number; what is none stays text, for the sweep to refuse it."""
-    return int(text) if _WHOLE.match(text) else text
-
-
-def _number(text: str) -> Any:
-    return _whole(text) if _WHOLE.match(text) or not _NUMBER.match(text) else float(text)
-
-
-def _rule(text: str) -> Any:
-    """Return a rule's name, or the mapping that a cell writes as `{rescale: 0.7}`."""
-    if not text.lstrip().startswith("{"):
-        return text
-    try:
-        document = read_option(text, what="guidance_rule")
-    except SweepError:
-        return text
-    return text if document.problems else document.value
-
-
-#: Field -> how its cells are read; the others are text.
-_CELLS: Mapping[str, Callable[[str], Any]] = {
-    "seed": _whole,
-    "steps": _whole,
-    "size": _whole,
-    "guidance_scale": _number,
-    "guidance_rule": _rule,
-}

@@ -19,6 +19,7 @@ from producer.rules import RULES_MAX, RuleProblem, count_rules, expand_rule, wri
 from producer.wording import kind, show
 from shared.images.format import EXAMPLES, FormatInvalid, parse_format
 from shared.job import PROMPT_BYTES_MAX
+from shared.model_reading import PREDICTIONS, Reading
 from shared.schedulers import SCHEDULERS, canonical_scheduler
 
 #: Fields of a job that a sweep may set, in the order in which the documentation names them.
@@ -188,6 +189,8 @@ def _check_size(value: Any) -> str:
 
 
 def _check_model(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _check_read_model(value)
     if not isinstance(value, str):
         raise problem("wants_text", f"model is {kind(value)}")
     check_text("model", value)
@@ -196,6 +199,21 @@ def _check_model(value: Any) -> str:
             "model", f"model={show(value)}: use a name of 1 to {MODEL_NAME_MAX} printable characters"
         )
     return value
+
+
+def _check_read_model(value: Mapping[Any, Any]) -> str:
+    """Return a model with how it is to be read, as `name+v_prediction+zero_snr`."""
+    form = "{name: photo, prediction_type: v_prediction, zero_snr: true}"
+    if unknown := [key for key in value if key not in ("name", "prediction_type", "zero_snr")]:
+        raise problem("model", f"model: unknown key {show(unknown[0])}: write {form}")
+    if "name" not in value:
+        raise problem("model", f"model has no name: write {form}")
+    prediction, zero_snr = value.get("prediction_type"), value.get("zero_snr")
+    if prediction not in (None, *PREDICTIONS):
+        raise problem("model", f"prediction_type={show(prediction)}: use {', '.join(PREDICTIONS)}")
+    if zero_snr is not None and not isinstance(zero_snr, bool):
+        raise problem("model", f"zero_snr={show(zero_snr)}: write true or false")
+    return f"{_check_model(value['name'])}{Reading(prediction_type=prediction, zero_snr=zero_snr)}"
 
 
 def check_name(value: Any) -> str:

@@ -66,6 +66,7 @@ def render_locally(
     *,
     device: str = "auto",
     confirmed: bool = False,
+    allow_failing: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_status: Callable[[Overview], None] = lambda seen: None,
 ) -> Rendered:
@@ -91,7 +92,7 @@ def render_locally(
         models = room.paths_of_models(source)
         with _LocalWorker(settings, folder, device, models, on_stage) as worker:
             try:
-                submission = _submit(room, worker, source, confirmed=confirmed)
+                submission = _submit(room, worker, source, confirmed=confirmed, allow_failing=allow_failing)
                 found = room.status(submission.sweep).status.done
                 status, interrupted = _watch(room, worker, submission.sweep, on_status, on_stage)
             finally:
@@ -101,13 +102,15 @@ def render_locally(
     return Rendered(submission=submission, status=status, folder=folder, found=found, interrupted=interrupted)
 
 
-def _submit(room: Printroom, worker: _LocalWorker, source: SweepSource, *, confirmed: bool) -> Submission:
+def _submit(
+    room: Printroom, worker: _LocalWorker, source: SweepSource, *, confirmed: bool, allow_failing: bool
+) -> Submission:
     """Submit at once where this machine knows the model; else when the worker has said what it holds."""
     try:
-        return room.submit(source, confirmed=confirmed)
+        return room.submit(source, confirmed=confirmed, allow_failing=allow_failing)
     except ModelUnknown:
         worker.wait_until_up(room)
-        return room.submit(source, confirmed=confirmed)
+        return room.submit(source, confirmed=confirmed, allow_failing=allow_failing)
 
 
 def _watch(

@@ -27,6 +27,7 @@ from shared.fingerprint import (
 )
 from shared.ledger import WorkerInfo
 from shared.model_files import what_is_wrong
+from shared.model_reading import split_reading
 from shared.names import DEFAULT_MODEL
 
 #: Where a model's folder describes it.
@@ -98,10 +99,18 @@ def resolve_model(name: str, known: Sequence[KnownModel], *, cache_dir: Path) ->
 
     Args:
         name: a name somebody announces; `name@<start of fingerprint>`; a fingerprint; `org/name@<40 hex>`;
-            or a path of this machine.
+            or a path of this machine. What follows it says how to read the model: `name+v_prediction+zero_snr`.
 
     Raises: ModelUnknown, ModelAmbiguous, ModelDamaged.
     """
+    base, reading = split_reading(name)
+    if not reading or any(model.name == name for model in known):
+        return _resolve(name, known, cache_dir=cache_dir)
+    found = _resolve(base, known, cache_dir=cache_dir)
+    return ResolvedModel(name=f"{found.name}{reading}", fingerprint=f"{found.fingerprint}{reading}")
+
+
+def _resolve(name: str, known: Sequence[KnownModel], *, cache_dir: Path) -> ResolvedModel:
     if _FINGERPRINT.fullmatch(name):
         return ResolvedModel(name=name, fingerprint=name)
     if fingerprint := parse_hub_name(name):

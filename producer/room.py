@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,10 +20,12 @@ from producer.doctor import Check, examine
 from producer.lineage import Edition, choose, editions
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
+from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
+from producer.retry import Retried, retry_failed
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
 from producer.submit import Submission, rebuild, submit_plan
-from producer.surroundings import find_rates, find_tokenizers, model_folders
+from producer.surroundings import find_facts, find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
@@ -31,6 +33,7 @@ from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
 from shared.feeder import Feeder
 from shared.fingerprint import ResolvedModel, is_model
 from shared.ledger import Ledger, State, SweepStatus
+from shared.model_reading import split_reading
 from shared.plan import Plan
 from shared.settings import Settings, load_settings
 from shared.store.base import Store
@@ -93,20 +96,26 @@ class Printroom:
                     raise
                 unknown.append(str(error))
                 return ResolvedModel(name=name, fingerprint=f"unknown:{name}")
-            path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises for ~nobody
+            path = Path(os.path.expanduser(split_reading(name)[0]))  # noqa: PTH111 - Path.expanduser raises for ~nobody
             if all(name != one.name for one in known) and is_model(path):
-                self._named_folders[model.fingerprint] = path
+                self._named_folders[split_reading(model.fingerprint)[0]] = path
             return model
 
         return compile_sweep(as_sweep(source), resolve=resolve)
 
     def preview(
-        self, plan: Plan, *, sample: Annotated[int, Between(0)] = SAMPLE_JOBS, first: bool = False
+        self,
+        plan: Plan,
+        *,
+        sample: Annotated[int, Between(0)] = SAMPLE_JOBS,
+        first: bool = False,
+        source: SweepFile | None = None,
     ) -> Preview:
         """Look a plan over: what it comes to, what it costs, what may be a slip. Renders nothing.
 
         Args:
             sample: how many of its jobs to show: evenly spread ones, or with `first` the first ones.
+            source: the sweep that the plan is of, to say how the files it names were read.
         """
         folders = model_folders(self.models(), self._named_folders)
         try:
@@ -114,6 +123,7 @@ class Printroom:
         except BrokerError:
             sweeps, workers = [], []
         known = find_rates(plan, self._store(patience_seconds=_GLANCE_SECONDS), sweeps)
+        facts = find_facts(plan, folders, workers)
         return preview(
             plan,
             sample=sample,
@@ -121,7 +131,10 @@ class Printroom:
             tokenizers=find_tokenizers(plan, folders),
             rates=known.rates,
             workers=workers,
+            facts=facts,
             time_unknown=known.trouble or UNMEASURED,
+            files=source.files if source else (),
+            notes=source.notes if source else (),
         )
 
     def paths_of_models(self, source: SweepSource) -> list[Path]:
@@ -142,6 +155,15 @@ class Printroom:
             return compare_plans(before, plan)
         return compare_plans(self.compile(old, unknown=[]), plan)
 
+    def certain_failures(self, plan: Plan) -> tuple[CertainFailure, ...]:
+        """Return which jobs of a plan are certain to fail, as far as its models' files or live workers tell."""
+        try:
+            workers = self.ledger.workers()
+        except BrokerError:
+            workers = []
+        folders = model_folders(self.models(), self._named_folders)
+        return certain_failures(plan, find_facts(plan, folders, workers))
+
     def models(self) -> list[KnownModel]:
         """Return the models of this machine and of live workers; without Redis, those of this machine."""
         try:
@@ -156,18 +178,31 @@ class Printroom:
 
     # --- a sweep's life -------------------------------------------------------------------------------------
 
-    def submit(self, source: SweepSource, *, priority: int = 0, confirmed: bool = False) -> Submission:
+    def submit(
+        self,
+        source: SweepSource,
+        *,
+        priority: int = 0,
+        confirmed: bool = False,
+        allow_failing: bool = False,
+    ) -> Submission:
         """Submit a sweep. The same sweep again changes nothing; an extended one renders what is new.
 
         Args:
             priority: higher goes first.
             confirmed: agree to a very large sweep.
+            allow_failing: submit a sweep of which some jobs are certain to fail.
 
-        Raises: SweepError, ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
+        Raises:
+            SweepError: the sweep says what it may not, or some of its jobs are certain to fail.
+            ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreError, BrokerError.
         """
         if isinstance(source, str | Path):
             source = _read_file(source)  # once: what is kept is what was compiled
         plan = self.compile(source)
+        is_known = self.ledger.state(plan.id) is not None
+        if not allow_failing and not is_known:
+            refuse_certain_failures(plan, self.certain_failures(plan))
         submission = submit_plan(
             plan,
             _source_text(source),
@@ -182,7 +217,8 @@ class Printroom:
     def _advice(self, plan: Plan) -> Iterator[str]:
         """Say how a worker gets each model that no live worker holds."""
         held = {fingerprint for worker in self.ledger.workers() for fingerprint in worker.models}
-        for fingerprint, name in plan.models.items():
+        for model, name in plan.models.items():
+            fingerprint, _ = split_reading(model)
             if fingerprint in held:
                 continue
             path = self._named_folders.get(fingerprint)
@@ -263,12 +299,37 @@ class Printroom:
         self.feed()
         return state
 
-    def retry(self, sweep: str) -> int:
-        """Render the failed jobs of a sweep again. Returns how many there are."""
+    def retry(
+        self,
+        sweep: str,
+        *,
+        codes: Collection[str] = (),
+        where: Mapping[str, Any] | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+    ) -> Retried:
+        """Render failed jobs of a sweep again; those that would fail again for sure are left, unless asked for.
+
+        Args:
+            codes: only failures with these error codes.
+            where: only rows of the manifests that meet it, as for `results`.
+            everything: also those that fail again for sure.
+            dry_run: count, and change nothing.
+        """
         sweep = self.find(sweep)
-        reopened = self.ledger.reopen_failed(sweep, self.plan(sweep))
-        self.feed()
-        return reopened
+        retried = retry_failed(
+            sweep,
+            self.plan(sweep),
+            store=self.store,
+            ledger=self.ledger,
+            codes=codes,
+            where=where,
+            everything=everything,
+            dry_run=dry_run,
+        )
+        if not dry_run:
+            self.feed()
+        return retried
 
     # --- what came of it ------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from producer.fields import (
 )
 from producer.negatives import PRESETS
 from shared.guidance import NEGATIVES_MAX, WEIGHT_MAX, GuidanceRule, RuleName
+from shared.model_reading import PREDICTIONS
 from shared.names import DEFAULT_MODEL
 from shared.plan import JOBS_MAX
 from shared.schedulers import DEFAULT_SCHEDULER, SCHEDULERS
@@ -100,12 +101,20 @@ _FORMAT = _any(
 _FILE_OPTIONS: Mapping[str, Schema] = {
     "file": {
         **_TEXT,
-        "description": "A .txt, .csv, .tsv, .jsonl, .json or .parquet file, as seen from the sweep file.",
+        "description": "A .txt, .csv, .tsv, .jsonl, .json or .parquet file, as seen from the sweep file; also packed"
+        " (.gz, .bz2, .xz, .zst), in a home folder (~/prompts.txt), or several (part-*.csv).",
     },
     "folder": {**_TEXT, "description": "A folder with metadata.csv, metadata.jsonl or metadata.parquet."},
     "delimiter": {
-        **_of("string", minLength=1, maxLength=1),
-        "description": "What separates the cells of a line.",
+        "anyOf": [
+            _of("string", minLength=1, maxLength=1),
+            {"enum": ["tab", "comma", "semicolon", "pipe", "bar", "space", "none", "\\t"]},
+        ],
+        "description": "What separates the cells of a line; found out if left out. none: one column.",
+    },
+    "encoding": {
+        **_of("string", minLength=1),
+        "description": "How a text file is encoded, such as cp1252; UTF-8 if left out, or UTF-16 with its mark.",
     },
     "quoting": {
         "enum": ["none", "csv"],
@@ -214,7 +223,24 @@ _SIZE = _any(
     _of("integer", minimum=SIZE_STEP_PX, maximum=SIZE_MAX_PX, multipleOf=SIZE_STEP_PX),
     _of("string", pattern=_SIZE_PATTERN),
 )
-_MODEL = _of("string", minLength=1, maxLength=MODEL_NAME_MAX)
+_MODEL_NAME = _of("string", minLength=1, maxLength=MODEL_NAME_MAX)
+_MODEL = _any(
+    _MODEL_NAME,
+    _mapping(
+        {
+            "name": _MODEL_NAME,
+            "prediction_type": {
+                **_any({"enum": list(PREDICTIONS)}, _NULL),
+                "description": "What it was trained to predict, where its files do not say or say it wrongly.",
+            },
+            "zero_snr": {
+                **_any(_of("boolean"), _NULL),
+                "description": "Whether its noise schedule ends in pure noise (zero terminal SNR).",
+            },
+        },
+        required=("name",),
+    ),
+)
 _CONDITIONS = _any(_TEXT, _list(_TEXT, maxItems=100))
 
 #: Field of a job -> what one value of it may be: what a case holds.
@@ -253,6 +279,10 @@ _DEFINITIONS: Mapping[str, Schema] = {
             **_of("boolean"),
             "description": "Whether lines of a .txt that begin with # are left out.",
             "default": False,
+        },
+        options={
+            "enum": ["a1111", "kohya", "none"],
+            "description": "Whose options lines of a .txt carry, as --seed 1; found out if left out. none: text.",
         },
     ),
     "range": _mapping(
@@ -312,7 +342,8 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
     ),
     "model": (
         _axis(_MODEL),
-        "Which model draws: a name that `printroom models` lists, or a path.",
+        "Which model draws: a name that `printroom models` lists, or a path. A mapping also says how to read it:"
+        " {name: photo, prediction_type: v_prediction, zero_snr: true}.",
         DEFAULT_MODEL,
     ),
     "cases": (
@@ -367,7 +398,7 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
                 ),
             ),
         ),
-        "Styles: a file, or a mapping of names to {prompt: '... {prompt} ...', negative_prompt: '...'}.",
+        "Styles: a file, a folder, or a mapping of names to {prompt: '... {prompt} ...', negative_prompt: '...'}.",
         {},
     ),
     "style": (_axis(_any(_TEXT, _NULL)), "Which of the styles to draw in; null is none.", None),

@@ -7,6 +7,7 @@ beside the images. Checks no value of a sweep.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,22 +18,33 @@ from producer.assemble import assemble
 from producer.convert import sweep_yaml
 from producer.fields import name_of_file
 from producer.negatives import expand_negative
+from producer.paths import find_path, find_paths
 from producer.sources import SourceFile, inline_sources
 from producer.styles import read_styles, written_style
 from producer.sweep_text import (
     FILE_BYTES_MAX,
     Document,
     Located,
-    Problem,
     decode_text,
     read_yaml,
     say_problem,
     source_name,
 )
-from producer.templates import used_wildcards
-from producer.wildcards import Wildcard, read_wildcards, wildcards_from_value
-from producer.wording import kind
+from producer.tables import FileInvalid
+from producer.templates import match_wildcards, used_wildcards, wildcard_names
+from producer.wildcards import Wildcard, WildcardFolder, read_wildcards, wildcards_from_value
+from producer.wording import kind, show
 from shared.errors import SweepError
+
+#: What begins a comment in Dynamic Prompts.
+_COMMENT_SIGN = re.compile(r"(?<!\\)#|/\*|(?<![\w:.])//")
+
+#: Notes of one collection that are shown.
+_NOTES_SHOWN = 5
+
+#: What stands in for a wildcard, and for a style, that could not be read: the sweep is refused already.
+_ANY_LINES = ["?"]
+_ANY_STYLE = {"prompt": "{prompt}", "negative_prompt": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,9 @@ class SweepFile:
     document: Document
     #: What was read besides.
     files: tuple[SourceFile, ...]
+    #: What a person should know of it before it is rendered, a line each: odd entries of a collection, columns that
+    #: were left out, texts that may be meant otherwise.
+    notes: tuple[str, ...] = ()
     #: The file as it is, and what it says by itself.
     written: str
     written_value: Any
@@ -75,8 +90,15 @@ def read_sweep_file(
         said = f"the file is {kind(written.value)}: a sweep is a mapping: 'prompt: a cat'"
         raise SweepError([f"{path.name}, line 1: {said}"])
     document = assemble(written, path=path, settings=settings)
-    document, files = _complete(document, path.parent)
-    return SweepFile(path=path, document=document, files=files, written=text, written_value=written.value)
+    document, files, notes = _complete(document, path.parent)
+    return SweepFile(
+        path=path,
+        document=document,
+        files=files,
+        notes=notes,
+        written=text,
+        written_value=written.value,
+    )
 
 
 def read_sweep_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,21 +109,26 @@ def read_sweep_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
     value = dict(mapping)
     if not _names_anything(value):
         return value
-    document, _ = _complete(Document(value=value, located=_place(value), problems=[]), Path())
+    document, _, _ = _complete(Document(value=value, located=_place(value), problems=[]), Path())
     if document.problems:
         raise SweepError([say_problem(problem, "") for problem in document.problems])
     completed: dict[str, Any] = document.value
     return completed
 
 
-def _complete(document: Document, folder: Path) -> tuple[Document, tuple[SourceFile, ...]]:
-    """Return a document with everything that it names in it, and the files that were read for it."""
+def _complete(document: Document, folder: Path) -> tuple[Document, tuple[SourceFile, ...], tuple[str, ...]]:
+    """Return a document with everything that it names in it, the files that were read for it, and notes."""
     inlined = inline_sources(document, folder=folder)
     completer = _Completer(inlined.document, folder)
     completer.styles()
     completer.wildcards()
     completer.negatives()
-    return completer.document(), (*inlined.files, *completer.files)
+    completer.comments()
+    return (
+        completer.document(),
+        (*inlined.files, *completer.files),
+        (*inlined.notes, *completer.notes),
+    )
 
 
 class _Completer:
@@ -109,6 +136,7 @@ class _Completer:
 
     def __init__(self, document: Document, folder: Path) -> None:
         self.files: list[SourceFile] = []
+        self.notes: list[str] = []
         self._document, self._folder = document, folder
         self._value = dict(document.value)
         self._places = dict(document.located.children)
@@ -120,53 +148,101 @@ class _Completer:
         return replace(self._document, value=self._value, located=located, problems=self._problems)
 
     def styles(self) -> None:
-        """Read the file that `styles` names."""
+        """Read the file, or the folder, that `styles` names."""
         if not isinstance(name := self._value.get("styles"), str):
             return
+        place = self._places["styles"]
         try:
-            found = read_styles(self._folder / source_name(name, self._places["styles"]))
-        except SweepError as error:
-            self._refuse("styles", error)
+            read = read_styles(find_paths(self._folder, source_name(name, place), folders=True))
+        except (SweepError, FileInvalid) as error:
+            found = error.problems if isinstance(error, SweepError) else [f"styles={show(name)}: {error}"]
+            self._refuse("styles", found, dict.fromkeys(_named_styles(self._value), _ANY_STYLE))
             return
-        self._value["styles"] = {key: written_style(style) for key, style in found.items()}
-        shown = source_name(name, self._places["styles"])
-        self._note_text(name, (self._folder / shown).read_bytes(), len(found))
+        self.notes += _few("styles", read.notes)
+        used = _named_styles(self._value)
+        self._problems += [
+            place.problem(f"styles: {reason}") for key, reason in read.broken.items() if key in used
+        ]
+        # What a broken style says is not known: something in its place keeps it from being missed as well.
+        written = {key: written_style(style) for key, style in read.styles.items()}
+        self._value["styles"] = written | {key: _ANY_STYLE for key in read.broken if key in used}
+        self.files += [
+            SourceFile(path=file.path, sha256=file.sha256, values=file.styles) for file in read.files
+        ]
 
     def wildcards(self) -> None:
         """Read the folder that `wildcards` names, as far as the sweep's texts need it."""
         value = self._value.get("wildcards")
         if value is None:
             return
+        texts = list(_texts(self._value))
+        place = self._places["wildcards"]
         if isinstance(value, str):
             try:
-                known = read_wildcards(self._folder / source_name(value, self._places["wildcards"]))
-            except SweepError as error:
-                self._refuse("wildcards", error)
+                read = read_wildcards(self._wildcard_folder(value, place))
+            except (SweepError, FileInvalid) as error:
+                found = (
+                    error.problems if isinstance(error, SweepError) else [f"wildcards={show(value)}: {error}"]
+                )
+                self._refuse("wildcards", found, dict.fromkeys(wildcard_names(texts), _ANY_LINES))
                 return
         else:
-            known, problems = wildcards_from_value(
-                value, located=self._places["wildcards"], filename="wildcards"
-            )
+            known, problems = wildcards_from_value(value, located=place, filename="wildcards")
             if problems:
+                self._refuse("wildcards", [], dict.fromkeys(wildcard_names(texts), _ANY_LINES))
                 self._problems += problems
-                self._mark("wildcards")
                 return
-        used = used_wildcards(_texts(self._value), known)
+            read = WildcardFolder(found=known)
+        self.notes += _few("wildcards", read.notes)
+        self._take_wildcards(value, texts, used_wildcards(texts, read.found))
+        if self._value.get("expand") is not None:
+            self._add_unread(texts, read)
+
+    def _take_wildcards(self, value: Any, texts: Sequence[str], used: dict[str, Wildcard]) -> None:
+        """Keep the wildcards that are used, and say what is wrong with them."""
+        place = self._places["wildcards"]
         if used and self._value.get("expand") is None:
             said = (
                 f"a prompt has __{next(iter(used))}__, and only templates read wildcards: write expand: all"
             )
-            self._problems.append(self._places["wildcards"].problem(f"wildcards: {said}"))
-        self._problems += [
-            Problem(None, f"wildcards: {wildcard.problem}") for wildcard in used.values() if wildcard.problem
-        ]
-        self._value["wildcards"] = {name: list(wildcard.lines) for name, wildcard in used.items()}
+            self._problems.append(place.problem(f"wildcards: {said}"))
+            used = {}
+        named = set(wildcard_names([*texts, *(line for one in used.values() for line in one.lines)]))
+        for name, wildcard in list(used.items()):
+            trouble = wildcard.problem
+            if not trouble and not wildcard.lines:
+                if not any(match_wildcards(one, [name]) for one in named if "*" not in one):
+                    del used[name]  # one of many that a pattern means
+                    continue
+                trouble = f"{name!r} is empty: write a line into {wildcard.file}"
+            if trouble:
+                self._problems.append(place.problem(f"wildcards: {trouble}"))
+                used[name] = replace(wildcard, problem=trouble)
+        # A line in place of what cannot be read keeps it from being called empty as well.
+        self._value["wildcards"] = {
+            name: _ANY_LINES if wildcard.problem else list(wildcard.lines) for name, wildcard in used.items()
+        }
         self._places["wildcards"] = replace(
-            self._places["wildcards"], children={name: _lines_of(wildcard) for name, wildcard in used.items()}
+            place, children={name: _lines_of(wildcard) for name, wildcard in used.items()}
         )
         if isinstance(value, str):
             for name, wildcard in used.items():
                 self._note_text(f"{value}/{name}", "\n".join(wildcard.lines).encode(), len(wildcard.lines))
+
+    def _add_unread(self, texts: list[str], read: WildcardFolder) -> None:
+        """Say of a wildcard that nobody knows which files may have it, once, and nothing else of it."""
+        unknown = [name for name in wildcard_names(texts) if not match_wildcards(name, read.found)]
+        if not unknown or not read.unread:
+            return
+        listed = ", ".join(f"__{name}__" for name in unknown)
+        reason = next(note for note in read.notes if note.startswith(read.unread[0]))
+        more = f", nor {len(read.unread) - 1} other files" if read.unread[1:] else ""
+        said = f"wildcards: no file that can be read has {listed}, and this one cannot{more}: {reason}"
+        self._problems.append(self._places["wildcards"].problem(said))
+        self._value["wildcards"] |= dict.fromkeys(unknown, _ANY_LINES)
+
+    def _wildcard_folder(self, name: str, place: Located) -> Path:
+        return find_path(self._folder, source_name(name, place), folders=True).path
 
     def negatives(self) -> None:
         """Write presets, ablations and placebos out: a later version may have other presets."""
@@ -188,18 +264,46 @@ class _Completer:
         self._value["negative_prompt"] = texts
         self._places["negative_prompt"] = replace(place, children=places)
 
-    def _refuse(self, key: str, error: SweepError) -> None:
-        place = self._places[key]
-        self._problems += [place.problem(text) for text in error.problems]
-        self._mark(key)
+    def comments(self) -> None:
+        """Note signs that begin a comment in Dynamic Prompts and are text in a template here."""
+        if self._value.get("expand") is None:
+            return
+        found = [text for text in _texts(self._value) if _COMMENT_SIGN.search(text)]
+        if found:
+            sign = _COMMENT_SIGN.search(found[0])
+            many = f"{len(found):,} templates hold" if len(found) > 1 else "a template holds"
+            self.notes.append(
+                f"{many} {sign[0] if sign else ''}, as {show(found[0])}: a comment in Dynamic Prompts, text here"
+            )
 
-    def _mark(self, key: str) -> None:
-        """Leave a key to the problems that are known: its value says nothing more."""
-        self._value[key] = {}
-        self._places[key] = replace(self._places[key], refused=True)
+    def _refuse(self, key: str, problems: Sequence[str], stand_in: dict[str, Any]) -> None:
+        """Leave a key to the problems that are known: what stands in for its value causes no others."""
+        place = self._places[key]
+        self._problems += [place.problem(text) for text in problems]
+        self._value[key] = stand_in
+        self._places[key] = replace(place, refused=True)
 
     def _note_text(self, name: str, data: bytes, values: int) -> None:
         self.files.append(SourceFile(path=name, sha256=hashlib.sha256(data).hexdigest(), values=values))
+
+
+def _few(key: str, notes: Sequence[str]) -> list[str]:
+    """Return notes of a collection, no more than a glance takes in."""
+    shown = [
+        f"{key}: {note.removeprefix(f'{key}: ')}: left out, an error only where it is used" for note in notes
+    ]
+    if len(shown) > _NOTES_SHOWN:
+        shown[_NOTES_SHOWN:] = [f"{key}: ... and {len(shown) - _NOTES_SHOWN:,} more entries are left out"]
+    return shown
+
+
+def _named_styles(value: Mapping[str, Any]) -> set[str]:
+    """Return the names of styles that a sweep chooses, on the axis and in zip groups."""
+    groups = value.get("zip")
+    holders = [value, *(groups if isinstance(groups, list) else [groups])]
+    columns = [holder.get("style") for holder in holders if isinstance(holder, Mapping)]
+    items = [item for column in columns for item in (column if isinstance(column, list) else [column])]
+    return {item for item in items if isinstance(item, str)}
 
 
 def _lines_of(wildcard: Wildcard) -> Located:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.ledger import Ledger, SweepStatus, WorkerInfo
+from shared.model_reading import split_reading
 from shared.plan import Plan
 
 
@@ -84,7 +85,7 @@ def _unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
     names = sorted({name for worker in workers for several in worker.models.values() for name in several})
     jobs: dict[str, int] = {}
     for bucket, first, stop in plan.chunk_runs():
-        if bucket.model not in held:
+        if split_reading(bucket.model)[0] not in held:
             jobs[bucket.model] = (
                 jobs.get(bucket.model, 0) + plan.chunk(stop - 1).stop - plan.chunk(first).start
             )

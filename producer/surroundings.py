@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from producer.models import KnownModel
 from producer.preview.texts import TokenizerFound
 from producer.rates import Rate, benchmark_rates, past_rates, stored_sweeps
 from producer.tokens import TokenizerInvalid, read_tokenizer, tokenizer_kind
 from shared.errors import StoreError
+from shared.ledger import WorkerInfo
+from shared.model_facts import ModelFacts, read_facts
+from shared.model_reading import split_reading
 from shared.plan import Plan
 from shared.store.base import Store
 from shared.store.folder import FolderStore
@@ -45,7 +49,29 @@ def model_folders(known: Iterable[KnownModel], named: Mapping[str, Path]) -> dic
 
 def find_tokenizers(plan: Plan, folders: Mapping[str, Path]) -> dict[str, TokenizerFound]:
     """Return how each model of a plan reads texts, as far as this machine can tell."""
-    return {model: _find_tokenizer(folders[model]) for model in plan.models if model in folders}
+    places = {model: folders.get(split_reading(model)[0]) for model in plan.models}
+    return {model: _find_tokenizer(folder) for model, folder in places.items() if folder is not None}
+
+
+def find_facts(
+    plan: Plan, folders: Mapping[str, Path], workers: Iterable[WorkerInfo]
+) -> dict[str, ModelFacts]:
+    """Return what is known of each model of a plan: by its files where they are here, else as a live worker says."""
+    told = {model: facts for worker in workers for model, facts in worker.facts.items()}
+    found = {}
+    for model in plan.models:
+        base, reading = split_reading(model)
+        facts = read_facts(folders[base]) if base in folders else _told_facts(told.get(base))
+        if facts is not None:
+            found[model] = facts.read_as(reading)
+    return found
+
+
+def _told_facts(document: Mapping[str, Any] | None) -> ModelFacts | None:
+    try:
+        return None if document is None else ModelFacts.from_json(document)
+    except ValueError:  # of a version that we cannot read: the worker will say what fails
+        return None
 
 
 def find_rates(plan: Plan, store: Store, sweeps: Sequence[str]) -> RatesFound:

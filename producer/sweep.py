@@ -78,6 +78,7 @@ from producer.templates import TemplateInvalid
 from shared.axes import Draws
 from shared.errors import SweepError
 from shared.images.format import PNG
+from shared.model_reading import split_reading
 from shared.names import DEFAULT_MODEL
 from shared.plan import JOBS_MAX, Layout
 from shared.schedulers import DEFAULT_SCHEDULER
@@ -200,7 +201,7 @@ class Sweep(Strict):
 
 def default_size(model: str) -> str:
     """Return the size of images that a model draws when nobody says."""
-    return DEFAULT_SIZES.get(model, DEFAULT_SIZE)
+    return DEFAULT_SIZES.get(split_reading(model)[0], DEFAULT_SIZE)
 
 
 def size_sides(size: str) -> tuple[int, int]:

@@ -63,6 +63,8 @@ class Problem:
     text: str
     #: As in `Located`.
     file: str | None = None
+    #: The keys that lead to it, as far as they are known.
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +89,16 @@ def decode_text(data: bytes, *, filename: str) -> str:
 
 
 def decode_utf8(data: bytes) -> tuple[str, Problem | None]:
-    """Return (text without a byte order mark, None), or ("", why it is not UTF-8)."""
+    """Return (text without a byte order mark, None), or ("", why it is not UTF-8).
+
+    UTF-16 with its mark is read too: Excel's "Unicode text" and PowerShell's `>` write it.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "", Problem(None, "the file is UTF-16: save it as UTF-8")
+        try:
+            return data.decode("utf-16"), None
+        except UnicodeDecodeError as error:
+            trouble = f"UTF-16 that breaks off at offset {error.start}"
+            return "", Problem(None, f"the file is {trouble}: save it as UTF-8")
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
@@ -114,7 +123,7 @@ def source_name(name: str, place: Located) -> str:
 
     Args:  place: where the name stands. What an option names is relative to the sweep's folder.
     """
-    if place.file is None or not place.line:
+    if place.file is None or not place.line or name.startswith("~"):
         return name
     return os.path.normpath(Path(place.file).parent / name)
 
@@ -264,7 +273,7 @@ class _Reader:
             value, trouble = _plain_value(event.value, tag)
             if trouble:
                 located.refused = True
-                self._note(line, f"{self._where()}{trouble}")
+                self._note(line, f"{self._where()}{trouble}", self._keys())
         self._add(value, located, event.anchor, 1)
 
     def _take_key(self, key: str, tag: str, line: int) -> None:
@@ -273,10 +282,11 @@ class _Reader:
             self._stop(line, "merge keys ('<<') are not part of a sweep: write the keys out")
         frame.discard = True
         if tag != _TAG + "str":
-            self._note(line, f"the key {key} is not text to YAML: quote it: '{key}'")
+            self._note(line, f"the key {key} is not text to YAML: quote it: '{key}'", (*self._keys(), key))
         elif key in frame.value:
             first = frame.located.children[key].line
-            self._note(line, f"the key {key!r} stands here twice (first in line {first}): keep one")
+            text = f"the key {key!r} stands here twice (first in line {first}): keep one"
+            self._note(line, text, (*self._keys(), key))
         else:
             frame.discard = False
         frame.key, frame.key_line = key, line
@@ -331,8 +341,12 @@ class _Reader:
     def _wants_key(self) -> bool:
         return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is None
 
+    def _keys(self) -> tuple[str, ...]:
+        """Return the keys whose values are being read, outermost first."""
+        return tuple(frame.key for frame in self._open if frame.key is not None)
+
     def _where(self) -> str:
-        keys = [frame.key for frame in self._open if frame.key is not None]
+        keys = self._keys()
         return f"{keys[-1]}: " if keys else ""
 
     def _count_values(self, count: int, line: int) -> None:
@@ -342,8 +356,8 @@ class _Reader:
                 line, f"more than {VALUES_MAX:,} values, aliases (*name) expanded: make the file smaller"
             )
 
-    def _note(self, line: int, text: str) -> None:
-        self.problems.append(Problem(line, text, self._file))
+    def _note(self, line: int, text: str, path: tuple[str, ...]) -> None:
+        self.problems.append(Problem(line, text, self._file, path))
 
     def _stop(self, line: int, text: str) -> NoReturn:
         raise SweepError([f"{self._filename}, line {line}: {text}"])

@@ -1,7 +1,7 @@
 """Turns a file of prompts into columns of values that remember their lines. Knows nothing of sweeps.
 
 Text is kept to the letter: spaces at the edge, quotes in a TSV, a prompt `0`, U+2028. Only line ends become line
-feeds, and a byte order mark goes.
+feeds, and a byte order mark goes. How a .csv is written is found out (`producer.dialects`); packed files are unpacked.
 """
 
 from __future__ import annotations
@@ -12,17 +12,38 @@ import hashlib
 import io
 import itertools
 import json
+import math
+import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
+from producer.column_names import is_known_column
+from producer.dialects import (
+    NO_DELIMITER,
+    Dialect,
+    DialectUnclear,
+    find_dialect,
+    width,
+)
+from producer.packing import PACKINGS, PackingInvalid, unpack
 from producer.sweep_text import VALUES_MAX, decode_utf8
 from producer.wording import kind, show
 
 #: Largest file, bytes: a million long prompts with their columns.
 FILE_BYTES_MAX = 256 << 20
+
+#: The first whole number that a float of 32 bits cannot hold beside its neighbours.
+_FLOAT32_EXACT_MAX = 2**24
+
+#: What a spreadsheet writes in front of a table for itself.
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*\Z', re.IGNORECASE)
+
+#: What the name of a column has seldom, and a value often.
+_VALUE = re.compile(r"\s|\A[-+0-9.,]+\Z")
 
 #: What the only column of a list is called: a text file has no names.
 NAMELESS = ""
@@ -69,6 +90,12 @@ class Table:
     sha256: str
     #: Rows that could not be read; they are left out of the columns.
     problems: tuple[RowProblem, ...] = ()
+    #: How a delimited file is written; None for other files.
+    dialect: Dialect | None = None
+    #: What else is to be said of how it was read: its packing, its encoding.
+    read_as: tuple[str, ...] = ()
+    #: What may be meant otherwise, a line each.
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +104,10 @@ class ReadOptions:
 
     #: Skip lines of a text file that begin with "#".
     comments: bool = False
-    #: One character; None for a comma in .csv and a tab in .tsv.
+    #: One character, or `NO_DELIMITER`; None to find it out. A .txt with one is a table.
     delimiter: str | None = None
+    #: Name of a text encoding; None for UTF-8, or UTF-16 with its mark.
+    encoding: str | None = None
     #: Whether a quote is part of the text; None for no in .csv and yes in .tsv.
     quotes_are_text: bool | None = None
     #: Rows left out at the start.
@@ -136,12 +165,17 @@ def read_text_lines(path: Path, *, options: ReadOptions | None = None) -> Table:
 
     Raises: FileInvalid.
     """
-    options = options or ReadOptions()
-    data = read_bytes(path)
+    return _text_lines(_read(path), options or ReadOptions())
+
+
+def _text_lines(data: _Data, options: ReadOptions) -> Table:
+    lines = list(_numbered_lines(data, options))
+    if options.delimiter is None:
+        _refuse_tabs(lines)
     kept = _sliced(
         (
             (number, line)
-            for number, line in _numbered_lines(data)
+            for number, line in lines
             if not (options.comments and line.lstrip().startswith("#"))
         ),
         options,
@@ -152,14 +186,26 @@ def read_text_lines(path: Path, *, options: ReadOptions | None = None) -> Table:
         lines=[number for number, _ in kept],
         unit="line",
         is_text=True,
-        sha256=_sha256(data),
+        sha256=data.sha256,
+        read_as=data.read_as(options),
     )
+
+
+def _refuse_tabs(lines: Sequence[tuple[int, str]]) -> None:
+    """Refuse a list of texts that has as many tabs in each line: it is a table by another name."""
+    if lines and (said := _SEP_LINE.match(lines[0][1])):
+        mend = f'write delimiter: "{said[1]}" to read its columns'
+        raise FileInvalid(f"{show(lines[0][1])} begins a table of a spreadsheet: {mend}", line=lines[0][0])
+    counts = {line.count("\t") for _, line in lines}
+    if len(lines) > 1 and len(counts) == 1 and 0 not in counts:
+        mend = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
+        raise FileInvalid(f"each line has tabs, as a table has: {mend}", line=lines[0][0])
 
 
 def read_table(
     path: Path, *, only: Collection[str] | None = None, options: ReadOptions | None = None
 ) -> Table:
-    """Read a file by the end of its name: .txt, .csv, .tsv, .jsonl, .ndjson, .json or .parquet.
+    """Read a file by the end of its name: .txt, .csv, .tsv, .jsonl, .ndjson, .json or .parquet, each also packed.
 
     Args:
         only: the columns to return, of those that the file has; None for all. A single column is always returned.
@@ -168,30 +214,65 @@ def read_table(
     options = options or ReadOptions()
     if path.is_dir():
         raise FileInvalid(_file_trouble(stat.S_IFDIR))
-    end = path.suffix.lower()
-    if end == ".txt":
+    end = table_end(path.name)
+    if end == ".txt" and options.delimiter in (None, NO_DELIMITER):
         return read_text_lines(path, options=options)
-    if end in (".csv", ".tsv"):
-        return _read_csv(path, only, options)
+    if end in (".txt", ".csv", ".tsv"):
+        return _read_csv(_read(path), end == ".tsv", only, options)
     if end not in _READERS:
-        ends = ", ".join((".txt", ".csv", ".tsv", *_READERS))
-        raise FileInvalid(
-            f"its name ends in {end!r}: use one of {ends}" if end else f"its name has no end: use {ends}"
-        )
-    return _READERS[end](path, only, options)
+        raise FileInvalid(_no_end(end))
+    return _READERS[end](_read(path), only, options)
 
 
-def _read_csv(path: Path, only: Collection[str] | None, options: ReadOptions) -> Table:
-    is_tsv = path.suffix.lower() == ".tsv"
-    plain = is_tsv if options.quotes_are_text is None else options.quotes_are_text
+def table_end(name: str) -> str:
+    """Return the end of a file's name that says what it holds, in small letters: `.csv` of prompts.CSV.gz."""
+    path = Path(name)
+    return Path(path.stem if path.suffix.lower() in PACKINGS else path.name).suffix.lower()
+
+
+def _no_end(end: str) -> str:
+    ends = ", ".join((".txt", ".csv", ".tsv", *_READERS))
+    if end in (".xlsx", ".xls", ".ods", ".numbers"):
+        return f"its name ends in {end!r}: save the sheet as CSV (Excel: 'CSV UTF-8'), one of {ends}"
+    return f"its name ends in {end!r}: use one of {ends}" if end else f"its name has no end: use {ends}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Data:
+    """A file's bytes, unpacked."""
+
+    data: bytes
+    #: Of the file as it lies there, hexadecimal.
+    sha256: str
+    packing: str | None
+
+    def read_as(self, options: ReadOptions) -> tuple[str, ...]:
+        """Return what is worth saying of how the bytes were read."""
+        is_utf16 = options.encoding is None and self.data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        return tuple(filter(None, (self.packing, options.encoding or ("UTF-16" if is_utf16 else None))))
+
+
+def _read(path: Path) -> _Data:
+    """Return what a file holds. Raises: FileInvalid."""
     data = read_bytes(path)
-    rows = csv.reader(
-        io.StringIO(_text(data), newline="\n"),
-        delimiter=options.delimiter or ("\t" if is_tsv else ","),
-        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-        strict=True,
-    )
-    numbered = _numbered_rows(rows, plain)
+    packing = PACKINGS.get(path.suffix.lower())
+    if packing is None:
+        return _Data(data=data, sha256=_sha256(data), packing=None)
+    try:
+        unpacked = unpack(data, packing, bytes_max=FILE_BYTES_MAX)
+    except PackingInvalid as error:
+        raise FileInvalid(str(error)) from error
+    return _Data(data=unpacked, sha256=_sha256(data), packing=packing)
+
+
+def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: ReadOptions) -> Table:
+    plain = is_tsv if options.quotes_are_text is None else options.quotes_are_text
+    text = _text(data.data, options.encoding)
+    try:
+        dialect = find_dialect(text, delimiter=options.delimiter, quotes_are_text=plain, prefers_tabs=is_tsv)
+    except DialectUnclear as error:
+        raise FileInvalid(str(error), line=1) from error
+    numbered = _numbered_rows(text, dialect, plain)
     header_line, header = next(numbered, (1, []))
     if not header:
         raise FileInvalid("the file is empty: its first line names the columns")
@@ -200,27 +281,85 @@ def _read_csv(path: Path, only: Collection[str] | None, options: ReadOptions) ->
     lines: list[int] = []
     problems: list[RowProblem] = []
     for line, row in _sliced(numbered, options):
-        if len(row) == len(header):
+        if len(row) == len(header) or len(row) > len(header) >= width(row):
             kept.append(row)
             lines.append(line)
+        elif len(row) >= width(header) >= width(row):  # the header alone has empty cells at its end
+            kept.append(row + [""] * (len(header) - len(row)))
+            lines.append(line)
         elif len(problems) < _PROBLEMS_MAX:
-            problems.append(RowProblem(line=line, text=_ragged(row, header, plain)))
-    wanted = _wanted(header, only)
+            problems.append(RowProblem(line=line, text=_ragged(row, header, plain, dialect, options)))
+    named = {name: position for position, name in enumerate(header) if name.strip()}
+    wanted = [name for name in named if only is None or len(named) == 1 or name in only]
     return Table(
-        columns=tuple(header),
-        values={header[position]: [row[position] for row in kept] for position in wanted},
+        columns=tuple(named),
+        values={name: [row[named[name]] for row in kept] for name in wanted},
         lines=lines,
         unit="line",
         is_text=True,
-        sha256=_sha256(data),
+        sha256=data.sha256,
         problems=tuple(problems),
+        dialect=dialect,
+        read_as=data.read_as(options),
+        notes=tuple(_csv_notes(header, kept, dialect, options, is_quoted=plain)),
     )
 
 
-def _numbered_rows(rows: Any, plain: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line on which it begins, cells) of each row that is not blank."""
+def _csv_notes(
+    header: list[str], rows: list[list[str]], dialect: Dialect, options: ReadOptions, *, is_quoted: bool
+) -> Iterator[str]:
+    """Yield what may be meant otherwise: a prompt in place of the column's name, quotes that are kept."""
+    names = [name for name in header if name.strip()]
+    if len(names) == 1 and not is_known_column(names[0]) and _VALUE.search(names[0].strip()):
+        mend = "if it is a value, add a line above it"
+        yield f"the first line, {show(names[0])}, is the name of the column and no value: {mend}"
+    if dialect.delimiter == NO_DELIMITER and options.delimiter is None:
+        for sign in ";|\t":
+            counts = {row[0].count(sign) for row in rows}
+            if len(counts) == 1 and 0 not in counts:
+                mend = "if they separate cells, name the columns in the first line"
+                yield f"every row has {show(sign)} {counts.pop():,} times and is one value: {mend}"
+    if is_quoted and options.quotes_are_text is None:
+        opened = [cell for row in rows for cell in row if cell.startswith('"')]
+        closed = [cell for cell in opened if len(cell) > 1 and cell.endswith('"')]
+        if opened and len(opened) == len(closed):
+            mend = "quoting: csv takes them away, quoting: none says that they are meant"
+            yield f"{len(closed):,} cells stand in quotes, which are kept, as {show(closed[0])}: {mend}"
+
+
+class _RawLines:
+    """The lines of a text for `csv.reader`, which remember how the last one was written."""
+
+    def __init__(self, text: str, first_line: int) -> None:
+        self._lines = io.StringIO(text, newline="\n")
+        self.last = ""
+        for _ in range(first_line - 1):
+            self._lines.readline()
+
+    def __iter__(self) -> _RawLines:
+        return self
+
+    def __next__(self) -> str:
+        self.last = self._lines.readline()
+        if not self.last:
+            raise StopIteration
+        return self.last
+
+
+def _numbered_rows(text: str, dialect: Dialect, plain: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line on which it begins, cells) of each row that is not blank. `;;;`, which Excel leaves, is blank."""
+    csv.field_size_limit(FILE_BYTES_MAX)  # a column that nobody asks for may hold a whole picture as text
+    lines = _RawLines(text, dialect.first_line)
+    rows = csv.reader(
+        lines,
+        delimiter=dialect.delimiter,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        skipinitialspace=dialect.skips_spaces,
+        strict=True,
+    )
+    blank = f"{dialect.delimiter} \t\n"
     while True:
-        line = rows.line_num + 1
+        line = dialect.first_line + rows.line_num
         try:
             row = next(rows)
         except StopIteration:
@@ -234,46 +373,95 @@ def _numbered_rows(rows: Any, plain: bool) -> Iterator[tuple[int, list[str]]]:
             raise FileInvalid(
                 f"the row that begins here cannot be read ({error}): {mend}", line=line
             ) from error
-        if row:
+        if (row and row[0] and not row[0].isspace()) or lines.last.strip(blank):
             yield line, row
 
 
 def _check_header(header: list[str], line: int, only: Collection[str] | None) -> None:
-    twice = {name for name in header if header.count(name) > 1 and (only is None or name in only)}
+    twice = {
+        name
+        for name, count in Counter(header).items()
+        if count > 1 and name.strip() and (only is None or name in only)
+    }
     if twice:
         raise FileInvalid(f"two columns are called {show(min(twice))}: rename one", line=line)
 
 
-def _ragged(row: list[str], header: list[str], plain: bool) -> str:
+def _ragged(row: list[str], header: list[str], plain: bool, dialect: Dialect, options: ReadOptions) -> str:
     mend = "give it one a column" if plain else "give it one a column, in quotes where it holds the delimiter"
-    return f"{len(row)} cell{'s' * (len(row) != 1)} under {len(header)} columns: {mend}"
+    columns = f"{len(header)} column{'s' * (len(header) != 1)}"
+    text = f"{len(row)} cell{'s' * (len(row) != 1)} under {columns}: {mend}"
+    if options.delimiter is None and dialect.delimiter != ",":
+        text += f" ({dialect} were taken: delimiter: says otherwise)"
+    return text
 
 
-def _read_json_lines(path: Path, only: Collection[str] | None, options: ReadOptions) -> Table:
-    data = read_bytes(path)
-    records: list[tuple[int, Any]] = []
+def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOptions) -> Table:
+    if data.data.lstrip()[:1] == b"[" and (found := _whole_list(data, options)) is not None:
+        records = _sliced(enumerate(found, start=1), options)
+        return _records(records, only, unit="item", data=data, options=options, problems=[])
+    records = []
     problems: list[RowProblem] = []
-    for number, line in _sliced(_numbered_lines(data), options):
+    for number, line in _sliced(_numbered_lines(data, options), options):
         try:
             records.append((number, _from_json(line)))
         except ValueError as error:
             if len(problems) < _PROBLEMS_MAX:
                 problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: mend the line"))
-    return _records(records, only, unit="line", sha256=_sha256(data), problems=problems)
+    return _records(records, only, unit="line", data=data, options=options, problems=problems)
 
 
-def _read_json(path: Path, only: Collection[str] | None, options: ReadOptions) -> Table:
-    data = read_bytes(path)
+def _whole_list(data: _Data, options: ReadOptions) -> list[Any] | None:
+    """Return what a file holds that is one JSON list whatever its name says; None for lists a line."""
     try:
-        found = _from_json(_text(data))
+        found = _from_json(_text(data.data, options.encoding))
+    except ValueError:
+        return None
+    return found if isinstance(found, list) and any(isinstance(item, dict) for item in found) else None
+
+
+def _read_json(data: _Data, only: Collection[str] | None, options: ReadOptions) -> Table:
+    try:
+        found = _from_json(_text(data.data, options.encoding))
     except ValueError as error:
         line = getattr(error, "lineno", None)
         mend = "one object a line is .jsonl" if "Extra data" in str(error) else "mend it"
         raise FileInvalid(f"{_json_trouble(error)}: {mend}", line=line) from error
+    found = _listed(found)
     if not isinstance(found, list):
         raise FileInvalid(f'the file is {kind(found)}: write a list of objects: [{{"prompt": "a cat"}}]')
     records = _sliced(enumerate(found, start=1), options)
-    return _records(records, only, unit="item", sha256=_sha256(data), problems=[])
+    return _records(records, only, unit="item", data=data, options=options, problems=[])
+
+
+def _listed(found: Any) -> Any:
+    """Return the records of a file that keeps them in a mapping: under one key, or each under its image's name.
+
+    Civitai's answers have `items`; kohya's metadata and DiffusionDB's parts have the name of the image as the key.
+    """
+    if not isinstance(found, dict) or not found:
+        return found
+    lists = [
+        value for value in found.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    if len(lists) == 1:
+        return lists[0]
+    if all(isinstance(value, dict) for value in found.values()):
+        return [{"file_name": name, **record} for name, record in found.items()]
+    return found
+
+
+#: DiffusionDB's keys in the JSON files beside its images.
+_SHORT_KEYS = {"p": "prompt", "se": "seed", "c": "cfg", "st": "step", "sa": "sampler"}
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with what other programs nest or shorten under its usual name."""
+    if record.keys() >= {"p", "se", "st"}:
+        return {_SHORT_KEYS.get(key, key): value for key, value in record.items()}
+    if "prompt" not in record and isinstance(meta := record.get("meta"), dict):
+        return {**{key: value for key, value in record.items() if key != "meta"}, **meta}
+    return record
 
 
 def _records(
@@ -281,7 +469,8 @@ def _records(
     only: Collection[str] | None,
     *,
     unit: str,
-    sha256: str,
+    data: _Data,
+    options: ReadOptions,
     problems: list[RowProblem],
 ) -> Table:
     """Return objects as columns, what an object lacks being None; or texts and numbers as one column."""
@@ -289,7 +478,7 @@ def _records(
     rows: list[tuple[int, dict[str, Any]]] = []
     columns: dict[str, None] = {}
     for line, record in records:
-        row = record if isinstance(record, dict) else {NAMELESS: record}
+        row = _flat(record) if isinstance(record, dict) else {NAMELESS: record}
         if isinstance(record, dict) is objects:
             rows.append((line, row))
             columns.update(dict.fromkeys(row))
@@ -304,24 +493,27 @@ def _records(
         lines=[line for line, _ in rows],
         unit=unit,
         is_text=False,
-        sha256=sha256,
+        sha256=data.sha256,
         problems=tuple(problems),
+        read_as=data.read_as(options),
     )
 
 
-def _read_parquet(path: Path, only: Collection[str] | None, options: ReadOptions) -> Table:
+def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOptions) -> Table:
     import pyarrow
     from pyarrow import parquet
 
-    data = read_bytes(path)
     try:
-        file = parquet.ParquetFile(pyarrow.BufferReader(data))
+        file = parquet.ParquetFile(pyarrow.BufferReader(data.data))
         names = list(file.schema_arrow.names)
         _check_header(names, 1, only)
         wanted = [names[position] for position in _wanted(names, only)]
+        if only is None:
+            wanted = [name for name in wanted if not _holds_bytes(file.schema_arrow.field(name).type)]
         lines = _sliced(range(1, file.metadata.num_rows + 1), options)
-        read = file.read(columns=wanted).slice(options.offset, len(lines))
-        values = {name: read.column(name).to_pylist() for name in wanted}
+        groups = _row_groups(file.metadata, options.offset + len(lines))
+        read = file.read_row_groups(groups, columns=wanted).slice(options.offset, len(lines))
+        values = _ParquetColumns({name: read.column(name) for name in wanted})
     except (pyarrow.ArrowException, OSError) as error:
         raise FileInvalid(f"no Parquet file that can be read ({error}): write it anew") from error
     return Table(
@@ -330,11 +522,70 @@ def _read_parquet(path: Path, only: Collection[str] | None, options: ReadOptions
         lines=lines,
         unit="row",
         is_text=False,
-        sha256=_sha256(data),
+        sha256=data.sha256,
+        read_as=data.read_as(ReadOptions()),
     )
 
 
-_READERS: Mapping[str, Callable[[Path, Collection[str] | None, ReadOptions], Table]] = {
+class _ParquetColumns(Mapping[str, Sequence[Any]]):
+    """Columns of a Parquet file, each made Python values when somebody asks for it."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self._columns = columns
+        self._values: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        if name not in self._values:
+            self._values[name] = _plain_column(self._columns[name])
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _row_groups(metadata: Any, rows: int) -> list[int]:
+    """Return the row groups that hold the first rows of a Parquet file: a limit need not read millions."""
+    ends = itertools.accumulate(
+        metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)
+    )
+    return [place for place, before in enumerate(itertools.chain([0], ends)) if before < rows][
+        : metadata.num_row_groups
+    ]
+
+
+def _plain_column(column: Any) -> list[Any]:
+    """Return the values of a Parquet column. A float of 32 bits is the number that it was written as: 7.1.
+
+    One beyond 2^24 has lost digits, so it stays text in the notation that says so.
+    """
+    from pyarrow import string, types
+
+    if not types.is_float32(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    numbers = [None if text is None else float(text) for text in column.cast(string()).to_pylist()]
+    return [
+        f"{number:.6E}" if number is not None and _FLOAT32_EXACT_MAX < abs(number) < math.inf else number
+        for number in numbers
+    ]
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Say whether a Parquet column holds files, as image datasets do: they are not unpacked unless asked for."""
+    from pyarrow import types
+
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+
+
+_READERS: Mapping[str, Callable[[_Data, Collection[str] | None, ReadOptions], Table]] = {
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".json": _read_json,
@@ -348,24 +599,60 @@ def _wanted(columns: Sequence[str], only: Collection[str] | None) -> list[int]:
     return [position for position, name in enumerate(columns) if name in only]
 
 
-def _numbered_lines(data: bytes) -> Iterator[tuple[int, str]]:
+def _numbered_lines(data: _Data, options: ReadOptions) -> Iterator[tuple[int, str]]:
     """Yield (number, text) of each line that is not blank. U+2028 and U+0085 end no line."""
-    for number, line in enumerate(io.StringIO(_text(data), newline="\n"), start=1):
+    for number, line in enumerate(io.StringIO(_text(data.data, options.encoding), newline="\n"), start=1):
         if line.strip():
             yield number, line.removesuffix("\n")
 
 
-def _text(data: bytes) -> str:
-    """Return UTF-8 with line feeds as its only line ends."""
-    text, problem = decode_utf8(data)
-    if problem is not None:
-        raise FileInvalid(problem.text, line=problem.line)
+def _text(data: bytes, encoding: str | None) -> str:
+    """Return a file's text with line feeds as its only line ends."""
+    if encoding is not None:
+        text = _decoded(data, encoding)
+    else:
+        text, problem = decode_utf8(data)
+        if problem is not None:
+            mend = "" if problem.line is None else _encoding_mend(data, problem.line)
+            raise FileInvalid(problem.text + mend, line=problem.line)
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
         raise FileInvalid(
-            "a NUL stands here: remove it, or save the file as UTF-8 if it is UTF-16", line=line
+            "a NUL stands here: remove it; if the file is UTF-16, save it as UTF-8 or write encoding: utf-16-le",
+            line=line,
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise FileInvalid(f"{byte} is not {encoding}: write another encoding", line=line) from error
+
+
+#: How files begin that are no text, and what to do about them.
+_NO_TEXT = {
+    b"\x1f\x8b": " (it is packed by gzip: let its name end in .gz)",
+    b"PK\x03\x04": " (it is a zip archive, as .xlsx files are: save the sheet as CSV)",
+    b"PAR1": " (it is a Parquet file: let its name end in .parquet)",
+}
+
+
+def _encoding_mend(data: bytes, line: int) -> str:
+    """Return what else may be done about bytes that are not UTF-8: what Western Windows would read."""
+    for start, said in _NO_TEXT.items():
+        if data.startswith(start):
+            return said
+    lines = re.split(rb"\r\n|\n|\r", data)
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        return ", or write encoding: and what it is"
+    shown = next((word for word in text.split() if not word.isascii()), lines[line - 1].decode("cp1252"))
+    return f", or write encoding: cp1252 if {show(shown)} is right"
 
 
 def _from_json(text: str) -> Any:
@@ -385,8 +672,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")
+def _no_constant(text: str) -> None:
+    """Return what Python's NaN is, which other programs write for no value. Infinity is none."""
+    if text != "NaN":
+        raise ValueError(f"{text} is no JSON number")
 
 
 def _json_trouble(error: ValueError) -> str:

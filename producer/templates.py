@@ -63,7 +63,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_SOMETHING_SPECIAL = re.compile(r"[\\{}]|__")
+_SOMETHING_SPECIAL = re.compile(r"[\\{}#]|__")
 _NAME = re.compile(r"\{([^\W\d]\w*)\}")
 _BOUNDS = re.compile(
     r"\s*(?:(?P<low>[0-9]{1,9})-(?P<high>[0-9]{0,9})|-(?P<most>[0-9]{1,9})|(?P<exact>[0-9]{1,9}))\$\$"
@@ -72,6 +72,10 @@ _SEPARATOR = re.compile(r"(?P<separator>[^${}]*)\$\$")
 _SAMPLING = re.compile(r"\s*[~!@]")
 _WEIGHT = re.compile(r"\s*(?P<weight>[0-9]+\.?[0-9]*|\.[0-9]+)::")
 _SPACE = re.compile(r"\s*")
+#: What follows `%{` where it wraps: a text, and two dollars that no number of picks stands before.
+_WRAPPED = re.compile(r"(?!\s*[0-9]*-?[0-9]*\$\$)[^{}|]*\$\$")
+#: A comment as people write one: "#" at the beginning of a line or after a space, and a space or the end after it.
+_COMMENT = re.compile(r"(?:^|(?<=\s))#(?=\s|#|\Z)", re.MULTILINE)
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 _LINE_SPECIAL = re.compile("[\\\\{}\0\ud800-\udfff]|__|::")
 _ONE = Fraction(1)
@@ -141,6 +145,9 @@ class TemplateParser:
     def _resolve(self, name: str, reader: _Reader, position: int) -> list[str]:
         """Return the names of the wildcards that a name stands for, some of them with lines in it."""
         names = match_wildcards(name, self._wildcards)
+        if not names and name[0] in "~!@":
+            mend = f"the sweep's 'expand' says how to choose: write __{name[1:]}__"
+            reader.stop(position, f"{name[0]} says how to choose: {mend}")
         if not names:
             mend = f"{self._nearest(name)} (or write \\__ for two underscores)"
             reader.stop(position, f"no wildcard is called {name!r}: {mend}")
@@ -216,6 +223,12 @@ def used_wildcards(texts: Iterable[str], wildcards: Mapping[str, Wildcard]) -> d
                     used[found] = wildcards[found]
                     waiting += wildcards[found].lines
     return dict(sorted(used.items()))
+
+
+def wildcard_names(texts: Iterable[str]) -> list[str]:
+    """Return the names of wildcards that stand in texts, each once."""
+    tokens = (token for text in texts for token in _TOKEN.finditer(text))
+    return list(dict.fromkeys(name for name in map(_wildcard_name, tokens) if name is not None))
 
 
 def match_wildcards(name: str, wildcards: Collection[str]) -> list[str]:
@@ -306,6 +319,8 @@ class _Reader:
         self._text = text
         self._place = place
         self._at = 0
+        #: Braces that are open.
+        self._options_open = 0
 
     def read(self) -> TextTemplate:
         """Return the whole text as a template."""
@@ -354,6 +369,8 @@ class _Reader:
 
     def _plain(self, token: re.Match[str]) -> str:
         mark, start = token["mark"], token.start()
+        if token["text"]:
+            self._refuse_foreign(token["text"], start)
         if mark == "__" or token["wildcard"]:
             self.stop(
                 start, "__ opens a wildcard that nothing names or closes: write __name__, or \\__ for text"
@@ -366,6 +383,25 @@ class _Reader:
                 start, f"${{...}} is not part of a template: {mend}; write \\${{ for a dollar before a choice"
             )
         return token["escaped"] or token[0]
+
+    def _refuse_foreign(self, text: str, start: int) -> None:
+        """Refuse what Dynamic Prompts gives a meaning to and this grammar does not, in a piece of plain text."""
+        # A comment in the line of a wildcard is cut off by the reader of its file.
+        found = _COMMENT.search(self._text, start, start + len(text)) if self._place is None else None
+        if found:
+            self.stop(
+                found.start(), "# begins a comment in Dynamic Prompts: remove it, or write \\# for the sign"
+            )
+        if self._options_open and "$$" in text:
+            mend = "write the number first, as in {2$$a|b} or {2$$ and $$a|b}; or \\$\\$ for the text"
+            self.stop(start + text.index("$$"), f"$$ stands here without a number of picks: {mend}")
+        if text.endswith("%") and self._is_wrapping(start + len(text)):
+            mend = "write the text before or after a choice, as in 'in the style of {a|b}'; or %\\{ for text"
+            self.stop(start + len(text) - 1, f"%{{...$$...}} (wrapping) is not part of a template: {mend}")
+
+    def _is_wrapping(self, brace: int) -> bool:
+        """Say whether the braces that open here hold `$$` before their options, and no number in front of it."""
+        return self._text[brace : brace + 1] == "{" and bool(_WRAPPED.match(self._text, brace + 1))
 
     def _brace(self, start: int) -> tuple[_Part, ...]:
         """Read what follows an opening brace: a name, or a choice."""
@@ -408,6 +444,7 @@ class _Reader:
     def _options(self, start: int) -> Options:
         """Read options up to the closing brace. One alone is a wildcard, whose lines are then the options."""
         self.depth += 1
+        self._options_open += 1
         self._check_depth(start)
         options: list[_Option] = []
         while True:
@@ -421,6 +458,7 @@ class _Reader:
             if self._text[self._at - 1] == "}":
                 break
         self.depth -= 1
+        self._options_open -= 1
         if len(options) > 1:
             return self.merge(options, start)
         return self._only(parts, start)

@@ -1,7 +1,7 @@
 """Turns a folder, or what a sweep lists, into wildcards: names and the lines they stand for. Parses no template.
 
-A collection may hold a thousand files of which a sweep needs three. What is wrong with one file is kept with it and
-said where the wildcard is used, so that a collection need not be perfect to be useful.
+A collection may hold a thousand files of which a sweep needs three. What is wrong with one file or one entry is a note,
+and an error only where that wildcard is used, so that a collection need not be perfect to be useful.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from producer.sweep_text import Located, Problem, decode_text, read_yaml
+from producer.sweep_text import FILE_BYTES_MAX, Located, Problem, decode_text, read_yaml
+from producer.tables import FileInvalid, read_bytes
+from producer.wording import show
 from shared.errors import SweepError
 
 #: Most lines of a folder's wildcards together. The largest collections have a tenth of it.
@@ -49,30 +52,57 @@ class Wildcard:
         return f"{self.file}, line {number}" if number else f"{self.file}, item {position + 1}"
 
 
-def read_wildcards(folder: Path) -> dict[str, Wildcard]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WildcardFolder:
+    """What a folder of wildcards holds, and what in it is odd."""
+
+    #: Name -> wildcard, those that cannot be used among them.
+    found: dict[str, Wildcard] = field(default_factory=dict)
+    #: What cannot be used, a line each, with file and reason.
+    notes: list[str] = field(default_factory=list)
+    #: Files of which not even the names could be read.
+    unread: list[str] = field(default_factory=list)
+
+
+def read_wildcards(folder: Path) -> WildcardFolder:
     """Return the wildcards of a folder by name: `animals/cats` is animals/cats.txt, or `cats` in a collection there.
 
     A .txt file holds a text a line; empty lines are left out, and comments: what follows a # at the beginning or
-    after a space. A .yaml or .json file
-    holds mappings whose lists are wildcards, as dynamicprompts has them. Hidden files and folders are left out.
+    after a space. A .yaml or .json file holds mappings whose lists are wildcards, as dynamicprompts has them. Hidden
+    files and folders are left out; links to folders are entered once.
 
-    Raises: SweepError where there is no such folder, two files give one name, or a collection cannot be read.
+    Raises: SweepError where there is no such folder, or nothing in it.
     """
     if not folder.is_dir():
         what = "is a file: name the folder it is in" if folder.is_file() else "there is no such folder"
         raise SweepError([f"wildcards: {folder}: {what}"])
-    wildcards: dict[str, Wildcard] = {}
-    for path in _files(folder):
-        for name, wildcard in _read_file(path, folder):
-            if name in wildcards:
-                files = f"{wildcards[name].file} and {wildcard.file}"
-                raise SweepError([f"wildcards: {name!r} is in {files}: remove one"])
-            wildcards[name] = wildcard
-    if not wildcards:
+    read = WildcardFolder()
+    line_count = 0
+    for path in _files(folder, read):
+        for name, wildcard in _read_file(path, folder, read):
+            if line_count + len(wildcard.lines) > LINES_MAX:
+                _take(name, _too_many(wildcard), read)
+                continue
+            line_count += len(wildcard.lines)
+            _take(name, wildcard, read)
+    if not read.found and not read.notes:
         raise SweepError([f"wildcards: {folder}: there is no .txt, .yaml or .json file in it"])
-    if (count := sum(len(wildcard.lines) for wildcard in wildcards.values())) > LINES_MAX:
-        raise SweepError([f"wildcards: {folder}: {count:,} lines: use a folder of at most {LINES_MAX:,}"])
-    return wildcards
+    return read
+
+
+def _take(name: str, wildcard: Wildcard, read: WildcardFolder) -> None:
+    """Take a wildcard; of two with one name neither can be used."""
+    if known := read.found.get(name):
+        trouble = f"{name!r} is in {known.file} and {wildcard.file}: remove one"
+        wildcard = Wildcard(lines=(), numbers=(), file=wildcard.file, problem=trouble)
+    if wildcard.problem:
+        read.notes.append(wildcard.problem)
+    read.found[name] = wildcard
+
+
+def _too_many(wildcard: Wildcard) -> Wildcard:
+    trouble = f"{wildcard.file}: with it the folder has more than {LINES_MAX:,} lines: use a smaller folder"
+    return Wildcard(lines=(), numbers=(), file=wildcard.file, problem=trouble)
 
 
 def wildcards_from_value(
@@ -93,37 +123,77 @@ def wildcards_from_value(
     return reader.wildcards, reader.problems
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path, folders, names in os.walk(folder):
+def _files(folder: Path, read: WildcardFolder) -> Iterator[Path]:
+    def cannot_list(error: OSError) -> None:
+        read.notes.append(f"{error.filename}: cannot be listed ({error.strerror})")
+        read.unread.append(str(error.filename))
+
+    entered: set[str] = set()
+    for path, folders, names in os.walk(folder, followlinks=True, onerror=cannot_list):
+        real = os.path.realpath(path)
+        if real in entered:  # a link to a folder that was read already, or a circle of links
+            folders.clear()
+            continue
+        entered.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in (".txt", *_COLLECTIONS):
                 yield Path(path, name)
 
 
-def _read_file(path: Path, folder: Path) -> Iterator[tuple[str, Wildcard]]:
+def _read_file(path: Path, folder: Path, read: WildcardFolder) -> Iterator[tuple[str, Wildcard]]:
+    """Yield the wildcards of a file. Where not even their names can be read, note why."""
     shown = path.as_posix()
     if path.suffix.lower() == ".txt":
         yield path.relative_to(folder).with_suffix("").as_posix(), _read_lines(path, shown)
         return
-    value, located = _read_collection(path, shown)
+    try:
+        value, located, problems = _read_collection(path, shown)
+    except SweepError as error:
+        read.notes.extend(error.problems)
+        read.unread.append(shown)
+        return
     if isinstance(value, list):  # a list by itself is called as its file
         value, located = {path.stem: value}, Located(1, children={path.stem: located})
-    wildcards, problems = wildcards_from_value(value, located=located, filename=shown)
-    if problems:
-        raise SweepError([_located(problem, shown) for problem in problems])
+        problems = [replace(problem, path=(path.stem,)) for problem in problems]
+    wildcards, found = wildcards_from_value(value, located=located, filename=shown)
     within = path.parent.relative_to(folder).as_posix()
-    for name, wildcard in wildcards.items():
+    for name, wildcard in _with_problems(wildcards, [*problems, *found], shown, read).items():
         yield (name if within == "." else f"{within}/{name}"), wildcard
+
+
+def _with_problems(
+    wildcards: Mapping[str, Wildcard], problems: list[Problem], shown: str, read: WildcardFolder
+) -> dict[str, Wildcard]:
+    """Return wildcards with what is wrong with each; what belongs to none of them is noted."""
+    marked = dict(wildcards)
+    for problem in problems:
+        text = _located(replace(problem, text=problem.text.removeprefix("wildcards: ")), shown)
+        concerned = _concerned("/".join(problem.path), marked)
+        for name in concerned:
+            if not marked[name].problem:
+                marked[name] = Wildcard(lines=(), numbers=(), file=shown, problem=text)
+        if not concerned:
+            read.notes.append(text)
+    return marked
+
+
+def _concerned(path: str, names: Collection[str]) -> list[str]:
+    """Return the wildcards that a path of keys leads to: JSON says its end, and a mapping holds several."""
+    if not path:
+        return []
+    return [name for name in names if f"/{path}/" in f"/{name}/"]
 
 
 def _read_lines(path: Path, shown: str) -> Wildcard:
     try:
-        text = decode_text(path.read_bytes(), filename=shown)
+        text = _read_text(path, shown)
     except SweepError as error:
         return Wildcard(lines=(), numbers=(), file=shown, problem=str(error))
-    except OSError as error:
-        return Wildcard(lines=(), numbers=(), file=shown, problem=f"{shown}: {error.strerror}")
+    if (position := text.find("\0")) >= 0:
+        line = text.count("\n", 0, position) + 1
+        trouble = f"{shown}, line {line}: a NUL stands here: this is no text"
+        return Wildcard(lines=(), numbers=(), file=shown, problem=trouble)
     lines = (_COMMENT.sub("", line).strip() for line in _LINE_END.split(text))
     kept = [(line, number) for number, line in enumerate(lines, start=1) if line]
     return Wildcard(
@@ -131,15 +201,35 @@ def _read_lines(path: Path, shown: str) -> Wildcard:
     )
 
 
-def _read_collection(path: Path, shown: str) -> tuple[Any, Located]:
-    text = decode_text(path.read_bytes(), filename=shown)
+def _read_text(path: Path, shown: str) -> str:
+    try:
+        data = read_bytes(path, bytes_max=FILE_BYTES_MAX)
+    except FileInvalid as error:
+        raise SweepError([f"{shown}: {error}"]) from error
+    return decode_text(data, filename=shown)
+
+
+def _read_collection(path: Path, shown: str) -> tuple[Any, Located, list[Problem]]:
+    """Return what a .yaml or .json file says, and what is odd in it. Raises: SweepError where it says nothing."""
+    text = _read_text(path, shown)
     if path.suffix.lower() != ".json":
         document = read_yaml(text, filename=shown)
-        if document.problems:
-            raise SweepError([_located(problem, shown) for problem in document.problems])
-        return document.value, document.located
+        return document.value, document.located, document.problems
+    twice: list[Problem] = []
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(found)
+        if len(value) < len(found):
+            counts = Counter(key for key, _ in found)
+            twice.extend(
+                Problem(None, f"the key {show(key)} stands there twice: keep one", path=(key,))
+                for key, count in counts.items()
+                if count > 1
+            )
+        return value
+
     try:
-        return json.loads(text), Located(0)
+        return json.loads(text, object_pairs_hook=pairs), Located(0), twice
     except (ValueError, RecursionError) as error:
         raise SweepError([f"{shown}: not JSON: {error}"]) from error
 
@@ -157,9 +247,10 @@ class _ValueReader:
         self.problems: list[Problem] = []
         self._filename = filename
 
-    def note(self, located: Located, text: str) -> None:
+    def note(self, located: Located, text: str, name: str = "") -> None:
+        """Keep what is wrong, with the wildcard whose lines it stands in."""
         if not located.refused:
-            self.problems.append(Problem(located.line, text))
+            self.problems.append(Problem(located.line, text, path=tuple(name.split("/")) if name else ()))
 
     def take_mapping(self, value: Mapping[Any, Any], located: Located, *, prefix: str) -> None:
         for key, found in value.items():
@@ -171,7 +262,7 @@ class _ValueReader:
             elif isinstance(found, Mapping):
                 self.take_mapping(found, where, prefix=f"{name}/")
             elif name in self.wildcards:
-                self.note(where, f"wildcards: {name!r} stands here twice: remove one")
+                self.note(where, f"wildcards: {name!r} stands here twice: remove one", name)
             else:
                 self.wildcards[name] = self._lines(name, found, where)
 
@@ -195,7 +286,8 @@ class _ValueReader:
         elif item is not None and not isinstance(item, list):
             return located.raw or json.dumps(item)  # 1980 and no are words here
         shown = "null" if item is None else repr(item)
-        self.note(located, f"wildcards: {name}: {shown}: write text in quotes, or {{text: ..., weight: 2}}")
+        text = f"wildcards: {name}: {shown}: write text in quotes, or {{text: ..., weight: 2}}"
+        self.note(located, text, name)
         return ""
 
 

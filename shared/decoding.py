@@ -22,6 +22,9 @@ _RULE, _SCALE, _NEGATIVE, _SEED = (
     _POSITION[name] for name in ("guidance_rule", "guidance_scale", "negative_prompt", "seed")
 )
 
+#: Where a style's negative prompt has the job's own. A1111 gives both columns of its styles the same hole.
+NEGATIVE_HOLE = "{prompt}"
+
 
 class Decoder(Protocol):
     """Reads the jobs of a block."""
@@ -80,15 +83,25 @@ def finish_texts(values: Mapping[str, Any]) -> dict[str, Any]:
             finished[name] = fill(finished[name], holes)
     if finished.get("style_prompt") is not None:
         style: Text = finished["style_prompt"]
-        finished["prompt"] = fill(style, {"prompt": finished["prompt"]})
-        finished["negative_prompt"] = add_negative(finished["style_negative"], finished["negative_prompt"])
+        # A condition looks at the values that it names: it may know one of the texts only.
+        if "prompt" in finished:
+            finished["prompt"] = fill(style, {"prompt": finished["prompt"]})
+        if "negative_prompt" in finished:
+            finished["negative_prompt"] = add_negative(
+                finished["style_negative"], finished["negative_prompt"]
+            )
     return finished
 
 
 def add_negative(style: str, own: str | None) -> str | None:
-    """Return a style's negative prompt with the job's own behind it; null stays null where neither says anything."""
+    """Return a style's negative prompt with the job's own where it says {prompt}, else behind it.
+
+    Null stays null where neither says anything.
+    """
     if not style:
         return own
+    if NEGATIVE_HOLE in style:
+        return own if style == NEGATIVE_HOLE else style.replace(NEGATIVE_HOLE, own or "")
     return f"{style}, {own}" if own else style
 
 

@@ -38,6 +38,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: Codes of failures that the same job has again, whichever worker tries it.
+PERMANENT_CODES = frozenset({"job_invalid", "model_unsupported"})
+
 
 class PrintroomError(Exception):
     """The root. `code` is stable; the message names the value and the mend."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import ModelUnknown
+from shared.model_facts import read_facts
 from shared.model_files import SUFFIX, is_checkpoint
 from shared.walk import walk_files
 
@@ -55,6 +56,7 @@ def fingerprint_path(path: Path, *, cache: FileHashCache | None = None) -> str:
         raise ModelUnknown(f"{path}: no model here (a diffusers folder or a .safetensors file)")
     for name, file in files:
         digest.update(f"{name}\0{cache.digest(file)}\n".encode())
+    digest.update(_marked(path))
     cache.save()
     return f"sha:{digest.hexdigest()}"
 
@@ -168,6 +170,18 @@ def _counted_files(path: Path) -> list[tuple[str, Path]]:
     files = [file for file in walk_files(path) if file.suffix in _COUNTED_SUFFIXES]
     named = [(file.relative_to(path).as_posix(), file) for file in files]
     return sorted((name, file) for name, file in named if not name.startswith("."))
+
+
+def _marked(path: Path) -> bytes:
+    """Return what a single file's own marks make of it, where diffusers would read it otherwise; else nothing.
+
+    Such files were once rendered without their marks (v-prediction as epsilon). So that none of those images is ever
+    found again for the right one, reading it as marked makes it another model.
+    """
+    facts = read_facts(path) if path.is_file() else None
+    if facts is None or not facts.marked:
+        return b""
+    return f"\0{facts.prediction_type} zero_snr={facts.zero_snr}\n".encode()
 
 
 def _hash_file(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
@@ -74,9 +74,9 @@ class SweepStatus:
     created_at: float
     finished_at: float | None
     images_per_second: float
-    #: Error code -> number of jobs; error code -> one reason, in words.
+    #: Error code -> number of jobs; error code -> up to three different reasons, in words.
     failures: Mapping[str, int]
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, Sequence[str]]
 
     @property
     def remaining(self) -> int:
@@ -113,10 +113,17 @@ class WorkerInfo:
     refused: Mapping[str, int]
     trouble: str | None
     versions: Mapping[str, str]
+    #: Fingerprint -> what the files of a model say (`shared.model_facts`), for producers that do not have them.
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> WorkerInfo:
+        """Read what a worker of this version or a later one says; fields that we do not know are left out."""
+        return cls(**{name: value for name, value in document.items() if name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,23 +228,38 @@ class Ledger:
         self._redis.hset(self._sweep_key(sweep, "meta"), "priority", str(priority))
 
     @_named
-    def reopen_failed(self, sweep: str, plan: Plan) -> int:
-        """Take back every failure, so that those jobs are rendered again; a paused sweep stays paused.
+    def reopen_failed(self, sweep: str, plan: Plan, *, only: Collection[int] | None = None) -> int:
+        """Take back failures, so that those jobs are rendered again; a paused sweep stays paused.
+
+        Args:
+            only: plan indices; None takes back every failure.
 
         Returns: how many there were.
         """
-        bitmap = cast("bytes | None", self._redis.get(self._sweep_key(sweep, "failed"))) or b""
-        chunks = [
-            plan.chunk(number) for number in sorted({plan.chunk_of(index) for index in _set_bits(bitmap)})
-        ]
+        failed = self._failed_bits(sweep)
+        chunks: dict[int, list[int]] = {}
+        for index in failed if only is None else sorted(set(failed) & set(only)):
+            chunks.setdefault(plan.chunk_of(index), []).append(index)
         parts = ["meta", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"]
-        reopened = 0
-        for first in range(0, len(chunks), _REOPEN_CHUNKS):
-            ranges = [[c.number, c.start, c.stop] for c in chunks[first : first + _REOPEN_CHUNKS]]
-            reopened += int(self._run("reopen", sweep, parts, [json.dumps(ranges)]))
+        wanted, reopened = list(chunks.items()), 0
+        for first in range(0, len(wanted), _REOPEN_CHUNKS):
+            several = json.dumps(wanted[first : first + _REOPEN_CHUNKS])
+            reopened += int(self._run("reopen", sweep, parts, [several]))
         if reopened:
             self._follow_state(sweep, self.status(sweep).state)
         return reopened
+
+    @_named
+    def failed_in(self, sweep: str, chunk: Chunk) -> list[int]:
+        """Return the plan indices of a chunk whose failure stands: recorded, and not taken back since."""
+        first, last = chunk.start // 8, (chunk.stop - 1) // 8
+        bitmap = cast(bytes, self._redis.getrange(self._sweep_key(sweep, "failed"), first, last))
+        found = (8 * first + bit for bit in _set_bits(bitmap))
+        return [index for index in found if chunk.start <= index < chunk.stop]
+
+    def _failed_bits(self, sweep: str) -> list[int]:
+        bitmap = cast("bytes | None", self._redis.get(self._sweep_key(sweep, "failed"))) or b""
+        return list(_set_bits(bitmap))
 
     @_named
     def status(self, sweep: str) -> SweepStatus:
@@ -271,7 +293,7 @@ class Ledger:
             finished_at=float(meta["finished_at"]) if "finished_at" in meta else None,
             images_per_second=_rate(rates, now=seconds, created_at=float(meta["created_at"])),
             failures={code.decode(): int(count) for code, count in failures.items()},
-            reasons={code.decode(): text.decode() for code, text in reasons.items()},
+            reasons=_reasons(reasons),
         )
 
     @_named
@@ -387,7 +409,7 @@ class Ledger:
         gone = [name for name, text in zip(names, texts, strict=True) if text is None]
         if gone:
             self._redis.zrem(self._key("workers"), *gone)
-        return [WorkerInfo(**json.loads(text)) for text in texts if text is not None]
+        return [WorkerInfo.from_json(json.loads(text)) for text in texts if text is not None]
 
     @_named
     def buckets(self) -> dict[str, Bucket]:
@@ -478,6 +500,14 @@ class Ledger:
 def _set_bits(bitmap: bytes) -> Iterator[int]:
     """Yield the offsets of the bits that are set, as Redis counts them."""
     yield from map(int, np.flatnonzero(np.unpackbits(np.frombuffer(bitmap, np.uint8))))
+
+
+def _reasons(fields: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the reasons of each code, the first one first."""
+    found: dict[str, list[str]] = {}
+    for name, text in sorted(fields.items()):
+        found.setdefault(name.decode().partition("#")[0], []).append(text.decode())
+    return found
 
 
 def _bucket_json(bucket: Bucket, plan: Plan) -> dict[str, Any]:

@@ -15,7 +15,7 @@ local function forget_code(codes, failures, reasons, index)
       redis.call('SETBIT', codes .. ':' .. code, index, 0)
       if redis.call('HINCRBY', failures, code, -1) <= 0 then
         redis.call('HDEL', failures, code)
-        redis.call('HDEL', reasons, code)
+        redis.call('HDEL', reasons, code, code .. '#2', code .. '#3')
         redis.call('DEL', codes .. ':' .. code)
       end
     end
@@ -108,6 +108,17 @@ local function take_failure_back(index)
     forget_code(KEYS[7], KEYS[8], KEYS[9], index)
   end
 end
+-- Up to three different reasons a code: the field of the code, then that with #2 and #3.
+local function keep_reason(code, reason)
+  for _, field in ipairs({code, code .. '#2', code .. '#3'}) do
+    local known = redis.call('HGET', KEYS[9], field)
+    if known == reason then return end
+    if not known then
+      redis.call('HSET', KEYS[9], field, reason)
+      return
+    end
+  end
+end
 local was_reused = {}
 for _, index in ipairs(outcome.reused) do was_reused[index] = true end
 for _, index in ipairs(outcome.done) do
@@ -122,7 +133,7 @@ for index, failure in pairs(outcome.failed) do
     failed = failed + 1
     redis.call('SETBIT', KEYS[7] .. ':' .. failure[1], index, 1)
     redis.call('HINCRBY', KEYS[8], failure[1], 1)
-    redis.call('HSET', KEYS[9], failure[1], failure[2])
+    keep_reason(failure[1], failure[2])
   end
 end
 if done > 0 then
@@ -151,14 +162,14 @@ if all_done + all_failed == tonumber(facts[1]) and tonumber(facts[2]) == tonumbe
 end
 return state
 """,
-    # KEYS meta failed chunks again codes failures reasons attempts; ARGV [[chunk, start, stop], ...] as JSON
+    # KEYS meta failed chunks again codes failures reasons attempts; ARGV [[chunk, [index, ...]], ...] as JSON
     "reopen": _FORGET_CODE
     + """
 local reopened = 0
-for _, range in ipairs(cjson.decode(ARGV[1])) do
-  local chunk, found = range[1], 0
+for _, wanted in ipairs(cjson.decode(ARGV[1])) do
+  local chunk, found = wanted[1], 0
   if redis.call('GETBIT', KEYS[3], chunk) == 1 then
-    for index = range[2], range[3] - 1 do
+    for _, index in ipairs(wanted[2]) do
       if redis.call('GETBIT', KEYS[2], index) == 1 then
         redis.call('SETBIT', KEYS[2], index, 0)
         forget_code(KEYS[5], KEYS[6], KEYS[7], index)

@@ -18,10 +18,10 @@ from shared.job import RECIPE_FIELDS, Job
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
 #: Raise it when a reader of the old columns would be misled. It stands in each file's schema metadata.
-MANIFEST_FORMAT = 3
+MANIFEST_FORMAT = 4
 
 #: Older formats that are still read -> columns that they lack, and that are null for their rows.
-_OLD_FORMATS = {2: ("offset",)}
+_OLD_FORMATS = {2: ("offset", "digital_source_type"), 3: ("digital_source_type",)}
 
 _FORMAT_KEY = b"printroom.manifest_format"
 
@@ -104,6 +104,11 @@ MANIFEST_SCHEMA = pa.schema(
         _done_column("batch_rows", pa.uint32(), "UNet rows a call."),
         _done_column(
             "versions", pa.map_(pa.string(), pa.string()), "Versions of the software that made the image."
+        ),
+        _done_column(
+            "digital_source_type",
+            pa.string(),
+            "What the image's file says of its source, in IPTC's terms; null where the worker was told not to say it.",
         ),
         _column("finished_at", pa.timestamp("us", tz="UTC"), "When the row's job ended, UTC."),
     ],
@@ -219,6 +224,7 @@ def _done_part(row: Done) -> dict[str, Any]:
         "prompt_tokens": made.prompt_tokens,
         "negative_tokens": made.negative_tokens,
         "versions": sorted(made.versions.items()),
+        "digital_source_type": made.digital_source_type,
     }
 
 
@@ -252,6 +258,7 @@ def _stored_image(record: dict[str, Any]) -> StoredImage:
         prompt_tokens=record["prompt_tokens"],
         negative_tokens=record["negative_tokens"],
         versions=dict(record["versions"]),
+        digital_source_type=record["digital_source_type"],
     )
     return StoredImage(
         key=record["key"],

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,8 @@ _PROVENANCE_TYPES: dict[str, tuple[type, ...]] = {
     "negative_tokens": (int,),
     "versions": (dict,),
 }
+#: Fields that a file may lack.
+_PROVENANCE_EXTRAS: dict[str, tuple[type, ...]] = {"digital_source_type": (str,)}
 
 #: Digits of A1111's short model hash.
 _MODEL_HASH_DIGITS = 10
@@ -80,7 +84,11 @@ def image_bytes(
     """
     if pixels.shape != (job.height, job.width, 3):
         raise ValueError(f"pixels {pixels.shape}: job {job.id} is {job.height}x{job.width}x3")
-    texts = Texts(infotext=infotext(job, provenance), truth=_truth(job, provenance, image_format))
+    texts = Texts(
+        infotext=infotext(job, provenance),
+        truth=_truth(job, provenance, image_format),
+        source=provenance.digital_source_type,
+    )
     return encode(pixels, texts, image_format)
 
 
@@ -103,7 +111,7 @@ def read_image(data: bytes) -> ImageMetadata:
     if not isinstance(truth, dict) or truth.get("format") != FORMAT:
         raise ValueError(f"the {KEYWORD!r} text is not of format {FORMAT}")
     recipe = _fields(truth.get("job"), _RECIPE_TYPES, "job")
-    provenance = _fields(truth.get("provenance"), _PROVENANCE_TYPES, "provenance")
+    provenance = _fields(truth.get("provenance"), _PROVENANCE_TYPES, "provenance", _PROVENANCE_EXTRAS)
     if not all(isinstance(version, str) for version in provenance["versions"].values()):
         raise ValueError("provenance.versions: every version is a text")
     if truth.get("id") != job_id(recipe):
@@ -164,7 +172,7 @@ def _truth(job: Job, provenance: Provenance, image_format: ImageFormat) -> str:
         "id": job.id,
         "image_format": str(image_format),
         "job": json.loads(canonical_recipe(job.recipe())),
-        "provenance": asdict(provenance),
+        "provenance": {name: value for name, value in asdict(provenance).items() if value is not None},
     }
     return canonical_json(truth).decode()
 
@@ -179,11 +187,17 @@ def _image_format(found: Any, data: bytes) -> ImageFormat:
     return image_format
 
 
-def _fields(found: Any, types: dict[str, tuple[type, ...]], what: str) -> dict[str, Any]:
-    """Return an object's fields if they are exactly those expected, each of its type."""
-    if not isinstance(found, dict) or found.keys() != types.keys():
+def _fields(
+    found: Any,
+    types: dict[str, tuple[type, ...]],
+    what: str,
+    extras: Mapping[str, tuple[type, ...]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return an object's fields if they are exactly those expected, and some extras or none, each of its type."""
+    if not isinstance(found, dict) or found.keys() - extras.keys() != types.keys():
         raise ValueError(f"{what}: expected exactly the fields {', '.join(types)}")
+    known = {**types, **extras}
     for name, value in found.items():
-        if type(value) not in types[name]:
+        if type(value) not in known[name]:
             raise ValueError(f"{what}.{name}: {type(value).__name__} is not what belongs here")
     return found

@@ -29,6 +29,8 @@ class Provenance:
     negative_tokens: int
     #: Versions of printroom, torch, diffusers and transformers that made it.
     versions: dict[str, str]
+    #: What the file says of where it comes from: IPTC's digital source type, a URI; None where it says nothing.
+    digital_source_type: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

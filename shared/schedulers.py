@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 #: A config override; the values are what diffusers' scheduler configs hold.
 Override = str | int | float | bool
 
 #: The path from image to noise that a model was trained on, and that a sampler walks back: a table of betas over
 #: timesteps (Stable Diffusion, epsilon or v), a straight line (flow matching), or a quarter circle in continuous
-#: time (v-diffusion, which diffusers' IPNDM is written for).
-ModelPath = Literal["betas", "flow", "circle"]
+#: time (v-diffusion, which diffusers' IPNDM is written for). Noise levels of EDM's kind have no sampler here.
+ModelPath = Literal["betas", "flow", "circle", "edm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class SchedulerSpec:
     eta: float = 0.0
     #: The fewest steps it can do.
     min_steps: int = 1
+    #: Whether it picks its steps from the few of the model's distillation (`original_inference_steps`).
+    picks_steps: bool = False
     #: The models it fits.
     path: ModelPath = "betas"
     #: `Sampler:` in A1111's infotext.
@@ -146,8 +148,8 @@ SCHEDULERS: dict[str, SchedulerSpec] = {
     **_spaced("unipc", "UniPCMultistepScheduler", "UniPC", use_flow_sigmas=False),
     **_spaced("deis", "DEISMultistepScheduler", "DEIS", use_flow_sigmas=False),
     **_spaced("sa", "SASolverScheduler", "SA Solver", use_flow_sigmas=False),
-    "lcm": _spec("LCMScheduler", "LCM"),
-    "tcd": _spec("TCDScheduler", "TCD"),
+    "lcm": replace(_spec("LCMScheduler", "LCM"), picks_steps=True),
+    "tcd": replace(_spec("TCDScheduler", "TCD"), picks_steps=True),
     # In one step it would go to zero, whatever the model says.
     "ipndm": replace(_spec("IPNDMScheduler", "IPNDM"), path="circle", min_steps=2),
     **{key: replace(spec, path="flow") for key, spec in _FLOW.items()},
@@ -155,6 +157,36 @@ SCHEDULERS: dict[str, SchedulerSpec] = {
 
 #: The sampler of a sweep that names none.
 DEFAULT_SCHEDULER = "dpmpp_2m"
+
+
+#: Classes that do not take a model which predicts the image itself (`prediction_type` "sample").
+NO_SAMPLE_PREDICTION = frozenset(
+    {
+        "DPMSolverSDEScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "PNDMScheduler",
+    }
+)
+
+#: Parts of a flow model's own schedule -> classes that know of them. Any other would leave them out, in silence.
+SCHEDULE_PARTS: Mapping[str, tuple[str, ...]] = {
+    "use_dynamic_shifting": ("FlowMatchEulerDiscreteScheduler", "DPMSolverMultistepScheduler"),
+    "shift_terminal": ("FlowMatchEulerDiscreteScheduler",),
+    "invert_sigmas": ("FlowMatchEulerDiscreteScheduler",),
+}
+
+
+def model_path(config: Mapping[str, Any]) -> ModelPath:
+    """Return the path from image to noise that a model was trained on, as its scheduler config tells it."""
+    class_name = str(config.get("_class_name"))
+    straight = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
+    if straight or class_name.startswith("FlowMatch"):
+        return "flow"
+    if class_name.startswith("EDM"):
+        return "edm"
+    return "circle" if class_name == "IPNDMScheduler" else "betas"
 
 
 def canonical_scheduler(name: str) -> str:

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     #: Touched at every heartbeat, for a container's health check.
     heartbeat_file: Path | None = None
 
+    #: Whether images say that a trained model made them (IPTC's digital source type, in XMP).
+    mark_generated: bool = True
+
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 
 from shared import names
 from shared.broker import ChunkMessage
-from shared.errors import MessageCorrupt, ModelLoadFailed, RenderError, WorkerLost
+from shared.errors import MessageCorrupt, ModelLoadFailed, ObjectMissing, RenderError, WorkerLost
 from shared.images.files import versions_for
+from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA
 from shared.job import Job
 from shared.ledger import Outcome as Recorded
-from shared.manifest import write_manifest
+from shared.manifest import read_manifest, write_manifest
 from shared.metadata import image_bytes
 from shared.plan import Chunk, Plan
 from shared.result import Done, Failed, Provenance, Result, StoredImage
@@ -95,6 +96,7 @@ class _ChunkRun:
         """See `execute`."""
         started = time.monotonic()
         try:
+            self._keep_failures()
             self._reuse()
             try:
                 self._render(self._missing())
@@ -136,6 +138,24 @@ class _ChunkRun:
             patiently=self._patiently,
             finish=self._finish,
         )
+
+    # --- what stands from before ----------------------------------------------------------------------------
+
+    def _keep_failures(self) -> None:
+        """Keep the rows of failures that nobody has taken back: a retry of some jobs renders those alone again."""
+        ledger, chunk = self._kit.ledger, self._chunk
+        standing = set(self._patiently(lambda: ledger.failed_in(self._sweep, chunk)))
+        if not standing:
+            return
+        try:
+            key = names.manifest_key(self._sweep, chunk.number)
+            rows = read_manifest(self._patiently(lambda: self._kit.store.get(key)))
+        except (ObjectMissing, ValueError):  # then they are tried again
+            return
+        for row in rows:
+            twins = self._indices.get(row.job.id, [])
+            if isinstance(row, Failed) and row.index in twins and standing.issuperset(twins):
+                self._results[row.index] = row
 
     # --- reuse ----------------------------------------------------------------------------------------------
 
@@ -219,6 +239,7 @@ class _ChunkRun:
             prompt_tokens=sampled.prompt_tokens,
             negative_tokens=sampled.negative_tokens,
             versions=versions_for(self._kit.versions, wanted.kind),
+            digital_source_type=TRAINED_ALGORITHMIC_MEDIA if self._kit.settings.mark_generated else None,
         )
         data = image_bytes(job, sampled.pixels, provenance, wanted)
         if self._publisher.publish(job, data, provenance, sample_seconds=sampled.seconds):

@@ -122,6 +122,7 @@ class Kit:
             dtype=self.device.dtype_name,
             batch_rows=self.device.batch_rows,
             models=self.shelf.usable,
+            facts=self.shelf.facts,
             queues=sorted(self.wanted_queues),
             images_per_second=self.pulse.images_per_second(),
             chunks=chunks,

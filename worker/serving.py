@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shared.job import SAMPLER_VERSION
 from shared.ledger import WorkerInfo
+from shared.model_reading import split_reading
 from shared.plan import Bucket
 from worker.kit import Kit
 
@@ -17,12 +18,14 @@ def can_serve(kit: Kit, bucket: Bucket, workers: Sequence[WorkerInfo]) -> bool:
     instead of waiting for what nobody has.
     """
     encodes = not bucket.encoder or bucket.encoder in kit.versions
-    has = bucket.model in kit.shelf.usable or (
-        bucket.model in kit.shelf.broken and not offered_elsewhere(kit, bucket.model, workers)
+    has = kit.shelf.holds(bucket.model) or (
+        split_reading(bucket.model)[0] in kit.shelf.broken
+        and not offered_elsewhere(kit, bucket.model, workers)
     )
     return encodes and bucket.sampler == SAMPLER_VERSION and has
 
 
 def offered_elsewhere(kit: Kit, model: str, workers: Sequence[WorkerInfo]) -> bool:
     """Whether another live worker says that it can load a model."""
-    return any(model in worker.models for worker in workers if worker.name != kit.name)
+    base, _ = split_reading(model)
+    return any(base in worker.models for worker in workers if worker.name != kit.name)

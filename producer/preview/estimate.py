@@ -13,6 +13,7 @@ from producer.rates import Rate, unet_rows
 from producer.spread import spread
 from shared.images.format import ImageFormat
 from shared.ledger import WorkerInfo
+from shared.model_reading import split_reading
 from shared.plan import Plan
 
 #: Bytes a pixel of photographs without loss, and by quality (`benchmarks/encoders.py`; half or twice as many for some).
@@ -79,7 +80,7 @@ def _device_estimate(
     device, rates = found
     covered = [count for count in counts if _place(count) in rates]
     used = dict.fromkeys(rates[_place(count)] for count in covered)
-    models = {count.block.bucket.model for count in covered}
+    models = {split_reading(count.block.bucket.model)[0] for count in covered}
     return TimeEstimate(
         device=device,
         seconds=sum(work[count.start] * rates[_place(count)].seconds for count in covered),

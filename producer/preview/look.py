@@ -8,12 +8,16 @@ from typing import Any
 
 from producer.preview.count import BlockCount, count_blocks, seen_jobs
 from producer.preview.estimate import TimeEstimate, estimate_times, storage_bytes
+from producer.preview.failures import CertainFailure, certain_failures
+from producer.preview.models import ModelRead, model_warnings, read_models
 from producer.preview.texts import ModelTexts, TokenizerFound, count_texts
 from producer.preview.warn import used_axes, warnings_of
 from producer.rates import Rate
+from producer.sources import SourceFile
 from shared.images.format import ImageFormat
 from shared.job import Job
 from shared.ledger import WorkerInfo
+from shared.model_facts import ModelFacts
 from shared.plan import Plan
 
 #: Jobs shown when nobody asks for more or fewer.
@@ -80,6 +84,12 @@ class Preview:
     #: (fields that move together, how many values), over all blocks, outermost first; single values left out.
     axes: tuple[tuple[str, int], ...]
     warnings: tuple[str, ...]
+    #: How each model is read, as far as that is known.
+    readings: tuple[ModelRead, ...]
+    #: Jobs that are certain to fail.
+    failures: tuple[CertainFailure, ...]
+    #: Files that the sweep's values came from, and how each was read.
+    files: tuple[SourceFile, ...]
     #: Some jobs of the plan, in its order.
     sample: tuple[SampledJob, ...]
 
@@ -100,6 +110,9 @@ class Preview:
             "buckets": [asdict(bucket) for bucket in self.buckets],
             "axes": [{"fields": fields.split(", "), "values": count} for fields, count in self.axes],
             "warnings": list(self.warnings),
+            "models": [asdict(one) for one in self.readings],
+            "certain_failures": [asdict(failure) for failure in self.failures],
+            "files": [asdict(file) for file in self.files],
             "sample": [seen.to_json() for seen in self.sample],
         }
 
@@ -118,7 +131,10 @@ def preview(
     tokenizers: Mapping[str, TokenizerFound] | None = None,
     rates: Sequence[Rate] = (),
     workers: Sequence[WorkerInfo] = (),
+    facts: Mapping[str, ModelFacts] | None = None,
     time_unknown: str = UNMEASURED,
+    files: Sequence[SourceFile] = (),
+    notes: Sequence[str] = (),
 ) -> Preview:
     """Look a plan over.
 
@@ -128,7 +144,10 @@ def preview(
         tokenizers: model fingerprint -> how the model reads texts; without it token counts are lower bounds.
         rates: how fast devices were.
         workers: those that are live.
+        facts: model fingerprint -> what its files say.
         time_unknown: why there may be no rate.
+        files: that the sweep's values came from.
+        notes: what is to be said of them, before all other warnings.
     """
     counts = list(count_blocks(plan))
     images = [found.images for found in counts]
@@ -151,7 +170,10 @@ def preview(
         time_unknown="" if times else time_unknown,
         buckets=tuple(_buckets(plan, counts)),
         axes=tuple((", ".join(axis.fields), axis.length) for axis in used_axes(plan) if axis.length > 1),
-        warnings=tuple(warnings_of(plan, counts, texts)),
+        warnings=(*notes, *warnings_of(plan, counts, texts), *model_warnings(plan, facts or {})),
+        readings=read_models(plan, facts or {}),
+        failures=certain_failures(plan, facts or {}),
+        files=tuple(files),
         sample=tuple(SampledJob(index=index, job=job) for index, job in seen_jobs(plan, sample, first=first)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
@@ -13,9 +14,12 @@ from rich.text import Text
 
 from producer.preview.difference import Difference
 from producer.preview.estimate import TimeEstimate
+from producer.preview.failures import say_failure
 from producer.preview.look import Preview, SampledJob
+from producer.preview.models import ModelRead
 from producer.preview.texts import ModelTexts
 from producer.progress import duration
+from producer.sources import SourceFile
 from shared.guidance import rule_label
 from shared.images.format import PNG
 from shared.job import Job
@@ -38,6 +42,10 @@ def render_preview(preview: Preview, console: Console) -> None:
         console.print(job_table("Some of the jobs", preview.sample))
     for warning in preview.warnings:
         console.print(Text("! ", style="bold yellow") + Text(printable(warning)))
+    for failure in preview.failures:
+        console.print(Text("certain to fail: ", style="bold red") + Text(printable(say_failure(failure))))
+        if failure.skip and failure.jobs < preview.jobs:
+            console.print(Text(printable(f"    to leave them out: skip: {json.dumps(failure.skip)}")))
 
 
 def render_difference(difference: Difference, console: Console) -> None:
@@ -94,6 +102,7 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
     elif preview.duplicates:
         same = "job is" if preview.duplicates == 1 else "jobs are"
         yield "images", f"{preview.images:,} ({preview.duplicates:,} {same} the same image as another)"
+    yield from _lines("read", [_file_line(file) for file in preview.files])
     yield "axes", Text(" x ".join(f"{count:,} {fields}" for fields, count in preview.axes) or "a single job")
     yield "chunks", f"{preview.chunks:,}"
     yield "model loads", f"{preview.model_loads:,}"
@@ -106,6 +115,7 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
     storage = f"about {decimal(preview.storage_bytes)} in the store"
     if preview.layout == "webdataset":
         storage += f", in {preview.chunks:,} WebDataset shards or a few more"
+    yield from _lines("models", [_model_line(model) for model in preview.readings if model.is_remarkable])
     yield "files", storage if preview.format == PNG else f"{preview.format}, {storage}"
     times = [_time_line(time, preview) for time in preview.times]
     yield from _lines("time", times or [printable(f"unknown: {preview.time_unknown}")])
@@ -117,6 +127,17 @@ def _lines(name: str, lines: Sequence[str]) -> Iterator[tuple[str, Text]]:
     more = [f"... and {len(lines) - _LINES_SHOWN:,} more"] if len(lines) > _LINES_SHOWN else []
     for number, line in enumerate([*lines[:_LINES_SHOWN], *more]):
         yield ("" if number else name), Text(line)
+
+
+def _model_line(model: ModelRead) -> str:
+    """Return how a model is read, where that is not what most models are."""
+    zero_snr = ", its schedule ending in zero SNR" if model.zero_snr else ""
+    return printable(f"{model.model} predicts {model.prediction_type}{zero_snr}: {model.source}")
+
+
+def _file_line(file: SourceFile) -> str:
+    """Return how a file was read: which delimiter was taken, and what its columns are."""
+    return printable("; ".join([f"{file.path}: {file.values:,} values", *file.read_as]))
 
 
 def _texts_line(texts: ModelTexts, several_models: bool) -> str:

@@ -32,6 +32,31 @@ _NEGATION = re.compile(
 _TEMPLATE = re.compile(r"\{[^{}]*\|[^{}]*\}|__[^_{}|\s](?:[^{}|]*?[^_{}|\s])?__|\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
+#: An option of another program: Midjourney's `--ar 16:9` (a word processor makes a dash of `--`), A1111's and kohya's,
+#: and `-s50 -C7.5` of InvokeAI's first years.
+_OPTION = re.compile(
+    r"(?:^|\s)(?:--[A-Za-z][\w-]*|[\u2013\u2014](?:ar|v|q|s|c|no|niji|style|stylize|chaos|iw|seed|tile|w|weird)(?=\s))"
+    r"(?:\s+[^\s-]\S*)?"
+    r"|(?:^|\s)-[nsSWHCA][0-9]+(?:\.[0-9]+)?(?=\s|$)"
+)
+
+#: What other programs read in a prompt and Printroom takes to the letter.
+_OTHER_SYNTAX: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("A1111's weights", re.compile(r"(?<!\\)\([^()]*:\s*[0-9]{0,6}\.?[0-9]{1,6}\s*(?<!\\)\)")),
+    ("A1111's emphasis", re.compile(r"(?<!\\)\(\([^()]+\)\)|(?<!\\)\[[^\[\]|:]+(?<!\\)\]")),
+    ("A1111's prompt editing", re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*\]")),
+    ("A1111's extra networks", re.compile(r"<(?:lora|lyco|hypernet)\w*:[^<>]+>", re.IGNORECASE)),
+    ("A1111's BREAK", re.compile(r"\bBREAK\b")),
+    ("A1111's AND", re.compile(r"(?<=\s)AND(?=\s)")),
+    ("ComfyUI's embeddings", re.compile(r"\bembedding:\w[\w./-]*")),
+    (
+        "Compel's weights",
+        re.compile(r"\)(?:\++|-+|[0-9]{0,6}\.[0-9]{1,6})(?=[\s,.]|$)|(?<=\w\w\w)\+\+(?=[\s,.]|$)"),
+    ),
+    ("Midjourney's weights", re.compile(r"(?<=\S)::-?[0-9]*\.?[0-9]*(?=\s|$)")),
+)
+
+
 def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelTexts]) -> Iterator[str]:
     """Yield what may be a slip, a line each."""
     if encoder := plan.image_format.encoder:
@@ -41,6 +66,8 @@ def warnings_of(plan: Plan, counts: Sequence[BlockCount], texts: Sequence[ModelT
     prompts = _in_order(plan, "prompt", [found.prompts for found in counts])
     negatives = _in_order(plan, "negative_prompt", [found.negatives for found in counts])
     yield from _unexpanded(prompts + negatives)
+    yield from _options(prompts + negatives)
+    yield from _other_syntax(prompts + negatives)
     yield from _negations(prompts)
     yield from _long_texts(texts)
     yield from _edge_spaces(prompts + negatives)
@@ -116,6 +143,32 @@ def _unexpanded(texts: list[str]) -> Iterator[str]:
     if found:
         shown = _examples(map(_quoted, dict.fromkeys(found)), len(dict.fromkeys(found)))
         yield f"{shown} is text as it stands: for a template write expand: all, for a hole give it vars"
+
+
+def _options(texts: list[str]) -> Iterator[str]:
+    """Warn of options in prompts: a file of nothing else has been read as such already."""
+    found = [
+        (text, match[0].strip())
+        for text, match in zip(texts, map(_OPTION.search, texts), strict=True)
+        if match
+    ]
+    if found:
+        many = f"{len(found):,} texts hold" if len(found) > 1 else "a text holds"
+        text, option = found[0]
+        yield (
+            f"{many} options of another program, such as '{_short(option)}' in {_quoted(text)}: taken to the letter;"
+            " say it by keys of the sweep (size, seed, negative_prompt), and remove it from the text"
+        )
+
+
+def _other_syntax(texts: list[str]) -> Iterator[str]:
+    """Warn of other programs' syntax: here a bracket is a bracket."""
+    for name, pattern in _OTHER_SYNTAX:
+        found = [match[0] for match in map(pattern.search, texts) if match]
+        if found:
+            many = f"{len(found):,} texts have" if len(found) > 1 else "a text has"
+            shown = _examples(map(_quoted, dict.fromkeys(found)), len(dict.fromkeys(found)))
+            yield f"{many} {name} ({shown}): taken to the letter, each sign is part of the text"
 
 
 def _negations(prompts: list[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from shared.images.format import KINDS, ImageFormat, Kind
 from shared.images.jpeg import encode_jpeg, read_jpeg_texts
 from shared.images.texts import INFOTEXT_KEYWORD, KEYWORD, Texts
 from shared.images.webp import encode_webp, read_webp_texts
+from shared.images.xmp import source_xmp, wrap_xmp
 
 
 def encode(pixels: npt.NDArray[np.uint8], texts: Texts, image_format: ImageFormat) -> bytes:
@@ -33,6 +34,8 @@ def encode(pixels: npt.NDArray[np.uint8], texts: Texts, image_format: ImageForma
     match image_format.kind:
         case "png":
             named = {INFOTEXT_KEYWORD: texts.infotext, KEYWORD: texts.truth}
+            if texts.source is not None:
+                named[png.XMP_KEYWORD] = wrap_xmp(source_xmp(texts.source)).decode()
             return png.encode_png(pixels, {name: text for name, text in named.items() if text is not None})
         case "webp":
             return encode_webp(pixels, texts, image_format.quality)

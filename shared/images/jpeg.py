@@ -50,8 +50,8 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8], texts: Texts, quality: int) -> by
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=_SUBSAMPLING)
     head, rest = _split(file.getvalue())
     exif = _EXIF + write_exif(texts.infotext or "")
-    packet = write_xmp(texts.truth or "", [head, rest])
-    ours = [*([exif] if len(exif) <= _SEGMENT_MAX else []), *_xmp_segments(packet)]
+    packet = write_xmp(texts.truth or "", [head, rest], source=texts.source)
+    ours = [*([exif] if len(exif) <= _SEGMENT_MAX else []), *_xmp_segments(packet, texts.source)]
     return b"".join([head, *(_segment(body) for body in ours), rest])
 
 
@@ -78,7 +78,7 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
-def _xmp_segments(packet: bytes) -> list[bytes]:
+def _xmp_segments(packet: bytes, source: str | None) -> list[bytes]:
     whole = _XMP + wrap_xmp(packet)
     if len(whole) <= _SEGMENT_MAX:
         return [whole]
@@ -89,7 +89,7 @@ def _xmp_segments(packet: bytes) -> list[bytes]:
         + packet[start : start + _PART_BYTES_MAX]
         for start in range(0, len(packet), _PART_BYTES_MAX)
     ]
-    return [_XMP + wrap_xmp(pointer_xmp(digest)), *parts]
+    return [_XMP + wrap_xmp(pointer_xmp(digest, source=source)), *parts]
 
 
 def _packet(segments: Sequence[bytes]) -> bytes:

@@ -41,7 +41,9 @@ def encode_jxl(pixels: npt.NDArray[np.uint8], texts: Texts) -> bytes:
     coded = bytes(
         _imagecodecs().jpegxl_encode(pixels, lossless=True, effort=_EFFORT, usecontainer=False, numthreads=1)
     )
-    packet = wrap_xmp(write_xmp(texts.truth or "", [b"ftyp", _FILE_TYPE, b"jxlc", coded]))
+    packet = wrap_xmp(
+        write_xmp(texts.truth or "", [b"ftyp", _FILE_TYPE, b"jxlc", coded], source=texts.source)
+    )
     boxes = {
         b"ftyp": _FILE_TYPE,
         # Four bytes of EXIF's box say where the TIFF header is: at once.

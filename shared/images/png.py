@@ -8,6 +8,7 @@ code by processor, and without the `isal` package zlib does the work, whose stre
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FILTER_UP = 2
 #: IHDR's last five bytes: 8 bits a sample, RGB, deflate, adaptive filtering, not interlaced.
 _RGB8 = bytes((8, 2, 0, 0, 0))
+#: The chunk that holds XMP: always an iTXt, as Adobe's specification wants it.
+XMP_KEYWORD = "XML:com.adobe.xmp"
 #: iTXt after its keyword: NUL, not compressed, method 0, no language tag, no translated keyword.
 _ITXT_HEAD = b"\0\0\0\0\0"
 
@@ -89,10 +92,10 @@ def _text_chunk(keyword: str, text: str) -> bytes:
     name = _keyword(keyword)
     if "\0" in text:
         raise ValueError(f"text {keyword!r} holds a NUL character, which PNG cannot store")
-    try:
-        return _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
-    except UnicodeEncodeError:
-        return _chunk(b"iTXt", name + _ITXT_HEAD + text.encode())
+    if keyword != XMP_KEYWORD:
+        with contextlib.suppress(UnicodeEncodeError):
+            return _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
+    return _chunk(b"iTXt", name + _ITXT_HEAD + text.encode())
 
 
 def _keyword(keyword: str) -> bytes:

@@ -25,6 +25,8 @@ class Texts:
     truth: str | None = None
     #: Why a truth that is there is not to be believed: the file was damaged, or edited by another program.
     broken: str | None = None
+    #: The digital source type to write into the file's XMP; None leaves it out. Not set by reading.
+    source: str | None = None
 
 
 def read_blocks(exif: bytes, xmp: bytes, sealed: Iterable[bytes | memoryview]) -> Texts:

@@ -47,7 +47,7 @@ def encode_webp(pixels: npt.NDArray[np.uint8], texts: Texts, quality: int | None
     height, width, _ = pixels.shape
     sides = b"".join((side - 1).to_bytes(3, "little") for side in (width, height))
     sealed = {b"VP8X": struct.pack("<I", _HAS_EXIF | _HAS_XMP) + sides, kind: coded}
-    packet = wrap_xmp(write_xmp(texts.truth or "", chain.from_iterable(sealed.items())))
+    packet = wrap_xmp(write_xmp(texts.truth or "", chain.from_iterable(sealed.items()), source=texts.source))
     chunks = {**sealed, b"EXIF": write_exif(texts.infotext or ""), b"XMP ": packet}
     body = b"".join(starmap(_chunk, chunks.items()))
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body

@@ -17,6 +17,9 @@ try:
 except ImportError:  # the producer installs without it
     from zlib import crc32
 
+#: IPTC's word for an image that a trained model made (https://cv.iptc.org/newscodes/digitalsourcetype/).
+TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
 _NAMESPACE = "urn:printroom:image#"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
@@ -32,18 +35,38 @@ _FIELDS = (
     "<printroom:seal>{seal:08x}</printroom:seal>"
 )
 
+#: What other programs look for; it is not sealed.
+_SOURCE = (
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"{more}'
+    "<Iptc4xmpExt:DigitalSourceType>{source}</Iptc4xmpExt:DigitalSourceType>"
+)
+
 _WRAPPER = ("<?xpacket begin='\ufeff' id='W5M0MpCehiHzreSzNTczkc9d'?>", "<?xpacket end='r'?>")
 
 
-def write_xmp(truth: str, sealed: Iterable[bytes | memoryview]) -> bytes:
+def write_xmp(truth: str, sealed: Iterable[bytes | memoryview], *, source: str | None = None) -> bytes:
     """Return the packet of a text, without the wrapper that `wrap_xmp` puts around it.
 
     Args:
+        source: the digital source type, a URI that needs no escaping; None leaves it out.
         truth: JSON. A character that XML cannot hold is written as JSON's escape, which says the same.
         sealed: the file but for its EXIF and its XMP, in the parts a reader finds it in.
     """
     legal = _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", truth)
     fields = _FIELDS.format(namespace=_NAMESPACE, truth=escape(legal), seal=_seal(legal, sealed))
+    return _packet(fields, source)
+
+
+def source_xmp(source: str) -> bytes:
+    """Return the packet that tells the digital source type alone, for a file that keeps its text elsewhere."""
+    return _packet(">", source)
+
+
+def _packet(fields: str, source: str | None) -> bytes:
+    """Return a packet of fields, which begin with namespaces and a `>`, and of the source type before them."""
+    if source is not None:
+        namespaces, _, elements = fields.partition(">")
+        fields = _SOURCE.format(more=f" {namespaces}>" if namespaces else ">", source=source) + elements
     return _PACKET.format(rdf=_RDF, fields=fields).encode()
 
 
@@ -75,13 +98,16 @@ def wrap_xmp(packet: bytes) -> bytes:
     return begin.encode() + packet + end.encode()
 
 
-def pointer_xmp(digest: str) -> bytes:
-    """Return the packet that says: the packet with this MD5 stands in further segments (JPEG's extended XMP)."""
+def pointer_xmp(digest: str, *, source: str | None = None) -> bytes:
+    """Return the packet that says: the packet with this MD5 stands in further segments (JPEG's extended XMP).
+
+    Not every program follows: what such a program looks for stands here too.
+    """
     fields = (
         f'xmlns:xmpNote="http://ns.adobe.com/xmp/note/"><xmpNote:HasExtendedXMP>{digest}'
         "</xmpNote:HasExtendedXMP>"
     )
-    return _PACKET.format(rdf=_RDF, fields=fields).encode()
+    return _packet(fields, source)
 
 
 def _field(root: ET.Element, name: str) -> str | None:

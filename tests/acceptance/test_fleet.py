@@ -159,7 +159,17 @@ def test_one_bad_job_fails_alone(fleet, check_promise):
     assert all("this one is poisoned" in row["error"] for row in failed)
     assert poisoned.drain() == 0
     fleet.start()
-    assert fleet.room.retry(sweep) == 4
+    few = {"where": {"seed": 1}, "codes": ("job_crashed",)}
+    assert fleet.room.retry(sweep, dry_run=True, **few).jobs == 1
+    retried = fleet.room.retry(sweep, **few)
+    assert (retried.jobs, retried.left) == (1, {"job_crashed": 3})
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    assert fleet.room.ledger.status(sweep).done == 5
+    # What was left stands as it was, in the chunk that was rendered again as well.
+    left = list(fleet.room.results(sweep, where={"status": "failed"}))
+    assert left == [row for row in failed if row["seed"] != 1]
+    assert fleet.room.retry(sweep).jobs == 3
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
     assert fleet.room.ledger.status(sweep).done == 8

@@ -249,7 +249,7 @@ def test_a_failed_job_and_its_retry(studio):
     assert studio.room.ledger.status(sweep).failed == 6
     assert len(studio.shards(sweep)) == 2
     studio.painter.broken_seeds, painted = set(), studio.painter.painted
-    assert studio.room.retry(sweep) == 6
+    assert studio.room.retry(sweep).jobs == 6
     studio.work(sweep)
     studio.check(sweep)
     assert studio.painter.painted == painted + 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -297,8 +298,8 @@ class TestFailures:
         status = ledger.status(sweep)
         assert (status.done, status.failed) == (5, 3)
         assert {"job_invalid": 2, "out_of_memory": 1} == status.failures
-        assert status.reasons["out_of_memory"] == "8 GiB wanted"
-        assert status.reasons["job_invalid"] in ("too tall", "too wide")
+        assert status.reasons["out_of_memory"] == ["8 GiB wanted"]
+        assert sorted(status.reasons["job_invalid"]) == ["too tall", "too wide"]
         assert commit(ledger, plan, 2) == "done"
 
     def test_a_late_success_takes_the_failure_back(self, ledger, plan, sweep):
@@ -349,6 +350,38 @@ class TestFailures:
         assert commit(ledger, plan, 2) == "done"
         assert_exact(ledger, sweep)
 
+    def test_reopen_some(self, ledger, plan, sweep):
+        """Some failures are taken back; the others stand, with their codes, and can be asked for by chunk."""
+        for chunk, failed in (
+            (0, {0: ("job_invalid", "a"), 1: ("job_crashed", "b")}),
+            (1, {4: ("job_crashed", "c")}),
+            (2, {}),
+        ):
+            commit(ledger, plan, chunk, failed=failed)
+        assert [ledger.failed_in(sweep, plan.chunk(number)) for number in range(3)] == [[0, 1], [4], []]
+        assert ledger.reopen_failed(sweep, plan, only=[1, 5, 4]) == 2
+        status = ledger.status(sweep)
+        assert (status.failed, dict(status.failures), status.reasons) == (
+            1,
+            {"job_invalid": 1},
+            {"job_invalid": ["a"]},
+        )
+        assert [ledger.failed_in(sweep, plan.chunk(number)) for number in range(3)] == [[0], [], []]
+        assert [0, 1] == feed(ledger, plan)
+        commit(ledger, plan, 0, failed={0: ("job_invalid", "a")})
+        assert commit(ledger, plan, 1) == "done"
+        assert_exact(ledger, sweep)
+
+    def test_three_reasons_a_code(self, ledger, plan, sweep):
+        """Different reasons of one code are kept, up to three; the same one again takes no room."""
+        reasons = ["too tall", "too wide", "too tall", "too deep", "too odd"]
+        failed = {index: ("job_invalid", reason) for index, reason in enumerate(reasons[:4])}
+        commit(ledger, plan, 0, failed=failed)
+        commit(ledger, plan, 1, failed={4: ("job_invalid", reasons[4])})
+        shown = ledger.status(sweep).reasons["job_invalid"]
+        assert len(shown) == len(set(shown)) == 3
+        assert set(shown) <= set(reasons)
+
     def test_reopen_nothing(self, ledger, plan, sweep):
         """Where nothing failed there is nothing to retry, and the state stays as it is."""
         ledger.set_state(sweep, "paused")
@@ -378,7 +411,7 @@ class TestFailures:
     def test_any_reason(self, ledger, plan, sweep, reason):
         """A reason of any length and script is recorded, and the status shows its beginning."""
         commit(ledger, plan, 0, failed={0: ("job_crashed", reason)})
-        shown = ledger.status(sweep).reasons["job_crashed"]
+        (shown,) = ledger.status(sweep).reasons["job_crashed"]
         assert 0 < len(shown.encode()) <= 500
         assert reason.replace("\ud83d", "?").startswith(shown)
 
@@ -599,6 +632,14 @@ class TestWorkers:
         for name in ("two", "one"):
             ledger.heartbeat(self.worker(name), expires_seconds=30)
         assert [self.worker("one"), self.worker("two")] == ledger.workers()
+
+    def test_of_another_version(self, ledger, client, key_prefix):
+        """A heartbeat with a field more, or without one that has a default, is read as far as it is known."""
+        said = self.worker("other").to_json()
+        del said["facts"]
+        client.set(f"{key_prefix}:worker:other", json.dumps({**said, "later": 1}))
+        client.zadd(f"{key_prefix}:workers", {"other": 0})
+        assert [self.worker("other")] == ledger.workers()
 
     def test_expires(self, ledger, client, key_prefix):
         """A worker that says nothing for its time is gone, and so is its name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 import urllib.request
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from producer import Printroom, doctor
+from producer.cli import cli
 from producer.export.folder import file_name
+from producer.fetch import FetchOptions
 from producer.results import parse_where
 from shared import names
 from shared.errors import (
@@ -22,12 +25,14 @@ from shared.errors import (
     ModelUnknown,
     StoreError,
     StoreUnavailable,
+    SweepError,
     SweepUnknown,
     UsageError,
 )
 from shared.ledger import Ledger, Outcome, WorkerInfo
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
+from shared.model_facts import ModelFacts
 from shared.names import DEFAULT_MODEL
 from shared.plan import Plan
 from shared.result import Done, Failed, Provenance, StoredImage
@@ -45,6 +50,9 @@ SWEEP = {
     "size": "16x16",
     "model": "fake",
 }
+
+#: Half of these 132 jobs cannot be rendered with a Stable Diffusion.
+GRID = {**SWEEP, "scheduler": ["ddim", "flow_euler"]}
 
 MADE_BY = Provenance(
     model_name="fake",
@@ -185,6 +193,33 @@ class TestSubmit:
             local.room.submit({**SWEEP, "seed": seeds})
         assert [] == list(local.store.list(""))
         assert local.room.submit({**SWEEP, "seed": seeds}, confirmed=True).jobs == 60_000_006
+
+
+class TestCertainFailures:
+    """A sweep with jobs that are certain to fail is refused before anything of it is kept."""
+
+    @pytest.fixture
+    def told(self, local):
+        """The client, and a live worker that tells what the files of the producer's model do not."""
+        fingerprint = local.room.compile(SWEEP).blocks[0].bucket.model
+        facts = ModelFacts(family="sd1", path="betas", size_unit_px=8).to_json()
+        worker = worker_info(models={fingerprint: ["fake"]}, facts={fingerprint: facts})
+        (local.room.settings.models[0] / "fake" / "model_index.json").unlink()
+        local.room.ledger.heartbeat(worker, expires_seconds=60)
+        return local
+
+    def test_refused_with_what_to_write(self, told):
+        """A producer without the model's files refuses by the worker's facts, and keeps nothing."""
+        with pytest.raises(SweepError, match="66 of 132 jobs are certain to fail") as refused:
+            told.room.submit(GRID)
+        assert "- \"scheduler == 'flow_euler'\"" in str(refused.value)
+        assert ([], []) == (list(told.store.list("")), told.room.statuses())
+        assert told.room.submit({**GRID, "skip": "scheduler == 'flow_euler'"}).jobs == 66
+
+    def test_allowed(self, told):
+        """Asked for, it is submitted all the same; and then it is known, and refused no more."""
+        assert told.room.submit(GRID, allow_failing=True).outcome == "new"
+        assert told.room.submit(GRID).outcome == "known"
 
 
 class TestResults:
@@ -515,7 +550,7 @@ class TestResume:
         assert bench.room.submit(SWEEP).outcome == "rebuilt"
         status = bench.room.status(sweep).status
         assert (status.state, status.done, status.failed, status.chunks_queued) == ("done", 65, 1, 0)
-        assert bench.room.retry(sweep) == 1
+        assert bench.room.retry(sweep).jobs == 1
         assert {1} == bench.room.ledger.fed_chunks(sweep)
 
     def test_pause_and_cancel(self, local):
@@ -746,3 +781,44 @@ class TestDoctor:
         assert checks["dead letters"].detail.startswith(
             "1 messages nobody could act on; the newest: message_corrupt"
         )
+
+
+class TestOwnRowsAsInput:
+    """What a sweep has made is the input of the next."""
+
+    def test_what_fetch_brings_home_asks_for_the_same_jobs(self, local, tmp_path):
+        """metadata.jsonl, results.jsonl, failed.jsonl, the hf table, the store's manifests: the jobs keep their ids."""
+        sweep, plan = local.submit()
+        local.work(sweep, plan, 0, failed=(3, 5))
+        local.work(sweep, plan, 1)
+        ids = {job.id for _, job in plan.jobs()}
+        for layout, failed in (("folder", True), ("jsonl", False), ("hf", False)):
+            options = FetchOptions(layout=layout, with_failed=failed)
+            local.room.fetch(sweep, tmp_path / layout, options=options)
+        done = {job.id for index, job in plan.jobs() if index not in (3, 5)}
+        for name, expected in (
+            ("folder/metadata.jsonl", ids),
+            ("folder/failed.jsonl", ids - done),
+            ("jsonl/results.jsonl", ids),
+            ("hf/train/metadata.parquet", done),
+            (f"store/sweeps/{sweep}/manifest/*.parquet", ids),
+        ):
+            path = tmp_path / "again.yaml"
+            path.write_text(f"zip: {{file: '{name}'}}\n")
+            assert {job.id for _, job in local.room.compile(path).jobs()} == expected, name
+
+    def test_a_sweep_on_stdin_is_submitted(self, local, tmp_path, monkeypatch, capsys):
+        """`submit -` submits what a pipe brings, files of the current folder in it, and says what is odd."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "p.csv").write_text("prompt;seed;negative_prompt\na face;1;null\n")
+        text = "zip: {file: p.csv}\nmodel: fake\nsize: 16\n"
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        monkeypatch.setattr("producer.cli._room", lambda: local.room)
+        cli.main(["submit", "-", "--json"], standalone_mode=False)
+        printed = capsys.readouterr()
+        plan = local.room.plan(json.loads(printed.out)["sweep"])
+        assert [(job.prompt, job.seed, job.negative_prompt) for _, job in plan.jobs()] == [
+            ("a face", 1, "null")
+        ]
+        assert plan.name == "stdin"
+        assert "! p.csv: negative_prompt: 1 cells say 'null': taken as text" in printed.err

@@ -23,7 +23,7 @@ def swept(what: str = "a cat", **words: Any) -> Sweep:
 def test_a_prompt_and_its_options_are_a_sweep() -> None:
     """Each option is a field; what is not said has the sweep's default."""
     sweep = swept(negatives=("hat", ""), count=3, guidance=5.0, guidance_rules=(), steps=None, model="m")
-    assert (sweep.prompt, sweep.negative_prompt, sweep.seed.count) == (("a cat",), ("hat", ""), 3)
+    assert (sweep.prompt, sweep.negative_prompt, sweep.seed.count) == (("a cat",), (None, "hat", ""), 3)
     assert (sweep.guidance_scale, sweep.guidance_rule, sweep.model, sweep.name) == (
         (5.0,),
         (None,),
@@ -63,6 +63,17 @@ def test_a_wrong_rule_names_the_option_or_the_field(rule: str, said: str) -> Non
     with pytest.raises(SweepError) as caught:
         swept(guidance_rules=(rule,))
     assert str(caught.value).startswith(said)
+
+
+def test_a_negative_is_drawn_beside_the_plain_prompt() -> None:
+    """The pair is the point; --no-plain leaves the plain row out, and means nothing without a negative."""
+    assert swept(negatives=("hat",), no_plain=False).negative_prompt == (None, "hat")
+    assert swept(negatives=("hat",), no_plain=True).negative_prompt == ("hat",)
+    assert swept(no_plain=False).negative_prompt == (None,)
+    with pytest.raises(click.UsageError, match="--no-plain goes with --negative"):
+        swept(no_plain=True)
+    with pytest.raises(click.UsageError, match="--no-plain goes with a prompt"):
+        swept("sweep.yaml", no_plain=True)
 
 
 def test_options_of_a_prompt_do_not_go_with_a_file() -> None:

@@ -63,7 +63,7 @@ def problem(words: list[str]) -> str | None:
     room = sum(isinstance(param, click.Argument) for param in verb.params)
     rest, count = iter(words[1:]), 0
     for word in rest:
-        if not word.startswith("-"):
+        if word == "-" or not word.startswith("-"):
             count += 1
         elif word.partition("=")[0] not in options:
             return f"{words[0]} has no option {word}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import struct
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +39,7 @@ from shared.images.exif import read_exif, write_exif
 from shared.images.format import PNG, FormatInvalid, ImageFormat, parse_format
 from shared.images.png import encode_png
 from shared.images.texts import KEYWORD, Texts
-from shared.images.xmp import read_xmp, write_xmp
+from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA, read_xmp, write_xmp
 from shared.job import Job, make_job
 from shared.metadata import ImageMetadata, image_bytes, infotext, read_image
 from shared.plan import Bucket, Plan
@@ -585,3 +588,27 @@ def test_other_pixels_are_refused(image_format: ImageFormat, pixels: np.ndarray)
     """Only (H, W, 3) uint8 is written, in any format; nothing is converted in silence."""
     with pytest.raises(ValueError, match="use \\(H, W, 3\\) uint8"):
         files.encode(pixels, Texts(infotext="", truth="{}"), image_format)
+
+
+@pytest.mark.parametrize("name", ["png", "webp", "webp:90", "jpeg:95", "jxl"])
+@pytest.mark.parametrize("prompt_length", [10, 90_000])
+def test_an_image_says_that_a_model_made_it(name, prompt_length):
+    """IPTC's digital source type stands in the XMP of every format, where programs look; a setting leaves it out."""
+    image_format = parse_format(name)
+    if image_format.kind == "jxl":
+        pytest.importorskip("imagecodecs")
+    job = _job(prompt="x" * prompt_length)
+    pixels = _pixels(job.height, job.width)
+    for source in (TRAINED_ALGORITHMIC_MEDIA, None):
+        provenance = replace(PROVENANCE, digital_source_type=source)
+        data = image_bytes(job, pixels, provenance, image_format)
+        assert read_image(data).provenance == provenance
+        packets = re.findall(rb"<x:xmpmeta.*?</x:xmpmeta>", data, re.DOTALL)
+        said = [
+            ET.fromstring(packet).iter("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+            for packet in packets[:1]
+        ]
+        assert [element.text for found in said for element in found] == ([source] if source else [])
+        if source and image_format.kind != "jxl":  # which Pillow does not open
+            with Image.open(io.BytesIO(data)) as opened:
+                assert source in opened.info["xmp"].decode()

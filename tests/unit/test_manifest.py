@@ -178,7 +178,7 @@ def test_schema_in_the_file_is_the_schema() -> None:
     """The file holds exactly our columns, types and null rules, each with its description, and the format."""
     found = pq.read_schema(_as_file(write_manifest(_rows(), sweep="s", chunk=1)))
     assert found.equals(MANIFEST_SCHEMA, check_metadata=False)
-    assert found.metadata[b"printroom.manifest_format"] == b"3"
+    assert found.metadata[b"printroom.manifest_format"] == b"4"
     assert all(found.field(column.name).metadata[b"description"] for column in MANIFEST_SCHEMA)
 
 

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import constants
 
 from shared.errors import ModelLoadFailed, ModelUnsupported
+from shared.model_reading import Reading
 from shared.names import DEFAULT_MODEL
 from worker.models import bundled
 from worker.models.loader import ModelSource, load_model
@@ -286,6 +287,83 @@ def test_a_single_file_is_the_folder_it_was_made_of(folder, tmp_path, tiny_model
         next(sample(m, [request], batch_rows=2)) for m in (load(place, kind="single_file"), tiny_model("sd1"))
     )
     assert (ours.pixels == theirs.pixels).all()
+
+
+@pytest.fixture
+def single_file(folder, tmp_path):
+    """A function that writes an SD 1.x checkpoint in one file, configs beside it, with marks of its own."""
+
+    def make(tensors=(), metadata=None):
+        place = tmp_path / "photo.safetensors"
+        source = folder()
+        marks = {name: torch.zeros(0) for name in tensors}
+        safetensors.torch.save_file({**original_checkpoint(source), **marks}, place, metadata=metadata)
+        for weights in source.rglob("*.safetensors"):
+            weights.unlink()
+        source.rename(tmp_path / "photo")
+        return place
+
+    return make
+
+
+def diffusers_pixels(place, request, **scheduler_settings):
+    """Return what diffusers' own pipeline over a single file draws, with its scheduler told what the file predicts."""
+    import diffusers
+
+    pipeline = diffusers.StableDiffusionPipeline.from_single_file(
+        str(place), config=str(place.with_suffix("")), local_files_only=True, safety_checker=None
+    )
+    pipeline.scheduler.register_to_config(**scheduler_settings)
+    config = pipeline.scheduler.config
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(config, clip_sample=False, steps_offset=1)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        width=request.width,
+        height=request.height,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+        output_type="np",
+    ).images
+    return (images[0] * 255).round().astype("uint8").astype(int)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "zero_snr"),
+    [
+        (("v_pred",), None, False),
+        (("v_pred", "ztsnr"), None, True),
+        ((), {"modelspec.prediction_type": "v"}, False),
+        ((), {"modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"}, True),
+    ],
+)
+def test_a_single_file_is_read_as_it_says(single_file, make_request, tensors, metadata, zero_snr):
+    """What marks a v-prediction checkpoint, in tensors or metadata, makes it render as diffusers' pipeline told so."""
+    place, request = single_file(tensors, metadata), make_request()
+    model = load(place, kind="single_file")
+    assert model.prediction_type == "v_prediction"
+    (ours,) = sample(model, [request], batch_rows=2)
+    theirs = diffusers_pixels(place, request, prediction_type="v_prediction", rescale_betas_zero_snr=zero_snr)
+    assert abs(ours.pixels.astype(int) - theirs).max() <= 1
+    unread = diffusers_pixels(place, request)
+    assert abs(unread - theirs).max() > 10  # or the case would prove nothing
+
+
+@pytest.mark.parametrize("kind", ["folder", "single_file"])
+def test_a_sweep_says_how_a_model_is_read(folder, single_file, make_request, kind):
+    """A reading given by the sweep goes before the files', for a folder and for a single file."""
+    place = folder("sd2") if kind == "folder" else single_file()
+    reading = Reading(prediction_type="epsilon" if kind == "folder" else "v_prediction", zero_snr=True)
+    source = ModelSource(name="mine", fingerprint="f", kind=kind, location=str(place), reading=reading)
+    model = load_model(source, device=CPU)
+    assert model.prediction_type == reading.prediction_type
+    assert model.scheduler_config["rescale_betas_zero_snr"] is True
+    if kind == "single_file":
+        (ours,) = sample(model, [make_request()], batch_rows=2)
+        theirs = diffusers_pixels(place, make_request(), **reading.overrides())
+        assert abs(ours.pixels.astype(int) - theirs).max() <= 1
 
 
 def test_a_single_file_of_an_unknown_family_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from shared.errors import ModelUnknown
+from shared.model_facts import ModelFacts
 from shared.settings import Settings
 from worker.device import Device
 from worker.models import shelf as shelf_module
@@ -40,6 +41,24 @@ def test_one_model_is_kept(make_shelf):
     assert shelf.load("sd1") is not first
     with pytest.raises(ModelUnknown, match="nobody's"):
         shelf.load("nobody's")
+
+
+def test_a_model_is_read_as_its_fingerprint_ends(make_shelf):
+    """A held model with a reading at the end of its fingerprint is offered, and loaded as that says."""
+    shelf = make_shelf()
+    assert shelf.holds("sd1+v_prediction")
+    assert not shelf.holds("sdxl+v_prediction")
+    read = shelf.load("sd1+v_prediction+zero_snr")
+    assert (read.fingerprint, read.prediction_type) == ("sd1+v_prediction+zero_snr", "v_prediction")
+    assert read.scheduler_config["rescale_betas_zero_snr"] is True
+    assert shelf.load("sd1").prediction_type == "epsilon"
+
+
+def test_what_the_files_say_is_told(make_shelf):
+    """What a producer must know of each model stands ready for the heartbeat."""
+    facts = {name: ModelFacts.from_json(said) for name, said in make_shelf().facts.items()}
+    assert all(one.is_native for one in facts.values())
+    assert facts["sd2"].prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize("mode", ["off", "reduce-overhead"])

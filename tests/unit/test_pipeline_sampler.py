@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
+from shared.job_checks import scheduler_problem
+from shared.model_facts import read_facts
 from shared.schedulers import SCHEDULERS, SchedulerSpec
 from worker.models.loader import ModelSource, load_model
 from worker.models.random_pipelines import PipelineFamily, create_random_pipeline
@@ -106,6 +108,23 @@ def difference(one, other):
 
 
 # --- the oracle: the family's pipeline as its users call it, for one image ------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_files_say_what_the_loaded_pipeline_does(pipeline_folder, tiny, family):
+    """What a producer reads off a folder without torch is what the worker learns from the pipeline it loaded."""
+    facts, model = read_facts(pipeline_folder(family)), tiny(family)
+    call = model.call
+    assert facts.family == model.family
+    assert (facts.guided, facts.negative, facts.needs_negative, facts.distilled) == (
+        call.scale is not None,
+        call.negative,
+        call.needs_negative,
+        call.embedded,
+    )
+    assert (facts.size_unit_px, facts.text_limit) == (call.size_unit_px, call.text_limit)
+    for key in fitting_schedulers(model):
+        assert scheduler_problem(facts, "it", key) is None
 
 
 @pytest.fixture(scope="module")

@@ -384,3 +384,40 @@ def test_a_template_that_nobody_expands_is_warned_of(prompt: str, shown: str | N
     plan = compile_sweep(sweep_from_mapping({"prompt": prompt}), resolve=resolve)
     said = [warning for warning in preview(plan).warnings if "expand: all" in warning]
     assert said == ([] if shown is None else [f"{shown} {said[0].partition(' ')[2]}"])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        (
+            ["a cat --ar 16:9 --v 5 --no hands", "a dog"],
+            "a text holds options of another program, such as '--ar 16:9' in 'a cat --ar 16:9 --v 5 --no hands'",
+        ),
+        (["a --v 5", "b --q 2"], "2 texts hold options of another program, such as '--v 5' in 'a --v 5'"),
+        (["a (red:1.3) cat", "(blue: .5)"], "2 texts have A1111's weights ('(red:1.3)', '(blue: .5)')"),
+        (["a ((red)) cat"], "a text has A1111's emphasis ('((red))')"),
+        (["a [dull] cat"], "a text has A1111's emphasis ('[dull]')"),
+        (["a [cat:dog:0.5]"], "a text has A1111's prompt editing ('[cat:dog:0.5]')"),
+        (["a <lora:film:0.8>"], "a text has A1111's extra networks ('<lora:film:0.8>')"),
+        (["a cat \u2014ar 16:9"], "a text holds options of another program, such as '\u2014ar 16:9' in"),
+        (
+            ["a cat -s50 -C7.5"],
+            "a text holds options of another program, such as '-s50' in 'a cat -s50 -C7.5'",
+        ),
+        (["a cat, embedding:easynegative"], "a text has ComfyUI's embeddings ('embedding:easynegative')"),
+        (["a (red cat)1.3, blue++"], "a text has Compel's weights (')1.3')"),
+        (["hot::2 dog"], "a text has Midjourney's weights ('::2')"),
+        (["a cat BREAK a dog"], "a text has A1111's BREAK ('BREAK')"),
+        (["a cat AND a dog"], "a text has A1111's AND ('AND')"),
+        (
+            ["a \\\\(cat:1.2\\\\)", "a cat (1990)", "R AND B".lower(), "a well--known -- cat", "[x", "1:2"],
+            None,
+        ),
+    ],
+)
+def test_what_other_programs_would_read_is_warned_of(prompts: list[str], said: str | None) -> None:
+    """Options and A1111's syntax are drawn as they stand, and `plan` counts them with an example."""
+    found = previewed(f"prompt: {json.dumps(prompts)}").warnings
+    about = [line for line in found if "to the letter" in line]
+    assert len(about) == (said is not None)
+    assert said is None or about[0].startswith(said)

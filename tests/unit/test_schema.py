@@ -162,5 +162,5 @@ def test_what_a_sweep_may_not_say_is_refused(text: str) -> None:
 
 def test_the_command_prints_the_schema(capsys) -> None:
     """`printroom plan --schema` needs no file and prints the schema as JSON."""
-    assert cli.main(["plan", "--schema"], standalone_mode=False) is None
+    assert cli.main(["plan", "--schema"], standalone_mode=False) == 0
     assert json.loads(capsys.readouterr().out) == sweep_schema()

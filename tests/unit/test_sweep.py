@@ -450,7 +450,11 @@ BAD_INPUT = {
         2,
         "byte 0xe9 at offset 20 is not UTF-8: save the file as UTF-8",
     ),
-    "UTF-16": ("prompt: a".encode("utf-16"), None, "the file is UTF-16: save it as UTF-8"),
+    "UTF-16": (
+        "prompt: a".encode("utf-16") + b"b",
+        None,
+        "the file is UTF-16 that breaks off at offset 20: save it as UTF-8",
+    ),
     "too large": (b"#" * (FILE_BYTES_MAX + 1), None, "64.0 MiB: a sweep file holds at most 64 MiB"),
 }
 

@@ -147,12 +147,12 @@ def test_json_keeps_types_and_a_missing_key_is_none(tmp_path: Path) -> None:
 def test_wrong_json_lines_are_named_one_by_one(tmp_path: Path) -> None:
     """Each line is a text of its own: all that are wrong are said at once."""
     deep = "[" * 100_000
-    text = f'{{"p": "a"}}\n{{"p": 1, "p": 2}}\n{{"p": NaN}}\n"x"\n{{bad\n{deep}\n'
+    text = f'{{"p": "a"}}\n{{"p": 1, "p": 2}}\n{{"p": Infinity}}\n"x"\n{{bad\n{deep}\n'
     table = read_table(written(tmp_path, "t.jsonl", text))
     assert {"p": ["a"]} == table.values
     expected = {
         2: "not JSON (the key 'p' stands there twice): mend the line",
-        3: "not JSON (NaN is no JSON number): mend the line",
+        3: "not JSON (Infinity is no JSON number): mend the line",
         4: "text: write an object, as the first is",
         5: "not JSON (Expecting property name enclosed in double quotes, column 2): mend the line",
         6: "not JSON (it is nested too deeply): mend the line",
@@ -168,6 +168,16 @@ def test_parquet_reads_the_columns_that_are_asked_for(tmp_path: Path) -> None:
     assert {"p": ["a", None], "seed": [1, 2**63 - 1]} == table.values
     assert ("p", "seed", "image") == table.columns
     assert ("row", [1, 2]) == (table.unit, list(table.lines))
+
+
+def test_a_limit_reads_no_more_of_a_parquet_file_than_it_needs(tmp_path: Path) -> None:
+    """Rows come out of the row groups that hold them, across their edges."""
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"p": list(range(10))}), path, row_group_size=3, compression="none")
+    for offset, limit in ((0, 2), (2, 2), (3, 3), (5, 10), (9, 1), (0, None), (10, 1)):
+        table = read_table(path, options=ReadOptions(offset=offset, limit=limit))
+        assert list(range(10))[offset:][:limit] == table.values["p"]
+        assert list(range(1, 11))[offset:][:limit] == list(table.lines)
 
 
 def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
@@ -197,14 +207,29 @@ def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "line", "text"),
     [
-        ("t.txt", b"a\nb\xe9\n", 2, "byte 0xe9 at offset 3 is not UTF-8: save the file as UTF-8"),
-        ("t.csv", b"a\n\xff\n", 2, "byte 0xff at offset 2 is not UTF-8: save the file as UTF-8"),
-        ("t.txt", "a".encode("utf-16"), None, "the file is UTF-16: save it as UTF-8"),
+        (
+            "t.txt",
+            b"a\nb\xe9\n",
+            2,
+            "byte 0xe9 at offset 3 is not UTF-8: save the file as UTF-8, or write encoding: cp1252 if 'b\xe9' is right",
+        ),
+        (
+            "t.csv",
+            b"a\n\x81\n",
+            2,
+            "byte 0x81 at offset 2 is not UTF-8: save the file as UTF-8, or write encoding: and what it is",
+        ),
+        (
+            "t.txt",
+            "a".encode("utf-16") + b"b",
+            None,
+            "the file is UTF-16 that breaks off at offset 4: save it as UTF-8",
+        ),
         (
             "t.txt",
             "a\nb".encode("utf-16-le"),
             1,
-            "a NUL stands here: remove it, or save the file as UTF-8 if it is UTF-16",
+            "a NUL stands here: remove it; if the file is UTF-16, save it as UTF-8 or write encoding: utf-16-le",
         ),
         ("t.csv", "", None, "the file is empty: its first line names the columns"),
         (

@@ -408,7 +408,7 @@ def test_dynamicprompts_reads_the_same_wildcards(tmp_path: Path, text: str) -> N
     (tmp_path / "colors.txt").write_text("red\n{dark|pale} blue\n__cats__ grey\n")
     (tmp_path / "scene.txt").write_text("a __colors__ house\n")
     (tmp_path / "more.yaml").write_text("pets:\n  - cat\n  - {text: eel, weight: 2}\n")
-    expected = all_texts(text, read_wildcards(tmp_path))
+    expected = all_texts(text, read_wildcards(tmp_path).found)
     if "pets" in text:  # there, a weight is a line said so many times
         expected += ["eel"]
     found = expand_with_dynamicprompts(text, tmp_path, len(expected))
@@ -417,10 +417,122 @@ def test_dynamicprompts_reads_the_same_wildcards(tmp_path: Path, text: str) -> N
     )  # it keeps the mark
 
 
+#: What people write for Dynamic Prompts, with what this grammar lacks and what nobody reads.
+_FORMS = [
+    "%{in the style of ...$$a|b}",
+    "%{in the style of ...$${a|b}}",
+    "%{...$$x}",
+    "%{a ... b ...$$c|d} e",
+    "{%{x ...$$a|b}|c}",
+    "{2$$, $$a|b}",
+    "{1-3$$a|b|c}",
+    "{2$$ and $$__cats__}",
+    "{0.5::a|b}",
+    "{~a|b}",
+    "{!a}",
+    "{!a|b}",
+    "{@a|b}",
+    "{~2$$a|b}",
+    "{ ~a|b}",
+    "__~cats__",
+    "__@cats__",
+    "__!cats__",
+    "__~{a|b}__",
+    "__{cats|dogs}__",
+    "__cats(x=1)__",
+    "__[c]ats__",
+    "${x={a|b}} ${x}",
+    "${x=!{a|b}} ${x}",
+    "${x}",
+    "${x:a}",
+    "__ca*__",
+    "__pets/dogs__",
+    "__dogs__",
+    "__pets/*__",
+    "__cat__s__",
+    "___cats___",
+    "__cats",
+    "cats__",
+    "a # comment",
+    "# comment",
+    "a {b|c}\n# d\ne",
+    "{a # b|c}",
+    "{a|{b|c}} {d|}",
+    "{{a|b}|c}",
+    "{{a|b}",
+    "{a|b}}",
+    "{a",
+    "a}",
+    "{}",
+    "{a}",
+    "{1::a}",
+    "{$$a|b}",
+    "{$$, $$a|b}",
+    "{1.5$$a|b}",
+    "{ 2 $$a|b}",
+    "{2 $$a|b}",
+    "{1 - 2$$a|b}",
+    "{-$$a|b}",
+    "{a$$b|c}",
+    "{2$${a|b}$$c|d}",
+    "{3$$a|b}",
+    "{2$$a|b|c}",
+]
+
+
+@pytest.mark.parametrize("text", _FORMS)
+def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str) -> None:
+    """No form of the other program is silently taken to the letter: equal texts, or an error with place and fix."""
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "cats.txt").write_text("manx\ntabby\n")
+    (tmp_path / "pets/dogs.txt").write_text("collie\npug\n")
+    parser = TemplateParser(wildcards=read_wildcards(tmp_path).found)
+    refused: TemplateInvalid | None = None
+    try:
+        template = parser.parse(text)
+    except TemplateInvalid as error:
+        refused = error
+    if refused is not None:
+        assert ": " in refused.mend
+        assert f"character {refused.position + 1}" in str(refused)
+        return
+    expected = [str(template.combination(number)) for number in range(template.count)]
+    assert expected == expand_with_dynamicprompts(text, tmp_path, len(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "mend"),
+    [
+        (
+            "a %{in the style of ...$$a|b}",
+            2,
+            "%{...$$...} (wrapping) is not part of a template: write the text before",
+        ),
+        ("{a$$b|c}", 2, "$$ stands here without a number of picks: write the number first, as in {2$$a|b}"),
+        ("a {b|c} # d", 8, "# begins a comment in Dynamic Prompts: remove it, or write \\# for the sign"),
+        ("__~cats__", 0, "~ says how to choose: the sweep's 'expand' says how to choose: write __cats__"),
+    ],
+)
+def test_what_this_grammar_lacks_is_named(text: str, position: int, mend: str) -> None:
+    """The place is the sign that begins it, and the fix is a way to say the same."""
+    with pytest.raises(TemplateInvalid) as caught:
+        parse_template(text, expand=True)
+    assert position == caught.value.position
+    assert caught.value.mend.startswith(mend)
+
+
+@pytest.mark.parametrize(
+    "text", ["50%{ off| on}", "%{a|b}", r"a \# b", r"{a\$\$b|c}", "a #1 {b|c}", "C# {b|c}", "a $$ b"]
+)
+def test_signs_that_mean_nothing_there_either_are_text(text: str) -> None:
+    """A per cent sign before a choice, a hash within a word, and escaped signs stay what they were."""
+    assert parse_template(text, expand=True).count in (1, 2)
+
+
 @pytest.mark.skipif(not COLLECTION.is_dir(), reason="the collection of wildcards is not here")
 def test_dynamicprompts_reads_the_same_in_a_large_collection() -> None:
     """Wildcards that people use, nested ones above all, give the same texts here and there."""
-    known = read_wildcards(COLLECTION)
+    known = read_wildcards(COLLECTION).found
     parser = TemplateParser(wildcards=known)
     for name in (name for name, wildcard in known.items() if 1 <= len(wildcard.lines) <= 100):
         template = parser.parse(f"__{name}__")
@@ -433,9 +545,9 @@ def test_dynamicprompts_reads_the_same_in_a_large_collection() -> None:
 @pytest.mark.skipif(not COLLECTION.is_dir(), reason="the collection of wildcards is not here")
 def test_every_wildcard_of_a_large_collection_can_be_used() -> None:
     """Nothing in a real collection is refused, but the file in it that is empty."""
-    parser = TemplateParser(wildcards=read_wildcards(COLLECTION))
+    parser = TemplateParser(wildcards=read_wildcards(COLLECTION).found)
     refused = {}
-    for name in read_wildcards(COLLECTION):
+    for name in read_wildcards(COLLECTION).found:
         try:
             parser.parse(f"__{name}__")
         except TemplateInvalid as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_a_folder_of_text_files(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/x.txt").write_text("x")
     (tmp_path / "README.md").write_text("x")
-    found = read_wildcards(tmp_path)
+    found = read_wildcards(tmp_path).found
     assert {"empty": (), "my animals/big cats/a b": ("tabby", "manx", "C#", "\\#1")} == lines(found)
     cats = found["my animals/big cats/a b"]
     assert (2, 4, 5, 6) == cats.numbers
@@ -38,7 +39,7 @@ def test_a_folder_of_text_files(tmp_path: Path) -> None:
 def test_a_line_separator_within_a_prompt_does_not_cut_it(tmp_path: Path) -> None:
     """U+2028 and U+0085 come with text from the web, and are no ends of lines."""
     (tmp_path / "a.txt").write_text("one\u2028two\u0085three\rfour\n", newline="")
-    assert ("one\u2028two\u0085three", "four") == read_wildcards(tmp_path)["a"].lines
+    assert ("one\u2028two\u0085three", "four") == read_wildcards(tmp_path).found["a"].lines
 
 
 def test_collections(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_collections(tmp_path: Path) -> None:
         "animals:\n  cats: [tabby, 2::manx]\n  lone: fox\nyears:\n  - 1980\n  - no\n  - {text: eel, weight: 3}\n"
     )
     (tmp_path / "list.json").write_text('["a", {"content": "b", "weight": 0.00001}, {"text": "c"}, 5]')
-    found = read_wildcards(tmp_path)
+    found = read_wildcards(tmp_path).found
     expected = {
         "list": ("a", "0.00001::b", "1::c", "5"),
         "sub/animals/cats": ("tabby", "2::manx"),
@@ -64,7 +65,7 @@ def test_bytes_that_are_not_utf8_are_kept_as_a_problem(tmp_path: Path) -> None:
     """One Latin-1 file among a thousand is told to whoever uses it, with the line, and to nobody else."""
     (tmp_path / "old.txt").write_bytes(b"ok\ncaf\xe9\n")
     (tmp_path / "new.txt").write_text("ok")
-    found = read_wildcards(tmp_path)
+    found = read_wildcards(tmp_path).found
     assert found["new"].problem is None
     expected = (
         f"{tmp_path.as_posix()}/old.txt, line 2: byte 0xe9 at offset 6 is not UTF-8: save the file as UTF-8"
@@ -72,37 +73,78 @@ def test_bytes_that_are_not_utf8_are_kept_as_a_problem(tmp_path: Path) -> None:
     assert expected == found["old"].problem
 
 
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    """A folder of nothing is a wrong path, most likely."""
+    with pytest.raises(SweepError, match=r"there is no .txt, .yaml or .json file in it"):
+        read_wildcards(tmp_path)
+
+
 @pytest.mark.parametrize(
-    ("files", "error"),
+    ("files", "broken", "note"),
     [
-        ({}, "wildcards: FOLDER: there is no .txt, .yaml or .json file in it"),
+        ({"a.txt": "x", "b.yaml": "a: [y]"}, ["a"], "'a' is in FOLDER/a.txt and FOLDER/b.yaml: remove one"),
+        ({"hair.api_info.json": "{"}, [], "FOLDER/hair.api_info.json: not JSON: "),
+        ({"hair.api_info.json": '{"a": {"b": null}, "n": 3}'}, ["a/b"], "a/b: null: write text in quotes"),
+        ({"x.yaml": "hair:\n  - *x*\n"}, [], "FOLDER/x.yaml, line 2: not YAML ("),
+        ({"a.yaml": "a: [x, null]\nb: [y]"}, ["a"], "FOLDER/a.yaml, line 1: a: null: write text"),
         (
-            {"a.txt": "x", "b.yaml": "a: [y]"},
-            "wildcards: 'a' is in FOLDER/a.txt and FOLDER/b.yaml: remove one",
+            {"a.yaml": "a: [x]\nb: [y]\na: [z]"},
+            ["a"],
+            "line 3: the key 'a' stands here twice (first in line 1)",
         ),
-        ({"a.json": "{"}, "FOLDER/a.json: not JSON: "),
+        ({"a.yaml": "m: {a: [x], a: [z]}\nb: [y]"}, ["m/a"], "line 1: the key 'a' stands here twice"),
         (
-            {"a.yaml": "a: [x, null]"},
-            "FOLDER/a.yaml, line 1: wildcards: a: null: write text in quotes, or {text",
+            {"a.json": '{"m": {"a": ["x"], "a": ["y"]}, "b": ["z"]}'},
+            ["m/a"],
+            "the key 'a' stands there twice",
         ),
-        ({"a.yaml": "a: [x\n"}, "FOLDER/a.yaml, line 1: not YAML"),
-        (
-            {"a.yaml": "a__b: [x]"},
-            "'a__b' cannot be a name: use letters, digits, spaces and / . - _, without",
-        ),
-        (
-            {"a.json": '{"a": [{"text": 3}]}'},
-            "FOLDER/a.json: wildcards: a: {'text': 3}: write text in quotes",
-        ),
+        ({"a.yaml": "d: [2024-01-01]\nb: [y]"}, ["d"], "line 1: d: 2024-01-01 is a date to YAML"),
+        ({"a.yaml": "- [x]\n- y"}, ["a"], "a: ['x']: write text in quotes"),
+        ({"a.yaml": "a: [x\n"}, [], "FOLDER/a.yaml, line 1: not YAML"),
+        ({"a.yaml": ""}, [], "FOLDER/a.yaml: the file is empty"),
+        ({"a.yaml": "a__b: [x]\n3: [y]"}, [], "'a__b' cannot be a name: use letters, digits, spaces"),
+        ({"a.json": '{"a": [{"text": 3}]}'}, ["a"], "a: {'text': 3}: write text in quotes"),
+        ({"bin.txt": "x\0y"}, ["bin"], "FOLDER/bin.txt, line 1: a NUL stands here: this is no text"),
     ],
 )
-def test_a_folder_that_cannot_be_read(tmp_path: Path, files: dict[str, str], error: str) -> None:
-    """What leaves names unknown is refused at once, with file, line and mend."""
+def test_an_odd_entry_hides_no_others(
+    tmp_path: Path, files: dict[str, str], broken: list[str], note: str
+) -> None:
+    """What is wrong with an entry is noted with file, line and fix; the good file beside it is read."""
+    (tmp_path / "good.txt").write_text("fine\n")
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(SweepError) as caught:
-        read_wildcards(tmp_path)
-    assert error in str(caught.value).replace(tmp_path.as_posix(), "FOLDER")
+    read = read_wildcards(tmp_path)
+    assert ("fine",) == read.found["good"].lines
+    assert broken == [name for name, wildcard in read.found.items() if wildcard.problem]
+    assert note in "\n".join(read.notes).replace(tmp_path.as_posix(), "FOLDER")
+
+
+def test_what_cannot_be_read_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe, a file too large and a folder with too many lines: each is noted, none is waited for."""
+    (tmp_path / "good.txt").write_text("fine\n")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(300 << 20)
+    (tmp_path / "many.txt").write_text("a\nb\nc\n")
+    monkeypatch.setattr("producer.wildcards.LINES_MAX", 3)
+    read = read_wildcards(tmp_path)
+    assert {"huge", "many", "pipe"} == {name for name, one in read.found.items() if one.problem}
+    said = "\n".join(read.notes)
+    assert "pipe.txt: this is no regular file" in said
+    assert "huge.txt: 300.0 MiB: a file holds at most 64 MiB" in said
+    assert "many.txt: with it the folder has more than 3 lines" in said
+
+
+def test_links_to_folders_are_entered_once(tmp_path: Path) -> None:
+    """Large collections are linked into place; a circle of links ends."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/a.txt").write_text("x\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/linked").symlink_to(tmp_path / "shared")
+    (tmp_path / "shared/loop").symlink_to(tmp_path / "shared")
+    (tmp_path / "mine/gone").symlink_to(tmp_path / "nowhere")
+    assert ["linked/a"] == list(read_wildcards(tmp_path / "mine").found)
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

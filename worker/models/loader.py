@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,13 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.errors import ModelLoadFailed, ModelUnsupported, OutOfMemory, RenderError, SettingsError
+from shared.model_facts import FLOW_READING, ModelFacts, read_facts, unet_problem
+from shared.model_reading import AS_IT_SAYS, Reading
+from shared.safetensors_header import HeaderInvalid, read_header
+from shared.schedulers import model_path
 from shared.settings import OffloadMode
 from worker.models.pipelines import check_pipeline, hub_patterns, load_pipeline, pipeline_networks
 from worker.models.precision import decoder_dtype, default_dtype
@@ -38,13 +41,6 @@ FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": "sd", "StableDiffus
 TEXT_ENCODERS: Mapping[Family, tuple[str, ...]] = {
     "sd": ("text_encoder",),
     "sdxl": ("text_encoder", "text_encoder_2"),
-}
-
-#: What a checkpoint in one file is known by: a key that only its family has.
-SINGLE_FILE_MARKS: Mapping[str, Family] = {
-    "conditioner.embedders.1.model.ln_final.weight": "sdxl",
-    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": "sd",
-    "cond_stage_model.model.ln_final.weight": "sd",
 }
 
 #: Files of a hub repository that we read: configs and tokenizers, then weights by variant. No safety checker.
@@ -71,6 +67,8 @@ class ModelSource:
     location: str
     #: Of a hub id: a commit, tag or branch; None is the default branch.
     revision: str | None = None
+    #: How a sweep wants it read, where its files do not say.
+    reading: Reading = AS_IT_SAYS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +130,7 @@ def _load(
         folder = _download(source) if source.kind == "hub" else Path(source.location)
         index = _read_index(folder)
         if not _is_native(index):
-            return load_pipeline(
+            pipeline = load_pipeline(
                 folder,
                 name=source.name,
                 fingerprint=source.fingerprint,
@@ -140,9 +138,34 @@ def _load(
                 dtype=dtype,
                 offload=offload,
             )
+            pipeline.scheduler_config = _read_as(source, pipeline.scheduler_config)
+            return pipeline
         parts = _load_folder(folder, index, dtype)
     _check_architecture(source, parts)
+    parts = replace(parts, scheduler_config=_read_as(source, parts.scheduler_config))
     return _place(source, parts, device, dtype)
+
+
+def _read_as(source: ModelSource, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a scheduler config as the sweep says that the model is to be read.
+
+    Raises: ModelUnsupported for a model of flow matching, which predicts neither noise nor v.
+    """
+    if source.reading and model_path(config) == "flow":
+        raise ModelUnsupported(f"model {source.name}: it was trained by flow matching: {FLOW_READING}")
+    return _with_settings(config, source.reading.overrides())
+
+
+def _with_settings(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a scheduler config with keys set as if its file had said them."""
+    if not overrides:
+        return config
+    made = {**config, **overrides}
+    if defaults := made.get(
+        "_use_default_values"
+    ):  # what stands there is lost when another class is made of it
+        made["_use_default_values"] = [key for key in defaults if key not in overrides]
+    return made
 
 
 def _place(source: ModelSource, parts: _Parts, device: torch.device, dtype: torch.dtype) -> LoadedModel:
@@ -291,7 +314,8 @@ def _load_single_file(path: Path) -> _Parts:
         raise ModelUnsupported(f"{path}: pickled weights can run code and are never read; {SUPPORTED}")
     if path.suffix.lower() != ".safetensors":
         raise ModelUnsupported(f"{path}: not a .safetensors file; {SUPPORTED}")
-    family = _single_file_family(path)
+    facts = _single_file_facts(path)
+    family: Family = "sdxl" if facts.family == "sdxl" else "sd"
     configs = path.with_suffix("")
     beside = (
         {"config": str(configs), "local_files_only": True} if (configs / "model_index.json").is_file() else {}
@@ -310,7 +334,26 @@ def _load_single_file(path: Path) -> _Parts:
             f"its configs come from the Hugging Face hub or its cache, or from a folder {configs} beside it"
         )
         raise ModelLoadFailed(f"{path}: {type(error).__name__}: {error} ({mend})") from error
-    return _from_pipeline(pipeline, family)
+    parts = _from_pipeline(pipeline, family)
+    if not facts.marked:
+        return parts
+    # The file itself says more than the configs, which are those of its family.
+    said = {"prediction_type": facts.prediction_type, "rescale_betas_zero_snr": facts.zero_snr}
+    return replace(parts, scheduler_config=_with_settings(parts.scheduler_config, said))
+
+
+def _single_file_facts(path: Path) -> ModelFacts:
+    """Return what a checkpoint says of itself; reads no weights. Raises: ModelUnsupported, ModelLoadFailed."""
+    try:
+        read_header(path)
+    except HeaderInvalid as error:
+        raise ModelLoadFailed(str(error)) from error
+    facts = read_facts(path)
+    if facts is None:
+        raise ModelLoadFailed(f"{path}: the configs beside it cannot be read: {path.with_suffix('')}")
+    if facts.refusal:
+        raise ModelUnsupported(f"{path}: {facts.refusal}; {SUPPORTED}")
+    return facts
 
 
 @contextmanager
@@ -323,16 +366,6 @@ def _plainly_named(path: Path) -> Iterator[Path]:
         link = Path(folder, path.stem + ".safetensors")
         link.symlink_to(path.resolve())
         yield link
-
-
-def _single_file_family(path: Path) -> Family:
-    """Return the family of a checkpoint by the names of its tensors; reads no weights."""
-    with safe_open(path, framework="pt") as file:
-        keys = set(file.keys())
-    for mark, family in SINGLE_FILE_MARKS.items():
-        if mark in keys:
-            return family
-    raise ModelUnsupported(f"{path}: not a checkpoint of a family we know; {SUPPORTED}")
 
 
 def _from_pipeline(pipeline: Any, family: Family) -> _Parts:
@@ -357,17 +390,8 @@ def _check_architecture(source: ModelSource, parts: _Parts) -> None:
     Raises:
         ModelUnsupported: inpainting, guidance-distilled or otherwise conditioned UNets; refiners.
     """
-    config = parts.unet.config
-    wanted = "text_time" if parts.family == "sdxl" else None
-    problems = {
-        f"its UNet takes {config.in_channels} channels (inpainting or editing)": config.in_channels != 4,
-        "its UNet takes the guidance scale as an input (distilled)": config.time_cond_proj_dim is not None,
-        f"its UNet is conditioned on {config.addition_embed_type}": config.addition_embed_type != wanted,
-        "its UNet has a class embedding": config.class_embed_type is not None
-        or config.num_class_embeds is not None,
-        "its UNet projects other encoders' states": config.encoder_hid_dim_type is not None,
-        "a text encoder is missing (a refiner)": any(encoder is None for encoder in parts.text_encoders),
-    }
-    for problem, present in problems.items():
-        if present:
-            raise ModelUnsupported(f"model {source.name}: {problem}; {SUPPORTED}")
+    problem = unet_problem(parts.unet.config, family=parts.family)
+    if problem is None and any(encoder is None for encoder in parts.text_encoders):
+        problem = "a text encoder is missing (a refiner)"
+    if problem is not None:
+        raise ModelUnsupported(f"model {source.name}: {problem}; {SUPPORTED}")

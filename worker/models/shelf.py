@@ -6,10 +6,16 @@ import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from shared.errors import ModelLoadFailed, ModelUnknown
+from shared.model_facts import read_facts
+from shared.model_reading import split_reading
 from shared.settings import Settings
 from worker.device import Device
 from worker.models.compilation import compile_unet
@@ -31,6 +37,10 @@ class ModelShelf:
     ) -> None:
         self._inventory, self._device, self._settings = inventory, device, settings
         self._loaded: LoadedModel | LoadedPipeline | None = None
+        #: Fingerprint -> what the files of a model say, of those that are on this machine.
+        self.facts = {
+            fingerprint: said for fingerprint, (source, *_) in inventory.items() if (said := _facts(source))
+        }
         #: Models that did not load here, with the reason in one line. They are not offered again.
         self.broken: dict[str, str] = {}
 
@@ -43,6 +53,10 @@ class ModelShelf:
             if fingerprint not in self.broken
         }
 
+    def holds(self, fingerprint: str) -> bool:
+        """Whether this worker offers a model, however a sweep wants it read."""
+        return split_reading(fingerprint)[0] in self.usable
+
     def load(self, fingerprint: str) -> LoadedModel | LoadedPipeline:
         """Return a model on the device, loading it if another one is there.
 
@@ -50,12 +64,14 @@ class ModelShelf:
         """
         if self._loaded is not None and self._loaded.fingerprint == fingerprint:
             return self._loaded
-        if fingerprint in self.broken:
-            raise ModelLoadFailed(self.broken[fingerprint])
-        if fingerprint not in self._inventory:
+        base, reading = split_reading(fingerprint)
+        if base in self.broken:
+            raise ModelLoadFailed(self.broken[base])
+        if base not in self._inventory:
             raise ModelUnknown(f"{fingerprint}: this worker does not hold it")
         self._unload()
-        source, started = self._inventory[fingerprint][0], time.monotonic()
+        source, started = self._inventory[base][0], time.monotonic()
+        source = replace(source, fingerprint=fingerprint, reading=reading)
         try:
             model = load_model(
                 source,
@@ -64,8 +80,8 @@ class ModelShelf:
                 offload=self._settings.offload,
             )
         except ModelLoadFailed as error:
-            self.broken[fingerprint] = _one_line(str(error))
-            raise ModelLoadFailed(self.broken[fingerprint]) from error
+            self.broken[base] = _one_line(str(error))
+            raise ModelLoadFailed(self.broken[base]) from error
         if isinstance(model, LoadedModel):
             compile_unet(model, self._settings.compile, cache_dir=self._settings.cache_dir)
         self._loaded = model
@@ -80,6 +96,18 @@ class ModelShelf:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _facts(source: ModelSource) -> dict[str, Any]:
+    """Return what a model's files say, for the heartbeat; nothing of a hub model that is not in the cache yet."""
+    place = _cached_folder(source) if source.kind == "hub" else Path(source.location)
+    facts = None if place is None else read_facts(place)
+    return {} if facts is None else facts.to_json()
+
+
+def _cached_folder(source: ModelSource) -> Path | None:
+    found = try_to_load_from_cache(source.location, "model_index.json", revision=source.revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _one_line(text: str) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import JobInvalid
+from shared.job_checks import guidance_problem, rule_problem, side_problem
 from shared.schedulers import SCHEDULERS
 from worker.sampling.pipeline_model import ONE_AT_A_TIME, PADS_TO_ONE_LENGTH, LoadedPipeline
 from worker.sampling.pipeline_schedulers import check_scheduler
@@ -125,25 +126,23 @@ def _guidance(model: LoadedPipeline, request: SampleRequest) -> tuple[dict[str, 
     """Return the guidance arguments, the negative prompt and the rows a request takes."""
     facts, scale = model.call, request.guidance_scale
     negative = request.negative_prompt if request.guided else None
-    if negative is not None and not facts.negative:
-        raise JobInvalid(
-            f"negative_prompt: {model.name} ({model.family}) hears none; set negative_prompt: null"
-        )
+    problem = guidance_problem(
+        f"{model.name} ({model.family})",
+        scale=scale,
+        has_negative=negative is not None,
+        guided=facts.scale is not None,
+        negative=facts.negative,
+        needs_negative=facts.needs_negative,
+        distilled=facts.embedded,
+    )
+    if problem is not None:
+        raise JobInvalid(problem.text)
     if facts.embedded and negative is None:
         return {"guidance_scale": scale}, None, 1
     if facts.scale is None:
-        if request.guided:
-            raise JobInvalid(
-                f"guidance_scale={scale:g}: {model.name} ({model.family}) is not guided; set guidance_scale: 1"
-            )
         return {}, None, 1
     if not request.guided:
         return {facts.scale: facts.unguided_scale}, None, 1
-    if facts.needs_negative and negative is None:
-        raise JobInvalid(
-            f"guidance_scale={scale:g}: {model.name} ({model.family}) is guided only with a negative prompt; "
-            "set negative_prompt: '' to guide away from the empty prompt, or guidance_scale: 1 for no guidance"
-        )
     return {facts.scale: scale}, negative, 2
 
 
@@ -166,11 +165,9 @@ def too_long(model: LoadedPipeline, field: str, tokens: int, limit: int) -> JobI
 
 
 def _check(model: LoadedPipeline, request: SampleRequest) -> None:
-    if request.guidance_rule is not None:
-        raise JobInvalid(
-            f"guidance_rule={request.guidance_rule}: rules are for Stable Diffusion 1.x, 2.x and SDXL; "
-            f"{model.name} is rendered by diffusers' {model.family}: remove it"
-        )
+    named = f"{model.name} ({model.family})"
+    if problem := rule_problem(named, request.guidance_rule):
+        raise JobInvalid(problem.text)
     if request.steps < 1:
         raise JobInvalid(f"steps={request.steps}: use 1 or more")
     if not math.isfinite(request.guidance_scale):
@@ -180,7 +177,5 @@ def _check(model: LoadedPipeline, request: SampleRequest) -> None:
     check_scheduler(model, request.scheduler, steps=request.steps)
     unit = model.call.size_unit_px
     for side in ("width", "height"):
-        value = getattr(request, side)
-        if value < unit or value % unit:
-            nearest = max(unit, round(value / unit) * unit)
-            raise JobInvalid(f"{side}={value}: {model.name} wants a multiple of {unit}, such as {nearest}")
+        if problem := side_problem(named, side, getattr(request, side), unit):
+            raise JobInvalid(problem.text)

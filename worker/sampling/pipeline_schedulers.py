@@ -8,20 +8,15 @@ shows when the scheduler is first asked, and is remembered.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import diffusers
 
 from shared.errors import JobInvalid
-from shared.schedulers import SCHEDULERS, SchedulerSpec
+from shared.job_checks import OWN_NOISE, knows_schedule, prediction_problem, steps_problem
+from shared.model_facts import original_steps
+from shared.schedulers import SCHEDULE_PARTS, SCHEDULERS, SchedulerSpec, model_path
 from worker.sampling.pipeline_model import LoadedPipeline
-
-#: Schedulers whose noise does not come from the generators of a call: nobody could make such an image again.
-_OWN_NOISE = frozenset({"DPMSolverSDEScheduler"})
-
-#: Parts of a model's own schedule that a scheduler must know of, where the model uses them.
-_SCHEDULE_PARTS = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas")
 
 
 def check_scheduler(model: LoadedPipeline, key: str, *, steps: int) -> None:
@@ -34,8 +29,12 @@ def check_scheduler(model: LoadedPipeline, key: str, *, steps: int) -> None:
     if key not in SCHEDULERS or not _fits(model, SCHEDULERS[key]):
         own = f"{model.name} ({model.family}, {model.scheduler_class})"
         raise unfit(model, key, f"it does not fit {own}")
-    if steps < SCHEDULERS[key].min_steps:
-        raise JobInvalid(f"steps={steps}: scheduler {key} wants {SCHEDULERS[key].min_steps} or more")
+    config = model.scheduler_config
+    problem = prediction_problem(key, str(config.get("prediction_type"))) or steps_problem(
+        key, steps, original_steps=original_steps(config)
+    )
+    if problem is not None:
+        raise JobInvalid(problem.text)
 
 
 def unfit(model: LoadedPipeline, key: str, reason: str | None = None) -> JobInvalid:
@@ -77,25 +76,19 @@ def make_scheduler(model: LoadedPipeline, key: str) -> Any:
 
 def _fits(model: LoadedPipeline, spec: SchedulerSpec) -> bool:
     scheduler_class = _class_of(spec)
-    if scheduler_class is None or spec.path != _path(model):
+    config = {**model.scheduler_config, "_class_name": model.scheduler_class}
+    if scheduler_class is None or spec.path != model_path(config):
         return False
-    if spec.class_name in _OWN_NOISE or (spec.eta and "eta" not in model.call.keywords):
+    if spec.class_name in OWN_NOISE or (spec.eta and "eta" not in model.call.keywords):
         return False
     if spec.path == "flow":
-        known = inspect.signature(scheduler_class.__init__).parameters
-        return all(part in known for part in _SCHEDULE_PARTS if model.scheduler_config.get(part))
+        return knows_schedule(spec, [part for part in SCHEDULE_PARTS if model.scheduler_config.get(part)])
     own = getattr(diffusers, model.scheduler_class)
     # diffusers' lists are not symmetric: special schedulers list the common ones, which know nothing of what makes
     # them special.
     return scheduler_class is own or (
         spec.class_name in own._compatibles and model.scheduler_class in scheduler_class._compatibles
     )
-
-
-def _path(model: LoadedPipeline) -> str:
-    config = model.scheduler_config
-    by_config = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
-    return "flow" if by_config or _is_flow_class(model.scheduler_class) else "betas"
 
 
 def _shift(model: LoadedPipeline) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shared.errors import JobInvalid
 from shared.guidance import read_rule
+from shared.job_checks import side_problem
 from shared.schedulers import SCHEDULERS
 from worker.sampling.families import family_of
 from worker.sampling.families.base import Conditioning
@@ -131,12 +132,6 @@ def _check_rule(request: SampleRequest) -> None:
 
 
 def _check_side(model: LoadedModel, side: str, value: int) -> None:
-    unit = model.vae_scale_factor
-    if value < unit or value % unit:
-        raise JobInvalid(
-            f"{side}={value}: {model.name} wants a multiple of {unit}, such as {_nearest(value, unit)}"
-        )
-
-
-def _nearest(value: int, unit: int) -> int:
-    return max(unit, round(value / unit) * unit)
+    problem = side_problem(model.name, side, value, model.vae_scale_factor)
+    if problem is not None:
+        raise JobInvalid(problem.text)

@@ -13,7 +13,9 @@ import diffusers
 import torch
 
 from shared.errors import JobInvalid
-from shared.schedulers import SCHEDULERS, ModelPath, SchedulerSpec
+from shared.job_checks import path_problem, prediction_problem, shifting_problem, steps_problem
+from shared.model_facts import original_steps
+from shared.schedulers import SCHEDULE_PARTS, SCHEDULERS, SchedulerSpec, model_path
 from worker.sampling.rounding import RootsOfRounding
 
 #: How diffusers says no to a config, a number of steps, or (at a step) to what the model predicts.
@@ -81,30 +83,16 @@ def _without_timesteps(config_text: str, name: str) -> Any:
     return getattr(diffusers, spec.class_name).from_config(config, **_overrides(config, spec))
 
 
-def _model_path(config: Mapping[str, Any]) -> ModelPath:
-    """Return the path from image to noise that a model was trained on, as its scheduler config tells it."""
-    class_name = str(config.get("_class_name"))
-    straight = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
-    if straight or class_name.startswith("FlowMatch"):
-        return "flow"
-    return "circle" if class_name == "IPNDMScheduler" else "betas"
-
-
 def _check_fit(config: Mapping[str, Any], name: str, steps: int) -> None:
-    spec, path = SCHEDULERS[name], _model_path(config)
-    if spec.path != path:
-        mends = [key for key, other in SCHEDULERS.items() if other.path == path]
-        raise JobInvalid(
-            f"scheduler={name} is for models trained on the path {spec.path!r}, and this one's is {path!r}: "
-            f"use {' or '.join(mends[:3])}"
-        )
-    if steps < spec.min_steps:
-        raise JobInvalid(f"scheduler={name}, steps={steps}: use {spec.min_steps} or more")
-    if path == "flow" and config.get("use_dynamic_shifting"):
-        raise JobInvalid(
-            f"scheduler={name}: use_dynamic_shifting=True in the model's scheduler config is not supported: "
-            "set it to False and give a shift"
-        )
+    path, parts = model_path(config), [part for part in SCHEDULE_PARTS if config.get(part)]
+    problem = (
+        path_problem(name, path)
+        or prediction_problem(name, str(config.get("prediction_type")))
+        or steps_problem(name, steps, original_steps=original_steps(config))
+        or shifting_problem(name, path, parts)
+    )
+    if problem is not None:
+        raise JobInvalid(problem.text)
 
 
 def _overrides(config: Mapping[str, Any], spec: SchedulerSpec) -> dict[str, Any]:
