@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from producer.fetch import Fetched
+    from producer.lineage import Edition
     from producer.local import Rendered
     from producer.room import Printroom, SweepSource
     from producer.show import Shown
@@ -401,6 +402,7 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
     room = _room()
     if sweep is None:
         return _watch_sweeps(room, as_json) if watch else _list_sweeps(room, as_json)
+    sweep = room.find(sweep)
     if watch and not as_json:
         with Progress() as bar:
             room.wait(sweep, on_status=bar.update)
@@ -731,7 +733,7 @@ def _settings() -> Any:
 def _room() -> Printroom:
     from producer.room import Printroom
 
-    return Printroom(_settings())
+    return Printroom(_settings(), on_note=lambda note: click.echo(note, err=True))
 
 
 def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
@@ -875,7 +877,9 @@ def _show_recipe(shown: Shown) -> None:
 
     made = shown.provenance
     facts: dict[str, Any] = {"file": shown.path.name, "format": shown.image_format}
-    facts["recipe"] = "Printroom's, checked" if shown.job else "A1111's infotext"
+    facts["recipe"] = (
+        "Printroom's, checked" if shown.job else f"{shown.program}'s" if shown.program else "A1111's infotext"
+    )
     if shown.job and made:
         facts |= {"job": shown.job.id, "model_name": made.model_name, "device": made.device}
         facts |= {"dtype": made.dtype, "batch_rows": made.batch_rows, "versions": made.versions}
@@ -906,7 +910,11 @@ def _list_sweeps(room: Printroom, as_json: bool) -> int:
     lost = glance(room.lost_sweeps, seconds=_STORE_LIST_SECONDS)
     if as_json:
         stored = [{**_fields(one), "state": "only_in_store"} for one in lost or ()]
-        _print_json([*(_fields(s) for s in statuses), *stored])
+        numbered = [
+            _fields(s) | {"number": one.number, "newest": one.is_newest}
+            for s, one in zip(statuses, _editions(statuses), strict=True)
+        ]
+        _print_json([*numbered, *stored])
     elif statuses or lost:
         _print_table(_sweep_table(statuses, lost or ()))
     elif away is None:
@@ -954,12 +962,19 @@ def _sweep_table(statuses: Sequence[SweepStatus], lost: Sequence[StoredSweep] = 
     from producer.progress import duration
 
     table = _table("sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go")
-    for s in statuses:
+    for s, one in zip(statuses, _editions(statuses), strict=True):
         figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
-        table.add_row(s.sweep[:12], s.name, s.state, *figures, duration(s.eta_seconds))
-    for one in lost:
-        table.add_row(one.sweep[:12], one.name, "store only", f"{one.jobs:,}")
+        label = one.label if one.is_newest else f"{one.label} (older)"
+        table.add_row(s.sweep[:12], label, s.state, *figures, duration(s.eta_seconds))
+    for stored in lost:
+        table.add_row(stored.sweep[:12], stored.name, "store only", f"{stored.jobs:,}")
     return table
+
+
+def _editions(statuses: Sequence[SweepStatus]) -> list[Edition]:
+    from producer.lineage import editions
+
+    return editions((s.sweep, s.name) for s in statuses)
 
 
 def _fields(value: Any) -> dict[str, Any]:

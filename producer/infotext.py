@@ -11,21 +11,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from producer.infotext_settings import KNOWN, Infotext, split_infotext
 from shared.schedulers import canonical_scheduler
-
-#: A setting of the last line, as A1111 finds it: a name, and a value that may be quoted.
-_SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 _WHOLE = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
-#: A last line with fewer settings is part of the prompt.
-_SETTINGS_MIN = 3
+#: A sampler's own schedule, which `Schedule type: Automatic` means in A1111 1.9 and later; the plain one elsewhere.
+_AUTOMATIC = {
+    "DPM++ 2M": "Karras",
+    "DPM++ SDE": "Karras",
+    "DPM++ 2S a": "Karras",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+    "Restart": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "DPM++ 2M SDE Heun": "Exponential",
+    "DPM++ 3M SDE": "Exponential",
+}
 
-_NEGATIVE = "Negative prompt:"
+#: A1111's names for spacings that have another name here. Simple takes every n-th noise level from the end, as
+#: diffusers' trailing spacing does; DDIM every n-th from the start, as Stable Diffusion's own configs say.
+_SAME_SPACING = {"Uniform": "", "Normal": "", "DDIM": "", "Simple": "SGM Uniform"}
 
-#: Settings that the keys below are made of, or that say nothing about the image.
-_READ = {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Version"}
+#: Settings that change the image and that nothing here does.
+_BEYOND = re.compile(
+    r"Hires |ADetailer |ControlNet|Denoising strength$|Clip skip$|Lora hashes$|Refiner|Variation seed|Mask |"
+    r"Face restoration$|Tiling$|ENSD$|Eta$|Init image hash$|Inpaint|FreeU|Soft inpainting|Regional|"
+    r"Dynamic thresholding|Sigma (?:min|max)$|Schedule rho$|Zero Terminal SNR$|VAE$|Distilled CFG Scale$"
+)
 
 #: What A1111 reads in a prompt and this program takes to the letter: weights, LoRAs, alternation, breaks.
 _SYNTAX = re.compile(r"\([^()]*:\s*[0-9.]+\)|<\w+:[^>]+>|\[[^\[\]]*[:|][^\[\]]*\]|\bBREAK\b")
@@ -44,27 +58,21 @@ class Reading:
 
 
 def read_infotext(text: str) -> Reading | None:
-    """Read an infotext, or return None for a text that is none: its last line has no settings."""
-    *lines, last = text.strip().split("\n")
-    settings = {name.strip(): _unquoted(value) for name, value in _SETTING.findall(last)}
-    if len(settings) < _SETTINGS_MIN:
+    """Read an infotext, or return None for a text that is none: no line of it has the settings."""
+    parts = split_infotext(text)
+    if parts is None:
         return None
     reading = Reading()
-    prompt, negative = _prompts(lines)
-    reading.sweep["prompt"] = prompt
-    if negative:
-        reading.sweep["negative_prompt"] = negative
-    _read_numbers(settings, reading)
-    _read_scheduler(settings, reading)
-    _read_model(settings, reading)
-    _note_differences(settings, prompt + negative, reading)
+    reading.sweep["prompt"] = parts.prompt
+    if parts.negative:
+        reading.sweep["negative_prompt"] = parts.negative
+    if not parts.prompt:
+        reading.notes.append("the prompt is empty, as the image says it")
+    _read_numbers(parts.settings, reading)
+    _read_scheduler(parts.settings, reading)
+    _read_model(parts.settings, reading)
+    _note_differences(parts, reading)
     return reading
-
-
-def _prompts(lines: list[str]) -> tuple[str, str]:
-    start = next((n for n, line in enumerate(lines) if line.strip().startswith(_NEGATIVE)), len(lines))
-    negative = "\n".join(lines[start:]).strip().removeprefix(_NEGATIVE)
-    return "\n".join(lines[:start]).strip(), negative.strip()
 
 
 def _read_numbers(settings: Mapping[str, str], reading: Reading) -> None:
@@ -85,10 +93,17 @@ def _read_numbers(settings: Mapping[str, str], reading: Reading) -> None:
 def _read_scheduler(settings: Mapping[str, str], reading: Reading) -> None:
     sampler, schedule = settings.get("Sampler", ""), settings.get("Schedule type", "")
     said = " ".join(filter(None, (sampler, schedule)))
+    spacing = (
+        _AUTOMATIC.get(sampler, "") if schedule == "Automatic" else _SAME_SPACING.get(schedule, schedule)
+    )
+    meant = " ".join(filter(None, (sampler, spacing)))
     try:
-        reading.sweep["scheduler"] = canonical_scheduler(said)
+        reading.sweep["scheduler"] = canonical_scheduler(meant)
     except KeyError:
         reading.open["scheduler"] = f"no scheduler here is called {said!r}" if said else "the image says none"
+        return
+    if meant != said:
+        reading.notes.append(f"sampler {said!r} is taken as {reading.sweep['scheduler']}")
 
 
 def _read_model(settings: Mapping[str, str], reading: Reading) -> None:
@@ -104,19 +119,18 @@ def _read_model(settings: Mapping[str, str], reading: Reading) -> None:
     )
 
 
-def _note_differences(settings: Mapping[str, str], prompts: str, reading: Reading) -> None:
-    if found := _SYNTAX.search(prompts):
+def _note_differences(parts: Infotext, reading: Reading) -> None:
+    if found := _SYNTAX.search(parts.prompt + parts.negative):
         reading.notes.append(
             f"prompts are taken to the letter: {found[0]!r} is text here, not an instruction"
         )
-    others = [f"{name}: {value}" for name, value in settings.items() if name not in _READ]
-    if others:
-        reading.notes.append(f"not carried over: {', '.join(others)}")
+    others = {name: value for name, value in parts.settings.items() if name not in KNOWN}
+    for said, is_beyond in (("cannot be reproduced here", True), ("not carried over", False)):
+        listed = [
+            f"{name}: {value}" for name, value in others.items() if bool(_BEYOND.match(name)) == is_beyond
+        ]
+        if listed:
+            reading.notes.append(f"{said}: {', '.join(listed)}")
+    if parts.rest:
+        reading.notes.append(f"not carried over, after the settings: {parts.rest}")
     reading.notes.append("A1111 draws its noise in another way: the same recipe is another image here")
-
-
-def _unquoted(value: str) -> str:
-    value = value.strip()
-    if len(value) > 1 and value[0] == value[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", value[1:-1])
-    return value

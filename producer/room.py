@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
 from producer.glance import glance
+from producer.lineage import Edition, choose, editions
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
@@ -47,9 +49,8 @@ if TYPE_CHECKING:
 
     from producer.sheets import Written
 
-#: A sweep id is this many hex digits; a start of it will do.
-_ID_DIGITS = 32
-_ID_DIGITS_MIN = 4
+_log = logging.getLogger(__name__)
+
 
 #: How long a store may fail that is only looked at for how fast earlier sweeps were.
 _GLANCE_SECONDS = 3.0
@@ -64,8 +65,16 @@ SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
 class Printroom:
     """A Printroom fleet, seen from a producer."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, on_note: Callable[[str], None] = _log.info
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            on_note: gets what a person should know of a call that goes on, such as which sweep a name meant.
+        """
         self.settings = settings or load_settings()
+        self._on_note = on_note
         #: Fingerprint -> where it is, of models that a sweep named by their path.
         self._named_folders: dict[str, Path] = {}
 
@@ -239,7 +248,7 @@ class Printroom:
 
         Raises: StoreError.
         """
-        known = set(self._known(in_store=True))
+        known = {one.sweep for one in self._editions(in_store=True)}
         return list(stored_sweeps((one for one in stored_ids(self.store) if one not in known), self.store))
 
     def wait(
@@ -434,26 +443,22 @@ class Printroom:
         return examine(self.ledger, lambda: self.store, self.settings)
 
     def find(self, text: str, *, in_store: bool = False) -> str:
-        """Return the id that an id, the start of one, or a sweep's name means.
+        """Return the id that an id, the start of one, a sweep's name or `NAME@2` means.
+
+        Of several sweeps of a name the newest is meant, and `on_note` is told.
 
         Args:
             in_store: look in the store where Redis does not know it.
 
         Raises: SweepUnknown, UsageError where it means several.
         """
-        known = self._known(in_store)
-        matches = [sweep for sweep in known if sweep == text]
-        if not matches and len(text) >= _ID_DIGITS_MIN:
-            matches = [sweep for sweep in known if sweep.startswith(text)]
-        if not matches:
-            matches = [status.sweep for status in self._statuses_or_none() if status.name == text]
-        if len(matches) > 1:
-            raise UsageError(
-                f"{text!r} means {len(matches)} sweeps: {', '.join(m[:12] for m in matches)}; say more"
-            )
-        if matches:
-            return matches[0]
-        if in_store and (found := self._stored(text, known)):
+        known = self._editions(in_store)
+        choice = choose(text, known)
+        if choice is not None:
+            if choice.note:
+                self._on_note(choice.note)
+            return choice.sweep
+        if in_store and (found := self._stored(text, [one.sweep for one in known])):
             return found
         raise SweepUnknown(self._unknown(text, in_store))
 
@@ -518,19 +523,13 @@ class Printroom:
     def _app(self) -> Any:
         return make_app(self.settings)
 
-    def _known(self, in_store: bool) -> list[str]:
+    def _editions(self, in_store: bool) -> list[Edition]:
         try:
-            return self.ledger.sweeps()
+            return editions(self.ledger.sweep_names().items())
         except BrokerError:
             if in_store:
                 return []
             raise
-
-    def _statuses_or_none(self) -> list[SweepStatus]:
-        try:
-            return self.statuses()
-        except BrokerError:
-            return []
 
     def _stored(self, text: str, known: Sequence[str]) -> str | None:
         """Return the id of the store's sweep that a text means. Raises: UsageError where it means several."""
@@ -541,7 +540,8 @@ class Printroom:
         return found[0] if found else None
 
     def _unknown(self, text: str, in_store: bool) -> str:
-        ask = lambda: find_stored(text, self.store, known=self._known(in_store=True))  # noqa: E731
+        known = [one.sweep for one in self._editions(in_store=True)]
+        ask = partial(find_stored, text, self.store, known=known)
         if not in_store and (found := glance(ask, seconds=_GLANCE_SECONDS)):
             sweep = found[0] if len(found) == 1 else text
             return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {sweep}` brings it back"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from producer.arguments import checked
 from producer.convert import sweep_yaml
 from producer.infotext import read_infotext
+from producer.other_programs import other_program, read_other
 from producer.rules import written_rule
 from shared.errors import UsageError
 from shared.images.files import kind_of, read_texts
@@ -27,7 +28,7 @@ class Shown:
 
     path: Path
     #: Who wrote the recipe: Printroom, which can be checked, or a program that writes A1111's infotext.
-    source: Literal["printroom", "a1111"]
+    source: Literal["printroom", "a1111", "other"]
     #: The file's format, with the quality where it is known.
     image_format: str
     #: The keys of a sweep file that asks for this image.
@@ -38,12 +39,15 @@ class Shown:
     notes: tuple[str, ...]
     job: Job | None = None
     provenance: Provenance | None = None
+    #: Who wrote the recipe, where it is another program's own.
+    program: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values for `json.dumps`."""
         return {
             "file": str(self.path),
             "source": self.source,
+            "program": self.program,
             "format": self.image_format,
             "job_id": None if self.job is None else self.job.id,
             "recipe": None if self.job is None else self.job.recipe(),
@@ -62,7 +66,7 @@ class Shown:
 
     def _origin(self) -> str:
         if self.job is None or self.provenance is None:
-            return "read from A1111's infotext"
+            return f"read from {self.program}'s recipe" if self.program else "read from A1111's infotext"
         return f"job {self.job.id}, model {self.provenance.model_name}"
 
 
@@ -120,22 +124,32 @@ def _ours(path: Path, found: ImageMetadata) -> Shown:
     )
 
 
+def _name(program: str | None) -> str:
+    return "a1111" if program is None else program.lower().replace(" ", "-")
+
+
 def _by_infotext(path: Path, data: bytes, error: ValueError) -> Shown:
     """Read what A1111 reads; say what was wrong with our own text, if there is one."""
     try:
         texts = read_texts(data)
     except ValueError:
         texts = Texts()
+    program = None
     reading = read_infotext(texts.infotext or "")
     if reading is None:
-        raise UsageError(f"{path}: {error}; and no infotext of A1111's") from error
+        other = other_program(data, texts.infotext)
+        if other is None:
+            raise UsageError(f"{path}: {error}; and no infotext of A1111's") from error
+        program, said = other
+        reading = read_other(program, said, what=str(path))
     is_ours = texts.truth is not None or texts.broken is not None
     notes = [f"Printroom's own recipe is not to be believed ({error})"] if is_ours else []
     return Shown(
         path=path,
-        source="a1111",
+        source="other" if program else "a1111",
+        program=program,
         image_format=str(kind_of(data)),
-        sweep={"name": f"a1111-{reading.sweep.get('seed', 'image')}", **reading.sweep},
+        sweep={"name": f"{_name(program)}-{reading.sweep.get('seed', 'image')}", **reading.sweep},
         open=reading.open,
         notes=(*notes, *reading.notes),
     )

@@ -141,12 +141,13 @@ class FileHashCache:
     def digest(self, path: Path) -> str:
         """Return a file's blake2b-128, from memory where the file has not changed."""
         stat = path.stat()
-        key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
+        # The time of change too: a copy that keeps the time of modification may be as long as what it replaces.
+        key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         entry = self._entries.get(key)
-        if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp):
+        if not (isinstance(entry, list) and len(entry) == 4 and entry[:3] == stamp):
             entry = self._entries[key] = [*stamp, _hash_file(path)]
             self._changed = True
-        return str(entry[2])
+        return str(entry[3])
 
     def save(self) -> None:
         """Write what was learnt, atomically. A cache that cannot be written is only slow."""

@@ -207,6 +207,16 @@ class Ledger:
         ]
 
     @_named
+    def sweep_names(self) -> dict[str, str]:
+        """Return the name of every known sweep, oldest first; one without a name is still being submitted."""
+        sweeps = self.sweeps()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for sweep in sweeps:
+                pipe.hget(self._sweep_key(sweep, "meta"), "name")
+            found = pipe.execute()
+        return {sweep: (name or b"").decode() for sweep, name in zip(sweeps, found, strict=True)}
+
+    @_named
     def active_sweeps(self) -> list[str]:
         """Return the sweeps that are not done or cancelled."""
         return sorted(

@@ -608,19 +608,29 @@ class TestFind:
         for text in (sweep, sweep[:12], sweep[:4], "faces"):
             assert sweep == local.room.find(text)
 
-    def test_ambiguous(self, local):
-        """A name, or a start, of two sweeps is an error that lists both."""
+    def test_a_name_means_its_newest_sweep(self, local):
+        """After an edit the name means the new sweep, says so, and NAME@1 or an id means the old one."""
+        said = []
+        local.room._on_note = said.append
         one, _ = local.submit()
         two, _ = local.submit(seed=99)
-        with pytest.raises(UsageError, match="'faces' means 2 sweeps: ") as caught:
-            local.room.find("faces")
-        assert one[:12] in str(caught.value)
-        assert two[:12] in str(caught.value)
+        local.submit()  # the first again: known, and no newer for it
+        assert local.room.find("faces") == two
+        assert said == [f"faces: the newest of 2 sweeps, {two[:12]}; the other: faces@1"]
+        assert [local.room.find(text) for text in ("faces@1", "faces@2", one[:8])] == [one, two, one]
+        assert len(said) == 1
+        assert (local.room.cancel("faces"), local.room.status(two).status.state) == ("cancelled", "cancelled")
+        assert local.room.status("faces@1").status.state == "active"
+        with pytest.raises(UsageError, match="faces@3: the sweeps named 'faces' have the numbers 1 to 2"):
+            local.room.find("faces@3")
+
+    def test_ambiguous(self, local):
+        """The start of two ids is an error that lists both, although neither has been submitted whole."""
         with local.room._redis.pipeline() as pipe:
             for twin in ("abcd" + "0" * 28, "abcd" + "1" * 28):
                 pipe.zadd(f"{local.room.settings.redis_prefix}sweeps", {twin: 1})
             pipe.execute()
-        with pytest.raises(UsageError, match="'abcd' means 2 sweeps: abcd00000000, abcd11111111"):
+        with pytest.raises(UsageError, match=r"'abcd' means 2 sweeps: abcd00000000 .*abcd11111111"):
             local.room.find("abcd")
 
     @pytest.mark.parametrize("text", ["0" * 32, "0123", "no such name", "", "../etc"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import click
 import pytest
 
-from producer.cli import _result_columns, _sweep_or_prompt, _watch_sweeps
+from producer.cli import _list_sweeps, _result_columns, _sweep_or_prompt, _watch_sweeps
 from producer.room import Printroom
 from producer.sweep import Sweep
 from shared.errors import SweepError
@@ -105,6 +106,9 @@ def test_watching_all_ends_when_none_is_active(capsys: Any) -> None:
         def statuses(self) -> list[SweepStatus]:
             return rounds[0] if len(rounds) == 1 else rounds.pop(0)
 
+        def lost_sweeps(self) -> list[Any]:
+            return []
+
         def wait_all(self, *, on_statuses: Any) -> list[SweepStatus]:
             return Printroom.wait_all(cast(Printroom, self), poll_seconds=0, on_statuses=on_statuses)
 
@@ -115,6 +119,26 @@ def test_watching_all_ends_when_none_is_active(capsys: Any) -> None:
     shown = capsys.readouterr()
     assert "new" in shown.out
     assert shown.err == "new: 0/4\n"
+
+
+def test_the_list_numbers_the_sweeps_of_a_name(capsys: Any) -> None:
+    """A name of several stands with its numbers, the older ones marked, on the screen and in JSON."""
+
+    class Room:
+        def statuses(self) -> list[SweepStatus]:
+            return [status("faces", "done"), status("hats", "done"), status("faces", "active")]
+
+        def lost_sweeps(self) -> list[Any]:
+            return []
+
+    assert _list_sweeps(cast(Printroom, Room()), as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert "faces@1 (older)" in shown
+    assert "faces@2 " in shown
+    assert "hats@" not in shown
+    _list_sweeps(cast(Printroom, Room()), as_json=True)
+    listed = json.loads(capsys.readouterr().out)
+    assert [(one["number"], one["newest"]) for one in listed] == [(1, False), (1, True), (2, True)]
 
 
 def status(name: str, state: Any, *, failed: int = 0) -> SweepStatus:

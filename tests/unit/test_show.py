@@ -54,6 +54,15 @@ Steps: 28, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 12345
 Lora hashes: "fur: 1a2b, x: 3", Version: v1.10.1"""
 
 
+#: What stands in images and is no recipe: a caption, a note on steps, another program's fields.
+NO_INFOTEXT = [
+    "Title: Sunset, Author: Me, Year: 2020",
+    "Steps: 3, then turn left",
+    "a photo of a cat. Steps: 3, Mood: calm, Light: soft",
+    '{"seed": 1, "steps": 20, "sampler": "k_euler"}',
+]
+
+
 def _job(**fields: Any) -> Job:
     recipe: dict[str, Any] = {
         "prompt": "a cat\nin the snow, 雪",
@@ -166,7 +175,7 @@ def test_a1111_files_are_read(tmp_path: Path, kind: str) -> None:
     for part in (
         "'v1-5-pruned' (hash 6ce0161689) is taken by its name",
         "'(red:1.3)' is text here",
-        "not carried over: Denoising strength: 0.5, Clip skip: 2, Hires upscale: 2, Lora hashes: fur: 1a2b, x: 3",
+        "cannot be reproduced here: Denoising strength: 0.5, Clip skip: 2, Hires upscale: 2, Lora hashes: fur: 1a2b",
         "another image here",
     ):
         assert part in notes
@@ -182,7 +191,8 @@ def test_a1111_files_are_read(tmp_path: Path, kind: str) -> None:
     ("change", "key", "said"),
     [
         (("Sampler: DPM++ 2M", "Sampler: Restart"), "scheduler", "'Restart Karras'"),
-        (("Schedule type: Karras", "Schedule type: Automatic"), "scheduler", "'DPM++ 2M Automatic'"),
+        (("Schedule type: Karras", "Schedule type: KL Optimal"), "scheduler", "'DPM++ 2M KL Optimal'"),
+        (("Sampler: DPM++ 2M", "Sampler: DDIM CFG++"), "scheduler", "'DDIM CFG++ Karras'"),
         (("Sampler: DPM++ 2M, Schedule type: Karras, ", ""), "scheduler", "says none"),
         ((", Model: v1-5-pruned", ""), "model", "hash 6ce0161689, which is A1111's own"),
         (("Seed: 1234567890", "Seed: random"), "seed", "'random' is no number"),
@@ -201,6 +211,89 @@ def test_what_is_not_known_stays_open(change: tuple[str, str], key: str, said: s
     assert said in reading.open[key]
 
 
+@pytest.mark.parametrize(
+    ("sampler", "schedule", "scheduler"),
+    [
+        ("DPM++ 2M", "Automatic", "dpmpp_2m_karras"),
+        ("DPM++ 2M SDE", "Automatic", "dpmpp_2m_sde_exponential"),
+        ("DPM2 a", "Automatic", "kdpm2_a_karras"),
+        ("Euler a", "Automatic", "euler_a"),
+        ("DDIM", "Automatic", "ddim"),
+        ("PLMS", "Automatic", "pndm"),
+        ("UniPC", "Automatic", "unipc"),
+        ("LCM", "Automatic", "lcm"),
+        ("Euler", "Simple", "euler_sgm_uniform"),
+        ("Euler", "SGM Uniform", "euler_sgm_uniform"),
+        ("Euler", "Uniform", "euler"),
+        ("Euler", "Normal", "euler"),
+        ("DPM++ 2M", "DDIM", "dpmpp_2m"),
+        ("DPM++ 2M", "Exponential", "dpmpp_2m_exponential"),
+        ("Euler", "Beta", "euler_beta"),
+        ("DPM++ 2M", "Simple", None),
+        ("DPM++ 2M", "Polyexponential", None),
+        ("DPM++ 2M", "Align Your Steps", None),
+        ("Restart", "Automatic", None),
+    ],
+)
+def test_schedule_types_of_today(sampler: str, schedule: str, scheduler: str | None) -> None:
+    """Automatic means what the sampler's own schedule is; what nothing here does stays open."""
+    change = f"Sampler: {sampler}, Schedule type: {schedule}"
+    reading = read_infotext(A1111.replace("Sampler: DPM++ 2M, Schedule type: Karras", change))
+    assert reading is not None
+    assert reading.sweep.get("scheduler") == scheduler
+    assert ("scheduler" in reading.open) == (scheduler is None)
+
+
+SETTINGS = "Steps: 28, Sampler: Euler a, CFG scale: 6.5, Seed: 7, Size: 64x64, Model: m"
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "negative"),
+    [
+        (f"a cat Negative prompt: blurry, bad {SETTINGS}", "a cat", "blurry, bad"),
+        (f"a cat {SETTINGS}", "a cat", None),
+        (f"a cat\r\nNegative prompt: blurry\r\n{SETTINGS}\r\n", "a cat", "blurry"),
+        (f"a cat\nNegative prompt: blurry {SETTINGS}", "a cat", "blurry"),
+        (f"Steps: 3, up the stairs\na cat\n{SETTINGS}", "Steps: 3, up the stairs\na cat", None),
+        (
+            f"walk Steps: 3, Sampler: x, Seed: 1, end\n{SETTINGS}",
+            "walk Steps: 3, Sampler: x, Seed: 1, end",
+            None,
+        ),
+        (f"say Negative prompt: aloud\n{SETTINGS}", "say Negative prompt: aloud", None),
+        (f"a cat\n{SETTINGS}\nTemplate: a {{cat|dog}}\nNegative Template: Steps: 1, x", "a cat", None),
+        (f"a cat {SETTINGS} Template: a {{cat, dog}} Negative Template: x", "a cat", None),
+        (SETTINGS, "", None),
+    ],
+)
+def test_prompts_are_told_from_settings(text: str, prompt: str, negative: str | None) -> None:
+    """Flattened by a site, followed by templates, or with settings in the prompt: each part is found."""
+    reading = read_infotext(text)
+    assert reading is not None
+    assert (reading.sweep["prompt"], reading.sweep.get("negative_prompt")) == (prompt, negative)
+    assert (reading.sweep["seed"], reading.sweep["model"], reading.open) == (7, "m", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("Civitai resources", '[{"type":"checkpoint","modelVersionId":1,"modelName":"a, b: [c]"}]', None),
+        ("Civitai metadata", '{"remixOfId":1, "Seed": 9}', None),
+        ("Hashes", '{"model": "6ce0", "lora:x": "1, 2"}', None),
+        ("Lora hashes", '"a: b, Seed: 9"', "a: b, Seed: 9"),
+        ("TI hashes", '"a \\"b\\", Seed: 9"', 'a "b", Seed: 9'),
+        ("ADetailer prompt", '"x, Steps: 3, Seed: 9"', "x, Steps: 3, Seed: 9"),
+        ("Note", "[no, json", "[no"),
+    ],
+)
+def test_a_value_with_commas_is_one_value(name: str, value: str, said: str | None) -> None:
+    """JSON and quoted values are one setting each, and hide nothing that comes after them."""
+    reading = read_infotext(f"a cat\n{SETTINGS.replace(', Seed: 7', '')}, {name}: {value}, Seed: 7")
+    assert reading is not None
+    assert reading.sweep["seed"] == 7
+    assert any(f"{name}: {said or value}" in note for note in reading.notes)
+
+
 @settings(max_examples=100)
 @given(scale=st.floats(1.5, 30), seed=st.integers(0, 2**64 - 1), rule=st.sampled_from([None, PERP_NEG]))
 def test_our_own_infotext_reads_back(scale: float, seed: int, rule: str | None) -> None:
@@ -213,7 +306,9 @@ def test_our_own_infotext_reads_back(scale: float, seed: int, rule: str | None) 
     assert (reading.sweep, reading.open) == (expected, {})
 
 
-@pytest.mark.parametrize("text", ["", "a cat", "a cat\nNegative prompt: x", "a: 1, b: 2", "\n\n"])
+@pytest.mark.parametrize(
+    "text", ["", "a cat", "a cat\nNegative prompt: x", "a: 1, b: 2", "\n\n", *NO_INFOTEXT]
+)
 def test_other_text_is_no_infotext(text: str) -> None:
     """A last line without settings means that there is no recipe."""
     assert read_infotext(text) is None
