@@ -38,7 +38,7 @@ _WORDS: dict[Any, str] = {
 #: What a parameter of this name is, where its type does not say it.
 _MEANINGS = {
     "sweep": "text: a sweep's id, the start of it, or its name",
-    "where": "a mapping of field to value, such as {'seed': 3}",
+    "where": "a mapping of field to value, such as {'seed': 3}, or conditions, such as ['seed>=3']",
 }
 
 #: Parameters that take a sweep.

@@ -467,9 +467,7 @@ def retry(
     Failures that the same job has again for sure (job_invalid, model_unsupported) are left alone, unless --code names
     them or --all is given.
     """
-    from producer.results import parse_where
-
-    done = _room().retry(sweep, codes=codes, where=parse_where(where), everything=everything, dry_run=dry_run)
+    done = _room().retry(sweep, codes=codes, where=where, everything=everything, dry_run=dry_run)
     if as_json:
         _print_json(_fields(done))
         return
@@ -496,9 +494,9 @@ def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_jso
 
     Exit status 1 where --where is met by no row; then the values that there are go to stderr.
     """
-    from producer.results import parse_where, to_json_line
+    from producer.results import to_json_line
 
-    room, wanted = _room(), parse_where(where)
+    room, wanted = _room(), where
     count = 0
     for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=expires):
         count += 1
@@ -520,11 +518,11 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
     line a row. Exit status 1 where nothing is found.
     """
     from producer.progress import Progress
-    from producer.results import parse_where, to_json_line
+    from producer.results import to_json_line
 
     count = 0
     with Progress(what="sweeps") as bar:
-        for found in _room().search(parse_where(conditions), on_sweep=bar.step):
+        for found in _room().search(conditions, on_sweep=bar.step):
             count += 1
             if as_json:
                 _echo_document(to_json_line({"name": found.name, **found.row}) + "\n")
@@ -569,12 +567,11 @@ def fetch(
     """
     from producer.fetch import FetchOptions, parse_size
     from producer.progress import Progress
-    from producer.results import parse_where
 
     size = words.pop("shard_size")
     shard_bytes = None if size is None else parse_size(size)
     options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=expires if urls else None)
-    room, wanted = _room(), parse_where(where)
+    room, wanted = _room(), where
     with Progress(what="images") as bar:
         done = room.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
     if as_json:
@@ -625,7 +622,7 @@ def sheet(
     from producer.progress import Progress
     from producer.results import parse_where
 
-    given = {"where": parse_where(where), "diff": parse_where([diff]) if diff else None, "thumb_px": thumb}
+    given = {"where": where, "diff": parse_where([diff]) if diff else None, "thumb_px": thumb}
     with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
         written = _room().write_sheet(sweep, out, **given, **options, on_part=bar.step)
     click.echo(str(written.first))
@@ -1027,7 +1024,7 @@ def _result_columns(row: dict[str, Any]) -> Iterator[str]:
     yield json.dumps(row["negative_prompt"], ensure_ascii=False)
 
 
-def _report_nothing(room: Printroom, sweep: str, where: dict[str, Any]) -> int:
+def _report_nothing(room: Printroom, sweep: str, where: tuple[str, ...]) -> int:
     """Say why a filter that is met by no row may be so. Returns the exit status."""
     for line in room.why_nothing(sweep, where):
         click.echo(f"nothing found: {line}", err=True)

@@ -25,9 +25,9 @@ from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
 from producer.results import (
     Where,
-    canonical_where,
     manifest_rows,
     manifests,
+    read_where,
     to_json_line,
     where_texts,
     with_urls,
@@ -133,7 +133,7 @@ def fetch(
 
     Raises: UsageError, StoreError. Interrupted, it leaves only whole files.
     """
-    options, where, tally = options or FetchOptions(), canonical_where(where or {}), Tally()
+    options, where, tally = options or FetchOptions(), read_where(where or {}), Tally()
     on_row = partial(on_image, None if where else jobs)
     with ExitStack() as stack:
         layout = _layout(stack, folder, sweep, where, options)

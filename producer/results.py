@@ -8,7 +8,7 @@ import math
 import operator
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,9 @@ FILTERS = (
     "prompt_tokens",
     "negative_tokens",
 )
+
+#: Begins the name of a field that is one of the sweep's own values: `label:style`.
+LABEL = "label:"
 
 #: How a condition's text is read, where it is not taken as it stands.
 _VALUES: dict[str, Callable[[str], Any]] = {
@@ -142,8 +145,15 @@ def manifest_rows(sweep: str, store: Store, *, where: Where | None = None) -> It
         except ValueError as error:
             raise StoreError(f"{key} in {store.url} is damaged: {error}") from error
         for row in rows:
-            if is_wanted(where, row.__getitem__):
+            if is_wanted(where, partial(row_value, row)):
                 yield _plain(row)
+
+
+def row_value(row: Mapping[str, Any], name: str) -> Any:
+    """Return a row's value: a column, or as `label:NAME` one of its labels; None where it has no such label."""
+    if name.startswith(LABEL):
+        return dict(row["labels"] or ()).get(name.removeprefix(LABEL))
+    return row[name]
 
 
 def manifests(sweep: str, store: Store) -> Iterator[tuple[str, bytes]]:
@@ -159,27 +169,40 @@ def manifests(sweep: str, store: Store) -> Iterator[tuple[str, bytes]]:
             yield key, reading.result()
 
 
-def parse_where(conditions: Sequence[str]) -> dict[str, Any]:
+def parse_where(conditions: Sequence[str], labels: Collection[str] = ()) -> dict[str, Any]:
     """Read `field=value`, `field!=value` and comparisons such as `seed>=3`; several may name one field.
 
     Numbers where the field is one, a rule however it is written, `null` for null.
+
+    Args:
+        labels: names of the sweep's own values, which may be named like fields.
 
     Raises: UsageError naming the condition and the mend.
     """
     where: dict[str, tuple[Condition, ...]] = {}
     for text in conditions:
-        name, condition = _parse_condition(text)
+        name, condition = _parse_condition(text, labels)
         where[name] = (*where.get(name, ()), condition)
-    return canonical_where({name: _plainest(wanted) for name, wanted in where.items()})
+    return canonical_where({name: _plainest(wanted) for name, wanted in where.items()}, labels)
 
 
-def canonical_where(where: Where) -> dict[str, Any]:
-    """Return conditions with a guidance rule as rows have it, however it was written.
+def read_where(where: Where | Sequence[str], labels: Collection[str] = ()) -> dict[str, Any]:
+    """Return conditions in either form as `manifest_rows` takes them. Raises: UsageError."""
+    return canonical_where(where, labels) if isinstance(where, Mapping) else parse_where(where, labels)
+
+
+def canonical_where(where: Where, labels: Collection[str] = ()) -> dict[str, Any]:
+    """Return conditions with a guidance rule as rows have it, however it was written, and labels by their whole names.
+
+    Args:
+        labels: names of the sweep's own values (`Plan.label_names`); a field of the same name goes before them.
 
     Raises: UsageError for a field that rows do not have, or a rule that is none.
     """
-    check_fields(where)
-    found = dict(where)
+    check_fields(where, labels)
+    found = {
+        name if name in FILTERS or name.startswith(LABEL) else LABEL + name: w for name, w in where.items()
+    }
     if "guidance_rule" in found:
         found["guidance_rule"] = _plainest(
             tuple(
@@ -225,14 +248,14 @@ def _canonical_rule(value: Any) -> str | None:
         raise UsageError(str(error)) from error
 
 
-def _parse_condition(text: str) -> tuple[str, Condition]:
+def _parse_condition(text: str, labels: Collection[str]) -> tuple[str, Condition]:
     """Return the field and what it has to be. Raises: UsageError."""
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise UsageError(f"--where {text}: write field=value, such as seed=3, or seed>=3")
     name, sign, value = match.groups()
     name, sign = name.strip(), {"==": "="}.get(sign, sign)
-    check_fields([name])
+    check_fields([name], labels)
     if sign in _WITHIN and _VALUES.get(name) is not None:
         raise UsageError(f"--where {text}: {sign} looks into text, and {name} is none: use = or !=")
     if sign in _WITHIN and not value:
@@ -246,25 +269,27 @@ def _parse_condition(text: str) -> tuple[str, Condition]:
         raise UsageError(f"--where {text}: {name} is a number") from error
 
 
-def check_fields(fields: Any) -> None:
+def check_fields(fields: Any, labels: Collection[str] = ()) -> None:
     """Raise UsageError for a field that rows do not have."""
-    unknown = [name for name in fields if name not in FILTERS]
+    known = [*FILTERS, *labels]
+    unknown = [name for name in fields if name not in known and not str(name).startswith(LABEL)]
     if unknown:
-        there_are = f"there are: {', '.join(FILTERS)}"
-        raise UsageError(f"no field {unknown[0]!r}: {near(str(unknown[0]), FILTERS, otherwise=there_are)}")
+        there_are = f"there are: {', '.join(known)}"
+        raise UsageError(f"no field {unknown[0]!r}: {near(str(unknown[0]), known, otherwise=there_are)}")
 
 
 def why_nothing(sweep: str, store: Store, where: Where) -> list[str]:
     """Say which values there are, for each field of a filter that no row meets; reads those columns alone."""
     where = canonical_where(where)
     counts: dict[str, Counter[Any]] = {name: Counter() for name in where}
+    columns = [*(name for name in where if name in FILTERS), "labels"]
     rows = 0
     for _, data in manifests(sweep, store):
-        table = read_columns(data, list(where))
-        rows += table.num_rows
+        found = read_columns(data, columns).to_pylist()
+        rows += len(found)
         for name, counted in counts.items():
             if len(counted) < _VALUES_COUNTED:
-                counted.update(table[name].to_pylist())
+                counted.update(row_value(row, name) for row in found)
     if not rows:
         return ["no chunk of this sweep is done yet"]
     return [_values_there(name, where[name], counted) for name, counted in counts.items()]
@@ -303,7 +328,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Parquet's values as JSON has them: maps as objects, times as ISO 8601."""
     plain = {}
     for name, value in row.items():
-        if name == "versions" and value is not None:
+        if name in ("versions", "labels") and value is not None:
             value = dict(value)
         elif isinstance(value, datetime):
             value = value.isoformat()

@@ -22,6 +22,7 @@ from producer.lineage import Edition, choose, editions
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
+from producer.results import read_where
 from producer.retry import Retried, retry_failed
 from producer.search import FoundRow, search_rows
 from producer.source import SweepFile, read_sweep_file
@@ -57,6 +58,9 @@ _GLANCE_SECONDS = 3.0
 
 #: S3's longest life of a presigned URL: seven days.
 EXPIRES_SECONDS_MAX = 604_800
+
+#: Conditions on rows: field -> value, or texts as `--where` reads them.
+WhereSource = Mapping[str, Any] | Sequence[str]
 
 SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
 
@@ -317,7 +321,7 @@ class Printroom:
         sweep: str,
         *,
         codes: Collection[str] = (),
-        where: Mapping[str, Any] | None = None,
+        where: WhereSource | None = None,
         everything: bool = False,
         dry_run: bool = False,
     ) -> Retried:
@@ -336,7 +340,7 @@ class Printroom:
             store=self.store,
             ledger=self.ledger,
             codes=codes,
-            where=where,
+            where=self._where(sweep, where),
             everything=everything,
             dry_run=dry_run,
         )
@@ -350,23 +354,23 @@ class Printroom:
         self,
         sweep: str,
         *,
-        where: Mapping[str, Any] | None = None,
+        where: WhereSource | None = None,
         urls: bool = False,
         expires_seconds: Annotated[int, Between(1, EXPIRES_SECONDS_MAX)] = 3600,
     ) -> Iterator[dict[str, Any]]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 
         Args:
-            where: field -> value; None is null.
+            where: field -> value, None being null; or conditions as `--where` reads them: ["seed>=3", "style=sunny"].
             urls: add `url`, which reads the image for `expires_seconds`.
         """
         sweep = self.find(sweep, in_store=True)
         check = self._completeness(sweep)
-        rows = _then(reading.manifest_rows(sweep, self.store, where=where), check)
+        rows = _then(reading.manifest_rows(sweep, self.store, where=self._where(sweep, where)), check)
         return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
 
     def search(
-        self, where: Mapping[str, Any], *, on_sweep: Callable[[int], None] = lambda total: None
+        self, where: WhereSource, *, on_sweep: Callable[[int], None] = lambda total: None
     ) -> Iterator[FoundRow]:
         """Return the rows of every sweep in the store that meet the conditions; needs no Redis.
 
@@ -374,18 +378,19 @@ class Printroom:
             where: as for `results`.
             on_sweep: told after each sweep, with the number of sweeps there are.
         """
-        return search_rows(self.store, where, on_sweep=on_sweep)
+        return search_rows(self.store, read_where(where), on_sweep=on_sweep)
 
-    def why_nothing(self, sweep: str, where: Mapping[str, Any]) -> list[str]:
+    def why_nothing(self, sweep: str, where: WhereSource) -> list[str]:
         """Say which values there are, for each field of a filter that no row of a sweep meets."""
-        return reading.why_nothing(self.find(sweep, in_store=True), self.store, where)
+        sweep = self.find(sweep, in_store=True)
+        return reading.why_nothing(sweep, self.store, self._where(sweep, where))
 
     def fetch(
         self,
         sweep: str,
         folder: str | Path,
         *,
-        where: Mapping[str, Any] | None = None,
+        where: WhereSource | None = None,
         options: fetching.FetchOptions | None = None,
         on_image: Callable[[int | None], None] = lambda total: None,
     ) -> fetching.Fetched:
@@ -396,7 +401,7 @@ class Printroom:
             sweep,
             self.store,
             Path(folder),
-            where=where,
+            where=self._where(sweep, where),
             options=options,
             name=plan.name,
             jobs=len(plan),
@@ -405,7 +410,7 @@ class Printroom:
         check()
         return fetched
 
-    def sheet(self, sweep: str, *, where: Mapping[str, Any] | None = None, **options: Any) -> Image:
+    def sheet(self, sweep: str, *, where: WhereSource | None = None, **options: Any) -> Image:
         """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.
 
         Args:
@@ -416,7 +421,7 @@ class Printroom:
         sweep = self.find(sweep, in_store=True)
         options = {"rows": None, "columns": None, **options}
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        sheet = sweep_sheet(sweep, plan, self.store, where=where or {}, live=live, **options)
+        sheet = sweep_sheet(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
         check()
         return sheet
 
@@ -432,6 +437,7 @@ class Printroom:
 
         sweep = self.find(sweep, in_store=True)
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
+        options["where"] = self._where(sweep, options.get("where"))
         written = write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
         check()
         return written
@@ -530,6 +536,10 @@ class Printroom:
             if in_store:
                 return []
             raise
+
+    def _where(self, sweep: str, where: WhereSource | None) -> dict[str, Any]:
+        """Return conditions on the rows of a sweep, its labels among them. Raises: UsageError."""
+        return read_where(where, self.plan(sweep).label_names) if where else {}
 
     def _stored(self, text: str, known: Sequence[str]) -> str | None:
         """Return the id of the store's sweep that a text means. Raises: UsageError where it means several."""

@@ -12,8 +12,9 @@ from PIL.Image import Image
 
 from producer.fields import FIELDS
 from producer.images import read_image
-from producer.results import canonical_where, is_wanted, manifest_rows, where_texts
+from producer.results import LABEL, canonical_where, is_wanted, manifest_rows, where_texts
 from producer.sheet import MAX_PIXELS, Baseline, Cell, State, draw_sheet, find_baseline
+from producer.sheet.cells import value, variables_of
 from producer.sheet.draw import draw
 from producer.sheet.grid import fields, make_grid
 from producer.sheet.page import write_page
@@ -109,7 +110,7 @@ def sweep_sheet(
     Raises: UsageError for unknown fields and for more than JOBS_MAX jobs; StoreError.
     """
     cells = _cells(sweep, plan, store, where, live, jobs_max=JOBS_MAX)
-    rows, columns = _layout([cell.job for cell in cells], rows, columns)
+    rows, columns = _layout(cells, rows, columns)
     return draw_sheet(
         cells,
         rows=rows,
@@ -149,7 +150,7 @@ def write_sheet(
     kind = _kind(out)
     jobs_max = JOBS_MAX if kind == "page" else JOBS_TILED_MAX
     cells = _cells(sweep, plan, store, where or {}, live, jobs_max=jobs_max)
-    rows, columns = _layout([cell.job for cell in cells], rows, columns)
+    rows, columns = _layout(cells, rows, columns)
     grid = make_grid(cells, rows=rows, columns=columns, title=plan.name, models=plan.models)
     baseline = _baseline(cells, diff, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -197,17 +198,19 @@ def _cells(
     cells: dict[int, Cell] = {}
     for row in manifest_rows(sweep, store):
         if (job := jobs.get(row["index"])) is not None:
-            cells[row["index"]] = _made(job, row, store)
+            cells[row["index"]] = _made(job, row, store, plan.labels(row["index"]))
     for index in jobs.keys() - cells.keys():
-        cells[index] = Cell(job=jobs[index], state=_unmade(plan, index, live))
+        state = _unmade(plan, index, live)
+        cells[index] = Cell(job=jobs[index], state=state, variables=plan.labels(index))
     return [cells[index] for index in sorted(cells)]
 
 
-def _made(job: Job, row: Mapping[str, Any], store: Store) -> Cell:
+def _made(job: Job, row: Mapping[str, Any], store: Store, labels: Mapping[str, str]) -> Cell:
     if row["status"] == "failed":
-        return Cell(job=job, state="failed", reason=f"{row['error_code']}: {row['error']}")
+        reason = f"{row['error_code']}: {row['error']}"
+        return Cell(job=job, state="failed", reason=reason, variables=labels)
     kept = {name: value for name, value in row.items() if name not in _NOT_KEPT}
-    return Cell(job=job, state="done", load=partial(read_image, store, kept))
+    return Cell(job=job, state="done", load=partial(read_image, store, kept), variables=labels)
 
 
 def _unmade(plan: Plan, index: int, live: Live | None) -> State:
@@ -233,13 +236,14 @@ def _baseline(cells: Sequence[Cell], diff: Mapping[str, Any] | None, plan: Plan)
 
 def _choose(plan: Plan, where: Mapping[str, Any], jobs_max: int) -> dict[int, Job]:
     """Return the jobs of a plan that have these values, by index."""
-    unknown = [name for name in where if name not in RECIPE_FIELDS]
+    where = canonical_where(where, plan.label_names)
+    known = (*RECIPE_FIELDS, *plan.label_names)
+    unknown = [name for name in where if name.removeprefix(LABEL) not in known]
     if unknown:
-        raise UsageError(f"no field {unknown[0]!r} to choose jobs by; there are: {', '.join(RECIPE_FIELDS)}")
-    where = canonical_where(where)
+        raise UsageError(f"no field {unknown[0]!r} to choose jobs by; there are: {', '.join(known)}")
     jobs: dict[int, Job] = {}
     for index, job in plan.jobs() if len(plan) <= _SCAN_MAX else ():
-        if is_wanted(where, partial(getattr, job)):
+        if is_wanted(where, partial(_value_by_name, plan, index, job)):
             jobs[index] = job
         if len(jobs) > jobs_max:
             break
@@ -250,6 +254,13 @@ def _choose(plan: Plan, where: Mapping[str, Any], jobs_max: int) -> dict[int, Jo
     return jobs
 
 
+def _value_by_name(plan: Plan, index: int, job: Job, name: str) -> Any:
+    """Return a field of a job, or one of its labels."""
+    if name.startswith(LABEL):
+        return plan.labels(index).get(name.removeprefix(LABEL))
+    return getattr(job, name)
+
+
 def _too_many(jobs_max: int) -> str:
     tiles = f", or write up to {JOBS_TILED_MAX:,} as tiles into a folder" if jobs_max < JOBS_TILED_MAX else ""
     return (
@@ -257,17 +268,18 @@ def _too_many(jobs_max: int) -> str:
     )
 
 
-def _layout(jobs: list[Job], rows: Side, columns: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    varying = {name for name in FIELDS if len({_value(job, name) for job in jobs}) > 1}
-    across = fields(columns) if columns else _first(_COLUMN_CHOICE, varying, fields(rows) if rows else ())
-    down = fields(rows) if rows else _first(_ROW_CHOICE, varying, across)
+def _layout(cells: Sequence[Cell], rows: Side, columns: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose the sides. A sweep's own axes (vars, styles) go before the texts that follow from them."""
+    labels = sorted(variables_of(cells), key=lambda name: name != "style")
+    varying = {name for name in (*FIELDS, *labels) if len({value(cell, name) for cell in cells}) > 1}
+    own = [name for name in labels if name in varying]
+    down_choice = (*own, *_ROW_CHOICE)
+    across_choice = ("seed", *own[1:], *_COLUMN_CHOICE)
+    across = fields(columns) if columns else _first(across_choice, varying, fields(rows) if rows else ())
+    down = fields(rows) if rows else _first(down_choice, varying, across)
     return down, across
 
 
 def _first(choice: tuple[str, ...], varying: set[str], taken: Sequence[str]) -> tuple[str]:
     free = [name for name in choice if name not in taken]
     return (next((name for name in free if name in varying), free[0]),)
-
-
-def _value(job: Job, name: str) -> Any:
-    return (job.width, job.height) if name == "size" else getattr(job, name)

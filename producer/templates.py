@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import NoReturn
 
 from producer.wildcards import Wildcard
+from shared.axes import WORD
 from shared.job import PROMPT_BYTES_MAX
 from shared.texts import (
     DEFAULT_SEPARATOR,
@@ -49,7 +50,7 @@ _NAMES_SHOWN = 4
 PROMPT_SLOT = "prompt"
 
 #: What a slot's name begins with where it stands for a word to replace: no variable is called so.
-WORD_PREFIX = "="
+WORD_PREFIX = WORD
 
 #: What a backslash takes the meaning from. Before any other character it is a backslash.
 SPECIAL = "\\{}|_:$#~!@"

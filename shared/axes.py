@@ -25,6 +25,9 @@ from shared.texts import (
 #: Begins the field that fills the hole of the same name in the texts.
 HOLE = "$"
 
+#: Begins, after that, the name of a hole that stands where a word was.
+WORD = "="
+
 #: Fields of a style: its name, its prompt with a hole named `prompt`, and its negative prompt.
 STYLE_FIELDS = ("style", "style_prompt", "style_negative")
 

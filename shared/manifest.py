@@ -21,7 +21,10 @@ from shared.result import Done, Failed, Provenance, Result, StoredImage
 MANIFEST_FORMAT = 4
 
 #: Older formats that are still read -> columns that they lack, and that are null for their rows.
-_OLD_FORMATS = {2: ("offset", "digital_source_type"), 3: ("digital_source_type",)}
+_OLD_FORMATS = {
+    2: ("offset", "digital_source_type", "labels"),
+    3: ("digital_source_type", "labels"),
+}
 
 _FORMAT_KEY = b"printroom.manifest_format"
 
@@ -109,6 +112,13 @@ MANIFEST_SCHEMA = pa.schema(
             "digital_source_type",
             pa.string(),
             "What the image's file says of its source, in IPTC's terms; null where the worker was told not to say it.",
+        ),
+        _column(
+            "labels",
+            pa.map_(pa.string(), pa.string()),
+            "What the sweep calls the job, for people: its vars, its style, replaced words. No part of the job; null"
+            " where there are none.",
+            nullable=True,
         ),
         _column("finished_at", pa.timestamp("us", tz="UTC"), "When the row's job ended, UTC."),
     ],
@@ -198,6 +208,7 @@ def _record(row: Result) -> dict[str, Any]:
         **job.recipe(),
         "attempt": row.attempt,
         "worker": row.worker,
+        "labels": sorted(row.labels.items()) or None,
         "finished_at": row.finished_at.astimezone(UTC),
         **(_done_part(row) if isinstance(row, Done) else _failed_part(row)),
     }
@@ -238,6 +249,7 @@ def _result(record: dict[str, Any]) -> Result:
         "attempt": record["attempt"],
         "worker": record["worker"],
         "finished_at": record["finished_at"].astimezone(UTC),
+        "labels": dict(record["labels"] or ()),
     }
     if record["status"] == "failed":
         return Failed(code=record["error_code"], reason=record["error"], **common)

@@ -20,7 +20,7 @@ import zstandard
 
 from shared import names
 from shared.axes import Axis, DerivedSeeds, Draws, ListAxis, SeedRange, TextAxis, axis_from_json, axis_to_json
-from shared.decoding import Decoder, make_decoder
+from shared.decoding import Decoder, is_label, label_name, make_decoder
 from shared.images.format import PNG, ImageFormat, parse_format
 from shared.job import SAMPLER_VERSION, Job, canonical_json
 from shared.sample import Sample
@@ -122,10 +122,21 @@ class Plan:
     def job(self, index: int) -> Job:
         """Return the job at an index. Raises IndexError outside the plan."""
         number = self._block_of(index, self._job_stops)
-        decoder = self._decoders.get(number)
-        if decoder is None:
-            decoder = self._decoders[number] = self._decoder(self.blocks[number])
-        return decoder.job(index - self._job_starts[number])
+        return self._decoder_of(number).job(index - self._job_starts[number])
+
+    def labels(self, index: int) -> dict[str, str]:
+        """Return what the sweep calls the job at an index, for people: vars, style, words in place of others.
+
+        They are no part of the job: two jobs with different labels may be one image. Raises IndexError.
+        """
+        number = self._block_of(index, self._job_stops)
+        return self._decoder_of(number).labels(index - self._job_starts[number])
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """The names that `labels` may have, in the order of the axes."""
+        names = (field for axis in self.axes for field in axis.fields if is_label(field))
+        return tuple(dict.fromkeys(map(label_name, names)))
 
     def is_plain(self, block: Block) -> bool:
         """Whether a block is a whole product of finished values, so that its jobs can be counted by its axes."""
@@ -225,6 +236,12 @@ class Plan:
 
     def _block_length(self, block: Block) -> int:
         return self.product_of(block) if block.sample is None else block.sample.count
+
+    def _decoder_of(self, number: int) -> Decoder:
+        decoder = self._decoders.get(number)
+        if decoder is None:
+            decoder = self._decoders[number] = self._decoder(self.blocks[number])
+        return decoder
 
     def _decoder(self, block: Block) -> Decoder:
         bucket = block.bucket

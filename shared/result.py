@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.job import Job
@@ -63,6 +64,8 @@ class Done:
     #: Worker that recorded this row.
     worker: str
     finished_at: datetime
+    #: What the sweep calls the job, for people: vars, style. No part of the job.
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +80,8 @@ class Failed:
     attempt: int
     worker: str
     finished_at: datetime
+    #: What the sweep calls the job, for people: vars, style. No part of the job.
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 Result = Done | Failed

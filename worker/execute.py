@@ -271,6 +271,7 @@ class _ChunkRun:
                 attempt=self._attempt,
                 worker=self._kit.name,
                 finished_at=now,
+                labels=self._plan.labels(index),
             )
             with self._lock:
                 self._results[index] = done
@@ -290,6 +291,7 @@ class _ChunkRun:
                     attempt=self._attempt,
                     worker=self._kit.name,
                     finished_at=now,
+                    labels=self._plan.labels(index),
                 )
                 with self._lock:
                     self._results[index] = failed

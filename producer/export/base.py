@@ -84,6 +84,8 @@ class Tally:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
     versions: dict[str, set[str]] = field(default_factory=dict)
+    #: Names of the labels that any row has.
+    labels: set[str] = field(default_factory=set)
 
     @property
     def images(self) -> int:
@@ -106,6 +108,7 @@ class Tally:
         self.models.add((row["model_name"], row["model"]))
         self.sizes.add((row["width"], row["height"]))
         self.extensions.add(extension(row)[1:])
+        self.labels.update(row["labels"] or ())
         for package, version in (row["versions"] or {}).items():
             self.versions.setdefault(package, set()).add(version)
 

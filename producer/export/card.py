@@ -141,8 +141,10 @@ def _features(layout: str, tally: Tally) -> list[dict[str, Any]]:
     if layout != "webdataset":
         return [{"name": IMAGE, "dtype": "image"}, *columns]
     packages = [{"name": name, "dtype": "string"} for name in sorted(tally.versions)]
+    labels = [{"name": name, "dtype": "string"} for name in sorted(tally.labels)]
     in_json: dict[str, dict[str, Any]] = {
         "versions": {"name": "versions", "struct": packages},
+        **({"labels": {"name": "labels", "struct": labels}} if labels else {}),
         "finished_at": {"name": "finished_at", "dtype": "string"},
     }
     return [

@@ -1,6 +1,6 @@
 """A dataset's columns: those of the manifest as Arrow types, as Hugging Face features, and as a card's YAML.
 
-`versions` is JSON text here: `datasets` has no type for a map. Everything else is as the manifest has it.
+`versions` and `labels` are JSON text here: `datasets` has no type for a map. Everything else is as the manifest has it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as Arrow takes it: a time as a time, versions as text."""
     typed = dict(row)
     typed["finished_at"] = datetime.fromisoformat(row["finished_at"])
-    if row["versions"] is not None:
-        typed["versions"] = json.dumps(row["versions"], ensure_ascii=False)
+    for name in ("versions", "labels"):
+        if row[name] is not None:
+            typed[name] = json.dumps(row[name], ensure_ascii=False)
     return typed

@@ -16,6 +16,7 @@ from PIL import Image
 from producer import cli, sheets
 from producer.results import parse_where
 from producer.room import Printroom
+from producer.sheet import Cell
 from producer.sheets import Live, look, sweep_sheet, write_sheet
 from shared import names
 from shared.errors import BrokerUnavailable, UsageError
@@ -138,7 +139,7 @@ def test_a_png_that_is_too_large_becomes_tiles_beside_it(store: FolderStore, tmp
 
 def test_fields_chosen_and_given(store: FolderStore, tmp_path: Path) -> None:
     """Without a word the axes that vary are the sides; what is given is kept, and nested."""
-    jobs = [job for _, job in make_plan().jobs()]
+    jobs = [Cell(job=job, state="missing") for _, job in make_plan().jobs()]
     assert sheets._layout(jobs, None, None) == (("negative_prompt",), ("seed",))
     assert sheets._layout(jobs, "seed", None) == (("seed",), ("negative_prompt",))
     assert sheets._layout(jobs, None, "negative_prompt,seed") == (("prompt",), ("negative_prompt", "seed"))

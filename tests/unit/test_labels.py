@@ -1,0 +1,130 @@
+"""Vars, styles and replaced words: values of a job for people, in manifests, filters and sheets, and not in ids."""
+
+import pytest
+
+from producer.compile import compile_sweep
+from producer.results import manifest_rows, parse_where, read_where
+from producer.sheets import _cells as cells_of
+from producer.sheets import _layout as layout_of
+from producer.sheets import sweep_sheet
+from producer.sweep import parse_sweep
+from shared import names
+from shared.errors import UsageError
+from shared.fingerprint import ResolvedModel
+from shared.manifest import read_manifest, write_manifest
+from shared.plan import Plan
+from shared.result import Failed
+
+SWEEP = """
+name: styled
+prompt: a {animal} on grass
+vars: {animal: [cat, dog]}
+replace: {grass: [grass, snow]}
+style: [null, sunny, gloomy]
+styles:
+  sunny: {prompt: "{prompt}, sunny"}
+  gloomy: {prompt: "{prompt}, gloomy", negative_prompt: sun}
+seed: [1, 2]
+size: 64x64
+"""
+
+
+@pytest.fixture
+def plan():
+    """The plan of a sweep with a var, a replaced word and styles."""
+    return compiled(SWEEP)
+
+
+def compiled(text):
+    """Return the plan of a sweep's text."""
+    return compile_sweep(
+        parse_sweep(text), resolve=lambda name: ResolvedModel(name=name, fingerprint="sha:" + "0" * 32)
+    )
+
+
+@pytest.fixture
+def store(plan, folder_store, now):
+    """A store with a manifest of every job, all failed: rows are rows."""
+    for number in range(plan.chunks):
+        chunk = plan.chunk(number)
+        rows = [
+            Failed(
+                index=i,
+                job=plan.job(i),
+                code="job_crashed",
+                reason="why",
+                attempt=1,
+                worker="w",
+                finished_at=now,
+                labels=plan.labels(i),
+            )
+            for i in range(chunk.start, chunk.stop)
+        ]
+        data = write_manifest(rows, sweep=plan.id, chunk=number)
+        assert [row.labels for row in read_manifest(data)] == [row.labels for row in rows]
+        folder_store.put(names.manifest_key(plan.id, number), data, content_type="x")
+    return folder_store
+
+
+@pytest.fixture
+def now():
+    """A moment."""
+    from datetime import UTC, datetime
+
+    return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_each_job_has_what_made_it(plan):
+    """The labels of a job say which var, word and style its prompt has; null is left out."""
+    assert plan.label_names == ("style", "animal", "grass")
+    assert len({tuple(sorted(plan.labels(i).items())) for i in range(len(plan))}) == 12
+    for index, job in plan.jobs():
+        labels = plan.labels(index)
+        assert f"a {labels['animal']} on {labels['grass']}" in job.prompt
+        assert job.prompt.endswith(labels.get("style", labels["grass"]))
+        assert (job.negative_prompt == "sun") == (labels.get("style") == "gloomy")
+
+
+def test_labels_are_in_no_id(plan):
+    """The same images asked for by plain prompts are the same jobs; a sweep without labels has none."""
+    plain = compiled("prompt: [a cat on grass, 'a cat on grass, sunny']\nseed: [1, 2]\nsize: 64x64\n")
+    assert {job.id for _, job in plain.jobs()} < {job.id for _, job in plan.jobs()}
+    assert (plain.label_names, plain.labels(0)) == ((), {})
+    assert Plan.from_bytes(plan.to_bytes()).labels(5) == plan.labels(5)
+
+
+def test_rows_are_chosen_by_labels(plan, store):
+    """A label is named like a field where the sweep is known, and as label:NAME anywhere; a typo is told of."""
+    for condition, found in (
+        ("style=sunny", 8),
+        ("style=null", 8),
+        ("animal~CA", 12),
+        ("label:grass=snow", 12),
+        ("style!=sunny", 16),
+    ):
+        rows = list(manifest_rows(plan.id, store, where=read_where([condition], plan.label_names)))
+        assert len(rows) == found, condition
+    assert (
+        len(
+            list(
+                manifest_rows(
+                    plan.id, store, where=read_where({"animal": "dog", "seed": 1}, plan.label_names)
+                )
+            )
+        )
+        == 6
+    )
+    assert list(manifest_rows(plan.id, store, where=parse_where(["label:nonesuch=1"]))) == []
+    with pytest.raises(UsageError, match="no field 'stile': did you mean 'style'"):
+        read_where(["stile=sunny"], plan.label_names)
+
+
+def test_sheets_are_laid_out_by_labels(plan, store):
+    """Without a word a sheet has the sweep's own axes, and no place that the sweep does not have."""
+    cells = cells_of(plan.id, plan, store, {}, None, jobs_max=100)
+    assert layout_of(cells, None, None) == (("style",), ("seed",))
+    some = cells_of(
+        plan.id, plan, store, read_where(["style=sunny", "animal=cat"], plan.label_names), None, jobs_max=100
+    )
+    assert len(some) == 4
+    assert sweep_sheet(plan.id, plan, store, rows="style", columns="animal", where={}).width > 100
