@@ -906,7 +906,10 @@ def _list_sweeps(room: Printroom, as_json: bool) -> int:
         statuses, away = [], error
     lost = glance(room.lost_sweeps, seconds=_STORE_LIST_SECONDS)
     if as_json:
-        stored = [{**_fields(one), "state": "only_in_store"} for one in lost or ()]
+        stored = [
+            {"sweep": one.sweep, "name": one.name, "jobs": one.jobs, "state": "only_in_store"}
+            for one in lost or ()
+        ]
         numbered = [
             _fields(s) | {"number": one.number, "newest": one.is_newest}
             for s, one in zip(statuses, _editions(statuses), strict=True)

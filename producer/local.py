@@ -20,15 +20,21 @@ from producer.embedded import EmbeddedValkey
 from producer.room import Printroom, SweepSource, as_sweep
 from producer.status import Overview
 from producer.submit import Submission
+from shared import names
 from shared.errors import ModelUnknown, WorkerFailed
 from shared.images.files import require_encoder
 from shared.images.format import parse_format
 from shared.ledger import SweepStatus
+from shared.plan import Plan
 from shared.settings import Settings
+from shared.store.folder import FolderStore
 
 #: A cold disk takes minutes to give a worker its libraries.
 _WORKER_START_SECONDS = 600
 _POLL_SECONDS = 0.2
+
+#: Jobs whose images are looked for before a run, at some 20 us each.
+_LOOKED_FOR_MAX = 100_000
 
 #: How long nothing but another worker would help, before a local run, which has one, says so and ends.
 _HOPELESS_SECONDS = 5.0
@@ -90,16 +96,26 @@ def render_locally(
         )
         room = Printroom(settings)
         models = room.paths_of_models(source)
+        there = _there_already(room.compile(source, unknown=[]), FolderStore(folder))
         with _LocalWorker(settings, folder, device, models, on_stage) as worker:
             try:
                 submission = _submit(room, worker, source, confirmed=confirmed, allow_failing=allow_failing)
-                found = room.status(submission.sweep).status.done
+                # Of a sweep in shards, or a very large one, only what its own manifests say is known.
+                found = max(there, room.status(submission.sweep).status.done)
                 status, interrupted = _watch(room, worker, submission.sweep, on_status, on_stage)
             finally:
                 worker.drain()
             if interrupted:
                 status = room.status(submission.sweep).status
     return Rendered(submission=submission, status=status, folder=folder, found=found, interrupted=interrupted)
+
+
+def _there_already(plan: Plan, store: FolderStore) -> int:
+    """Return how many jobs have their image in the folder before anything runs: of this sweep, or of another one."""
+    if plan.layout != "images" or len(plan) > _LOOKED_FOR_MAX:
+        return 0
+    keys = (names.image_key(job.id, plan.image_format) for _, job in plan.jobs())
+    return sum(store.head(key) is not None for key in keys)
 
 
 def _submit(

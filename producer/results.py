@@ -141,12 +141,21 @@ def manifest_rows(sweep: str, store: Store, *, where: Where | None = None) -> It
     where = canonical_where(where or {})
     for key, data in manifests(sweep, store):
         try:
-            rows = read_columns(data, MANIFEST_SCHEMA.names).to_pylist()
+            rows = _rows_that_meet(where, data)
         except ValueError as error:
             raise StoreError(f"{key} in {store.url} is damaged: {error}") from error
-        for row in rows:
-            if is_wanted(where, partial(row_value, row)):
-                yield _plain(row)
+        yield from map(_plain, rows)
+
+
+def _rows_that_meet(where: Where, data: bytes) -> list[dict[str, Any]]:
+    """Return a manifest's rows that meet the conditions; where none does, only the columns they name are read."""
+    if not where:
+        return list(read_columns(data, MANIFEST_SCHEMA.names).to_pylist())
+    named = [name for name in where if not name.startswith(LABEL)]
+    asked = named if len(named) == len(where) else [*named, "labels"]
+    found = read_columns(data, asked).to_pylist()
+    kept = [number for number, row in enumerate(found) if is_wanted(where, partial(row_value, row))]
+    return read_columns(data, MANIFEST_SCHEMA.names).take(kept).to_pylist() if kept else []
 
 
 def row_value(row: Mapping[str, Any], name: str) -> Any:
@@ -186,8 +195,9 @@ def parse_where(conditions: Sequence[str], labels: Collection[str] = ()) -> dict
     return canonical_where({name: _plainest(wanted) for name, wanted in where.items()}, labels)
 
 
-def read_where(where: Where | Sequence[str], labels: Collection[str] = ()) -> dict[str, Any]:
-    """Return conditions in either form as `manifest_rows` takes them. Raises: UsageError."""
+def read_where(where: Where | Sequence[str] | str, labels: Collection[str] = ()) -> dict[str, Any]:
+    """Return conditions in either form as `manifest_rows` takes them; a text is one. Raises: UsageError."""
+    where = [where] if isinstance(where, str) else where
     return canonical_where(where, labels) if isinstance(where, Mapping) else parse_where(where, labels)
 
 

@@ -60,7 +60,7 @@ _GLANCE_SECONDS = 3.0
 EXPIRES_SECONDS_MAX = 604_800
 
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
-WhereSource = Mapping[str, Any] | Sequence[str]
+WhereSource = Mapping[str, Any] | Sequence[str] | str
 
 SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
 
@@ -378,7 +378,7 @@ class Printroom:
             where: as for `results`.
             on_sweep: told after each sweep, with the number of sweeps there are.
         """
-        return search_rows(self.store, read_where(where), on_sweep=on_sweep)
+        return search_rows(self.store, where, on_sweep=on_sweep)
 
     def why_nothing(self, sweep: str, where: WhereSource) -> list[str]:
         """Say which values there are, for each field of a filter that no row of a sweep meets."""

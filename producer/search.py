@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from producer.results import Where, manifest_rows
+from producer.results import Where, manifest_rows, read_where
 from producer.store_sweeps import stored_ids, stored_sweeps
-from shared.errors import StoreError, StoreUnavailable
+from shared.errors import StoreError, StoreUnavailable, UsageError
 from shared.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -25,22 +25,36 @@ class FoundRow:
 
 
 def search_rows(
-    store: Store, where: Where, *, on_sweep: Callable[[int], None] = lambda total: None
+    store: Store, where: Where | Sequence[str] | str, *, on_sweep: Callable[[int], None] = lambda total: None
 ) -> Iterator[FoundRow]:
     """Yield the rows of all sweeps that meet the conditions, sweep by sweep; a damaged manifest is passed over.
 
     Args:
+        where: fields of rows, and values of the sweeps' own; a sweep without such a value has no row that meets it.
         on_sweep: told after each sweep, with the number of sweeps there are.
 
-    Raises: UsageError for an unknown field; StoreUnavailable.
+    Raises: UsageError for a field that no sweep has; StoreUnavailable.
     """
     ids = stored_ids(store)
+    unknown: UsageError | None = None
+    is_known = False
     for one in stored_sweeps(ids, store):
         try:
-            for row in manifest_rows(one.sweep, store, where=where):
+            wanted = read_where(where, one.labels)
+        except UsageError as error:
+            unknown = error
+            on_sweep(len(ids))
+            continue
+        is_known = True
+        try:
+            for row in manifest_rows(one.sweep, store, where=wanted):
                 yield FoundRow(sweep=one.sweep, name=one.name, row=row)
         except StoreUnavailable:
             raise
         except StoreError as error:  # one sweep's damage hides no other
             log.warning("sweep_not_searched", extra={"sweep": one.sweep, "reason": str(error)})
         on_sweep(len(ids))
+    if not is_known:
+        read_where(where)  # without any sweep, what is wrong with the conditions themselves
+        if unknown is not None:
+            raise unknown

@@ -32,6 +32,8 @@ class StoredSweep:
     sweep: str
     name: str
     jobs: int
+    #: Names of its own values: vars, styles (`Plan.label_names`).
+    labels: tuple[str, ...] = ()
 
 
 def stored_ids(store: Store) -> list[str]:
@@ -81,4 +83,4 @@ def _read(sweep: str, store: Store) -> StoredSweep | None:
     except ValueError as error:
         log.warning("plan_unreadable", extra={"sweep": sweep, "reason": str(error)})
         return None
-    return StoredSweep(sweep=sweep, name=plan.name, jobs=len(plan))
+    return StoredSweep(sweep=sweep, name=plan.name, jobs=len(plan), labels=plan.label_names)

@@ -22,6 +22,12 @@ _RULE, _SCALE, _NEGATIVE, _SEED = (
     _POSITION[name] for name in ("guidance_rule", "guidance_scale", "negative_prompt", "seed")
 )
 
+#: Names of a row's columns, and what a sheet calls them: no label may be called so.
+_TAKEN = frozenset(
+    {*RECIPE_FIELDS, "size", "style", "index", "job_id", "status", "error_code", "chunk", "worker", "device"}
+    | {"model_name", "prompt_tokens", "negative_tokens"}
+)
+
 #: Where a style's negative prompt has the job's own. A1111 gives both columns of its styles the same hole.
 NEGATIVE_HOLE = "{prompt}"
 
@@ -95,8 +101,12 @@ def is_label(field: str) -> bool:
 
 
 def label_name(field: str) -> str:
-    """Return what people call such a field: the name of a var, the word that is replaced, `style`."""
-    return field.removeprefix(HOLE).removeprefix(WORD)
+    """Return what people call such a field: the name of a var, the word that is replaced, `style`.
+
+    A word that is the name of a column is `var.WORD`: `seed` is the job's seed.
+    """
+    name = field.removeprefix(HOLE).removeprefix(WORD)
+    return f"var.{name}" if name in _TAKEN and field != "style" else name
 
 
 def finish_texts(values: Mapping[str, Any]) -> dict[str, Any]:

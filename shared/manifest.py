@@ -18,13 +18,13 @@ from shared.job import RECIPE_FIELDS, Job
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
 #: Raise it when a reader of the old columns would be misled. It stands in each file's schema metadata.
-MANIFEST_FORMAT = 4
+MANIFEST_FORMAT = 3
 
 #: Older formats that are still read -> columns that they lack, and that are null for their rows.
-_OLD_FORMATS = {
-    2: ("offset", "digital_source_type", "labels"),
-    3: ("digital_source_type", "labels"),
-}
+_OLD_FORMATS = {2: ("offset",)}
+
+#: Columns that came later without a format of their own: files of any format may lack them.
+_ADDED = ("digital_source_type", "labels")
 
 _FORMAT_KEY = b"printroom.manifest_format"
 
@@ -187,7 +187,8 @@ def _check_schema(found: pa.Schema, columns: Sequence[str]) -> list[str]:
         raise ValueError(
             f"manifest format {version}: this version reads formats {', '.join(sorted(lacking))}"
         )
-    absent = [name for name in columns if name in lacking[version]]
+    added = [name for name in _ADDED if name not in found.names]
+    absent = [name for name in columns if name in lacking[version] or name in added]
     for name in columns:
         if name in absent:
             continue

@@ -263,3 +263,18 @@ def _check_promise(fleet: Fleet, sweep: str, *, extra: frozenset[str] = frozense
         0,
         0,
     )
+
+
+@pytest.fixture
+def fork_worker() -> Iterator[Callable[[Mapping[str, str], Path], WorkerProcess]]:
+    """A function that forks a worker with an environment and a log; what is left of them is killed."""
+    made: list[WorkerProcess] = []
+
+    def fork(environment: Mapping[str, str], log_path: Path) -> WorkerProcess:
+        made.append(WorkerProcess(environment, log_path))
+        return made[-1]
+
+    yield fork
+    for worker in made:
+        if worker.poll() is None:
+            worker.kill()

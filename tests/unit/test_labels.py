@@ -4,6 +4,7 @@ import pytest
 
 from producer.compile import compile_sweep
 from producer.results import manifest_rows, parse_where, read_where
+from producer.search import search_rows
 from producer.sheets import _cells as cells_of
 from producer.sheets import _layout as layout_of
 from producer.sheets import sweep_sheet
@@ -128,3 +129,24 @@ def test_sheets_are_laid_out_by_labels(plan, store):
     )
     assert len(some) == 4
     assert sweep_sheet(plan.id, plan, store, rows="style", columns="animal", where={}).width > 100
+
+
+def test_a_word_that_is_a_column_is_told_apart():
+    """A replaced word `seed` is `var.seed`: the seed stays the job's, and the sheet has every job."""
+    plan = compiled(
+        "prompt: photo of a seed\nreplace: {seed: [nut, pip]}\nseed: {start: 0, count: 3}\nsize: 64x64\n"
+    )
+    assert plan.label_names == ("var.seed",)
+    assert [plan.labels(i)["var.seed"] for i in range(6)].count("pip") == 3
+    assert {plan.job(i).seed for i in range(6)} == {0, 1, 2}
+
+
+def test_all_sweeps_are_searched_by_their_own_labels(plan, store):
+    """`find` knows each sweep's labels; a field that no sweep has is an error."""
+    store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="x")
+    other = compiled("prompt: plain\nsize: 64x64\n")
+    store.put(names.plan_key(other.id), other.to_bytes(), content_type="x")
+    assert len(list(search_rows(store, ["style=sunny", "animal=dog"]))) == 4
+    assert len(list(search_rows(store, "style=sunny"))) == 8
+    with pytest.raises(UsageError, match="no field 'stile'"):
+        list(search_rows(store, ["stile=sunny"]))

@@ -178,8 +178,21 @@ def test_schema_in_the_file_is_the_schema() -> None:
     """The file holds exactly our columns, types and null rules, each with its description, and the format."""
     found = pq.read_schema(_as_file(write_manifest(_rows(), sweep="s", chunk=1)))
     assert found.equals(MANIFEST_SCHEMA, check_metadata=False)
-    assert found.metadata[b"printroom.manifest_format"] == b"4"
+    assert found.metadata[b"printroom.manifest_format"] == b"3"
     assert all(found.field(column.name).metadata[b"description"] for column in MANIFEST_SCHEMA)
+
+
+def test_a_file_of_before_a_column_came_is_read() -> None:
+    """A manifest without the columns that were added later has null there; its rows are as they were."""
+    import pyarrow
+
+    rows = _rows()
+    table = pq.read_table(_as_file(write_manifest(rows, sweep="s", chunk=1)))
+    sink = pyarrow.BufferOutputStream()
+    pq.write_table(table.drop_columns(["digital_source_type", "labels"]), sink)
+    older = sink.getvalue().to_pybytes()
+    assert [row.job for row in read_manifest(older)] == [row.job for row in rows]
+    assert read_columns(older, ["index", "labels"])["labels"].null_count == len(rows)
 
 
 def _as_file(data: bytes) -> Any:
