@@ -186,7 +186,7 @@ def _folder(folder: Path) -> ModelFacts | None:
         return None
     network = _read(folder / "unet" / "config.json") or _read(folder / "transformer" / "config.json")
     vae = _read(folder / "vae" / "config.json") or _read(folder / "vqvae" / "config.json")
-    schedule = _read(folder / "scheduler" / "scheduler_config.json")
+    schedule = _schedule(folder, index)
     if not schedule:
         return None
     family = _folder_family(index["_class_name"], network)
@@ -206,6 +206,20 @@ def _folder_family(class_name: str, network: Mapping[str, Any]) -> str:
     if class_name == "StableDiffusionPipeline":
         return "sd2" if network.get("cross_attention_dim") == 1024 else "sd1"
     return class_name
+
+
+def _schedule(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a folder's scheduler config as diffusers reads it; an empty one where there is no file.
+
+    The class is the index's, whatever the config says; keys that the config lists as left to defaults do not count.
+    """
+    config = _read(folder / "scheduler" / "scheduler_config.json")
+    left_out = config.get("_use_default_values") or ()
+    config = {key: value for key, value in config.items() if key not in left_out}
+    named = index.get("scheduler")
+    if config and isinstance(named, list) and len(named) == 2 and named[1] is not None:
+        config["_class_name"] = named[1]
+    return config
 
 
 def _of_schedule(family: str, config: Mapping[str, Any]) -> ModelFacts:
@@ -312,7 +326,7 @@ def _pipeline(
 def _single_file(path: Path, header: Header) -> ModelFacts:
     family = next((family for mark, family in SINGLE_FILE_MARKS.items() if mark in header.tensors), "")
     beside = path.with_suffix("")
-    schedule = _read(beside / "scheduler" / "scheduler_config.json")
+    schedule = _schedule(beside, _read(beside / "model_index.json"))
     facts = _of_schedule(family, schedule) if schedule else _by_family(family)
     facts = _as_marked(facts, header, has_configs=bool(schedule))
     scale = _vae_scale(_read(beside / "vae" / "config.json"))

@@ -193,10 +193,14 @@ def test_an_old_schedulers_config_is_mended(folder):
 def test_a_scheduler_nobody_has_is_refused(folder):
     """A scheduler class that diffusers does not have, or that is none, is refused."""
     place = folder()
-    for name in ("EvilScheduler", "UNet2DConditionModel", None):
-        edit_json(place / "scheduler" / "scheduler_config.json", _class_name=name)
-        with pytest.raises(ModelUnsupported, match="scheduler"):
+    for name in ("EvilScheduler", "UNet2DConditionModel"):
+        edit_json(place / "model_index.json", scheduler=["diffusers", name])
+        with pytest.raises(ModelUnsupported, match=rf"model_index\.json: .* has no scheduler {name}"):
             load(place)
+    edit_json(place / "model_index.json", scheduler=[None, None])
+    edit_json(place / "scheduler" / "scheduler_config.json", _class_name="EvilScheduler")
+    with pytest.raises(ModelUnsupported, match=r"scheduler_config\.json: .* has no scheduler EvilScheduler"):
+        load(place)
 
 
 def test_a_hub_model_loads_from_the_hubs_cache(folder, tmp_path, monkeypatch):

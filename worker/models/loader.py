@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -30,6 +30,7 @@ from shared.settings import OffloadMode
 from worker.models.pipelines import check_pipeline, hub_patterns, load_pipeline, pipeline_networks
 from worker.models.precision import decoder_dtype, default_dtype
 from worker.models.quiet import no_progress_bars
+from worker.models.scheduler_config import held_config, read_scheduler_config
 from worker.models.weights import DTYPE_OPTION, PICKLES, SUPPORTED, load_weights
 from worker.sampling.model import Family, LoadedModel
 from worker.sampling.pipeline_model import LoadedPipeline
@@ -227,7 +228,7 @@ def _load_folder(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
             )
             for name in encoders
         ),
-        scheduler_config=_scheduler_config(folder, family),
+        scheduler_config=read_scheduler_config(folder, index, family),
         zeros_for_null_negative=bool(index.get("force_zeros_for_empty_prompt", True)),
     )
 
@@ -250,26 +251,6 @@ def _family(folder: Path, index: Mapping[str, Any]) -> Family:
 
 def _encoder_class(name: str) -> Any:
     return CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
-
-
-def _scheduler_config(folder: Path, family: Family) -> Mapping[str, Any]:
-    """Return the scheduler config that the family's pipeline would hold."""
-    path = folder / "scheduler" / "scheduler_config.json"
-    class_name = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
-    found = getattr(diffusers, str(class_name), None)
-    if not isinstance(found, type) or not issubclass(found, SchedulerMixin):
-        raise ModelUnsupported(f"{path}: diffusers {diffusers.__version__} has no scheduler {class_name}")
-    scheduler_class: Any = found
-    scheduler = scheduler_class.from_pretrained(str(path.parent), local_files_only=True)
-    return _mended(dict(scheduler.config), family)
-
-
-def _mended(config: dict[str, Any], family: Family) -> Mapping[str, Any]:
-    """Set right what StableDiffusionPipeline sets right in the configs of early models."""
-    if family == "sd":
-        config |= {"steps_offset": 1} if "steps_offset" in config else {}
-        config |= {"clip_sample": False} if "clip_sample" in config else {}
-    return config
 
 
 # The hub
@@ -376,7 +357,7 @@ def _from_pipeline(pipeline: Any, family: Family) -> _Parts:
         vae=pipeline.vae,
         text_encoders=tuple(getattr(pipeline, name) for name in names),
         tokenizers=tuple(getattr(pipeline, name.replace("text_encoder", "tokenizer")) for name in names),
-        scheduler_config=_mended(dict(pipeline.scheduler.config), family),
+        scheduler_config=held_config(pipeline.scheduler, family),
         zeros_for_null_negative=bool(pipeline.config.get("force_zeros_for_empty_prompt", True)),
     )
 

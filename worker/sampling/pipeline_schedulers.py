@@ -17,6 +17,7 @@ from shared.job_checks import OWN_NOISE, knows_schedule, prediction_problem, ste
 from shared.model_facts import original_steps
 from shared.schedulers import SCHEDULE_PARTS, SCHEDULERS, SchedulerSpec, model_path
 from worker.sampling.pipeline_model import LoadedPipeline
+from worker.sampling.schedulers import from_held_config
 
 
 def check_scheduler(model: LoadedPipeline, key: str, *, steps: int) -> None:
@@ -69,7 +70,8 @@ def make_scheduler(model: LoadedPipeline, key: str) -> Any:
         # The two kinds of schedulers call the model's own shift another name.
         overrides["shift" if _is_flow_class(spec.class_name) else "flow_shift"] = _shift(model)
     try:
-        return _class_of(spec).from_config(model.scheduler_config, **overrides)
+        config = {**model.scheduler_config, "_class_name": model.scheduler_class}
+        return from_held_config(config, spec.class_name, overrides)
     except (ValueError, NotImplementedError, TypeError) as error:
         raise unfit(model, key, f"{type(error).__name__}: {error}") from error
 

@@ -58,6 +58,26 @@ def step_options(scheduler: Any, name: str, generator: torch.Generator | None) -
     return {option: value for option, value in options.items() if option in known}
 
 
+def from_held_config(config: Mapping[str, Any], class_name: str, overrides: Mapping[str, Any]) -> Any:
+    """Return the scheduler that a user of diffusers gets from a pipeline which holds this config.
+
+    That is the pipeline's own scheduler as it stands, where class and overrides ask for nothing else. Any other is
+    made by `from_config`, which takes the new class's defaults for what the model's file leaves out
+    (`_use_default_values`), also where the pipeline has corrected it.
+
+    Args:
+        config: its `_class_name` is the class of the pipeline's own scheduler.
+        class_name: of the scheduler to make.
+        overrides: settings in place of the config's.
+    """
+    as_it_stands = class_name == config.get("_class_name") and all(
+        key in config and config[key] == value for key, value in overrides.items()
+    )
+    if as_it_stands:
+        config = {key: value for key, value in config.items() if key != "_use_default_values"}
+    return getattr(diffusers, class_name).from_config(dict(config), **overrides)
+
+
 def settings(scheduler: Any) -> dict[str, Any]:
     """Return what a scheduler's class knows of its config; the rest is the model's, for other classes."""
     known = inspect.signature(type(scheduler).__init__).parameters
@@ -80,7 +100,7 @@ def refusal(name: str, steps: int, error: Exception) -> JobInvalid:
 def _without_timesteps(config_text: str, name: str) -> Any:
     """Return a scheduler before its steps are set, shared: copy it. Some classes take 0.2 s to make."""
     config, spec = json.loads(config_text), SCHEDULERS[name]
-    return getattr(diffusers, spec.class_name).from_config(config, **_overrides(config, spec))
+    return from_held_config(config, spec.class_name, _overrides(config, spec))
 
 
 def _check_fit(config: Mapping[str, Any], name: str, steps: int) -> None:
