@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from producer.wording import counted
 from shared.command_exit import (
     DEBUG_OPTION,
     EXIT_FAILED,
@@ -471,9 +472,7 @@ def retry(
     if as_json:
         _print_json(_fields(done))
         return
-    click.echo(
-        f"{done.jobs:,} {'job' if done.jobs == 1 else 'jobs'} {'would' if dry_run else 'will'} be rendered again"
-    )
+    click.echo(f"{counted(done.jobs, 'job')} {'would' if dry_run else 'will'} be rendered again")
     for code, count in sorted(done.left.items()):
         click.echo(f"left: {count:,} failed with {code}", err=True)
     if done.hopeless and not (codes or everything):
@@ -626,7 +625,7 @@ def sheet(
     with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
         written = _room().write_sheet(sweep, out, **given, **options, on_part=bar.step)
     click.echo(str(written.first))
-    click.echo(f"{written.jobs:,} jobs in {len(written.paths):,} files", err=True)
+    click.echo(f"{counted(written.jobs, 'job')} in {counted(len(written.paths), 'file')}", err=True)
 
 
 @cli.command()
@@ -863,7 +862,9 @@ def _report_submission(done: Submission, as_json: bool) -> None:
     click.echo(done.sweep)
     said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
     said["rebuilt"] = "Redis had lost it: rebuilt from the store"
-    click.echo(f"{said[done.outcome]}; {done.jobs:,} jobs in {done.chunks:,} chunks", err=True)
+    click.echo(
+        f"{said[done.outcome]}; {counted(done.jobs, 'job')} in {counted(done.chunks, 'chunk')}", err=True
+    )
     for line in done.advice:
         click.echo(f"! {line}", err=True)
 
@@ -1036,11 +1037,12 @@ def _report_nothing(room: Printroom, sweep: str, where: tuple[str, ...]) -> int:
 
 def _report_fetch(done: Fetched) -> None:
     click.echo(
-        f"{done.rows:,} jobs: {done.fetched:,} images fetched, {done.skipped:,} there already, {done.failed:,} failed",
+        f"{counted(done.rows, 'job')}: {counted(done.fetched, 'image')} fetched, {done.skipped:,} there already, "
+        f"{done.failed:,} failed",
         err=True,
     )
     if done.shards:
-        click.echo(f"{done.shards:,} shard{'s' if done.shards > 1 else ''}", err=True)
+        click.echo(counted(done.shards, "shard"), err=True)
     for code, count in sorted(done.failures.items()):
         click.echo(f"failed {code}: {count:,}", err=True)
     for line in done.broken:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from producer.store_match import store_obstacles
+from producer.wording import counted
 from shared.ledger import Ledger, SweepStatus, WorkerInfo
 from shared.model_reading import split_reading
 from shared.plan import Plan
@@ -96,7 +97,7 @@ def unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
             )
     return [
         Obstacle(
-            f"no live worker has model {plan.models.get(model, model)} ({model}): {count} jobs wait; "
+            f"no live worker has model {plan.models.get(model, model)} ({model}): {counted(count, 'job')} wait; "
             f"workers hold {', '.join(names) or 'none'}",
             lasting=True,
         )
@@ -111,7 +112,7 @@ def _unencoded(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:
         return []
     return [
         Obstacle(
-            f"no live worker can write {plan.image_format}: {len(plan):,} jobs wait; "
+            f"no live worker can write {plan.image_format}: {counted(len(plan), 'job')} wait; "
             f"pip install 'printroom[{encoder}]' on the workers and restart them",
             lasting=True,
         )

@@ -40,6 +40,11 @@ def kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as a person says it: "1 job", "2,000 jobs"."""
+    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+
+
 def near(name: str, known: Collection[str], *, otherwise: str | None = None) -> str:
     """Return the mend for a name that is unknown: the nearest of the known ones, or all of them.
 

@@ -181,7 +181,7 @@ def test_a_table_that_is_called_txt_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (gzip.compress(b"prompt\na\n"), "it is packed by gzip: let its name end in .gz"),
+        (gzip.compress(b"prompt\na\n", mtime=0), "it is packed by gzip: let its name end in .gz"),
         (b"PK\x03\x04\xff\xff", "it is a zip archive, as .xlsx files are: save the sheet as CSV"),
     ],
 )
