@@ -14,10 +14,11 @@ from producer.fields import FIELDS
 from producer.images import read_image
 from producer.results import LABEL, canonical_where, is_wanted, manifest_rows, where_texts
 from producer.sheet import MAX_PIXELS, Baseline, Cell, State, draw_sheet, find_baseline
-from producer.sheet.cells import value, variables_of
+from producer.sheet.cells import key, value, variables_of
 from producer.sheet.draw import draw
 from producer.sheet.grid import fields, make_grid
 from producer.sheet.page import write_page
+from producer.sheet.sides import choose_sides
 from producer.sheet.tiles import tile, write_tiles
 from shared.errors import BrokerError, UsageError
 from shared.job import RECIPE_FIELDS, Job
@@ -110,6 +111,7 @@ def sweep_sheet(
     Raises: UsageError for unknown fields and for more than JOBS_MAX jobs; StoreError.
     """
     cells = _cells(sweep, plan, store, where, live, jobs_max=JOBS_MAX)
+    wrap = columns is None
     rows, columns = _layout(cells, rows, columns)
     return draw_sheet(
         cells,
@@ -119,6 +121,7 @@ def sweep_sheet(
         model_names=plan.models,
         thumb_px=thumb_px,
         baseline=_baseline(cells, diff, plan),
+        wrap=wrap,
     )
 
 
@@ -150,8 +153,9 @@ def write_sheet(
     kind = _kind(out)
     jobs_max = JOBS_MAX if kind == "page" else JOBS_TILED_MAX
     cells = _cells(sweep, plan, store, where or {}, live, jobs_max=jobs_max)
+    wrap = columns is None and kind != "page"  # which its reader lays out
     rows, columns = _layout(cells, rows, columns)
-    grid = make_grid(cells, rows=rows, columns=columns, title=plan.name, models=plan.models)
+    grid = make_grid(cells, rows=rows, columns=columns, title=plan.name, models=plan.models, wrap=wrap)
     baseline = _baseline(cells, diff, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "page":
@@ -275,9 +279,24 @@ def _layout(cells: Sequence[Cell], rows: Side, columns: Side) -> tuple[tuple[str
     own = [name for name in labels if name in varying]
     down_choice = (*own, *_ROW_CHOICE)
     across_choice = ("seed", *own[1:], *_COLUMN_CHOICE)
+    if rows is None and columns is None and len(varying) > 1:
+        # A text that follows from vars or a style is no axis of its own.
+        axes = varying - ({"prompt", "negative_prompt"} if own and not _texts_are_axes(cells, own) else set())
+        if len(axes) > 1:
+            return choose_sides(cells, _those(down_choice, axes), _those(across_choice, axes))
     across = fields(columns) if columns else _first(across_choice, varying, fields(rows) if rows else ())
     down = fields(rows) if rows else _first(down_choice, varying, across)
     return down, across
+
+
+def _those(choice: Sequence[str], wanted: set[str]) -> list[str]:
+    return [name for name in dict.fromkeys(choice) if name in wanted]
+
+
+def _texts_are_axes(cells: Sequence[Cell], labels: Sequence[str]) -> bool:
+    """Whether prompts differ beyond what the sweep's own values make of them."""
+    texts = {key(cell, (*labels, "prompt", "negative_prompt")) for cell in cells}
+    return len(texts) > len({key(cell, labels) for cell in cells})
 
 
 def _first(choice: tuple[str, ...], varying: set[str], taken: Sequence[str]) -> tuple[str]:

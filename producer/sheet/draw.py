@@ -80,6 +80,7 @@ def draw_sheet(
     max_pixels: int = MAX_PIXELS,
     thumb_px: int | None = None,
     baseline: Baseline | None = None,
+    wrap: bool = False,
 ) -> Image.Image:
     """Draw a contact sheet as one picture. Cells of one place (equal jobs) are drawn once.
 
@@ -94,10 +95,11 @@ def draw_sheet(
         max_pixels: width times height never goes beyond it by more than the labels of a single thumbnail need.
         thumb_px: longest side of the largest image.
         baseline: what each image is compared with (`find_baseline`).
+        wrap: break rows that are too long for a screen.
 
     Raises: UsageError for an unknown field, the same field twice, or no cells at all.
     """
-    grid = make_grid(cells, rows=rows, columns=columns, title=title, models=model_names)
+    grid = make_grid(cells, rows=rows, columns=columns, title=title, models=model_names, wrap=wrap)
     layout = lay_out(grid, max_pixels=max_pixels, thumb_px=thumb_px, baseline=baseline)
     if layout.notes:
         log.warning("sheet_reduced", extra={"notes": layout.notes})

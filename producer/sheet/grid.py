@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,12 @@ from producer.sheet.words import field_name, phrase
 from shared.errors import UsageError
 
 _DOT = "  ·  "
+
+#: Longer rows are broken where nobody says what goes along the top; shorter pieces than the least look torn.
+WRAP_COLUMNS, WRAP_COLUMNS_MIN = 24, 8
+
+#: Width over height of what is broken.
+_SCREEN_ASPECT = 1.6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,12 +58,14 @@ def make_grid(
     columns: str | Sequence[str],
     title: str = "",
     models: Mapping[str, str] | None = None,
+    wrap: bool = False,
 ) -> Grid:
     """Give every job its place. Of equal jobs in one place a finished one stands there.
 
     Args:
         cells: in plan order, which is the order of rows, columns and sections.
         rows, columns: a field, or two of which the first is outer.
+        wrap: break rows that are too long for a screen, as text is broken into lines.
 
     Raises: UsageError for unknown fields, the same field twice, or no cells at all.
     """
@@ -69,12 +78,15 @@ def make_grid(
     varying = [name for name in others if len({value(cell, name) for cell in cells}) > 1]
     kept = _independent(cells, (*row_fields, *column_fields), varying)
     names = models or {}
+    sections = list(_sections(cells, row_fields, column_fields, kept, names))
+    if wrap:
+        sections = [strip for one in sections for strip in _strips(one, column_fields, names)]
     return Grid(
         row_fields=row_fields,
         column_fields=column_fields,
         title=title,
         subtitle=_subtitle(cells[0], [n for n in others if n not in varying], varying, kept, names),
-        sections=list(_sections(cells, row_fields, column_fields, kept, names)),
+        sections=sections,
         models=names,
         cells=cells,
         largest=(max(cell.job.width for cell in cells), max(cell.job.height for cell in cells)),
@@ -149,6 +161,30 @@ def _sections(
             rows=_nested(row for row, _ in placed),
             columns=_nested(column for _, column in placed),
             cells=placed,
+        )
+
+
+def _strips(section: Section, columns: tuple[str, ...], models: Mapping[str, str]) -> Iterator[Section]:
+    """Yield a section in pieces of some of its columns, so that all of it together has about a screen's shape."""
+    count, rows = len(section.columns), len(section.rows)
+    if count <= WRAP_COLUMNS:
+        yield section
+        return
+    wide = max(WRAP_COLUMNS_MIN, round(math.sqrt(_SCREEN_ASPECT * count * (rows + 1))))
+    each = math.ceil(count / math.ceil(count / min(wide, count)))
+    for start in range(0, count, each):
+        part = section.columns[start : start + each]
+        ends = (part[0], part[-1]) if len(part) > 1 else (part[0],)
+        said = " to ".join(
+            ", ".join(phrase(name, one, models) for name, one in zip(columns, end, strict=True))
+            for end in ends
+        )
+        wanted = set(part)
+        yield replace(
+            section,
+            title=_DOT.join(filter(None, (section.title, said))),
+            columns=part,
+            cells={place: cell for place, cell in section.cells.items() if place[1] in wanted},
         )
 
 
