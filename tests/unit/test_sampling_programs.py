@@ -338,7 +338,7 @@ def test_a_brownian_tree_is_the_jobs_own():
         (SD1, "lcm", 100, "scheduler=lcm, steps=100: use 50 or fewer"),
         (SD1, "ddim", 1000, "scheduler=ddim, steps=1000: .*: use fewer steps"),
         (SD1, "dpmpp_2m", 1000, "steps=1000 computes NaN .*: use another number of steps"),
-        ({**SD1, "prediction_type": "sample"}, "pndm", 7, "does not take a model with prediction_type sample: use ddim"),
+        ({**SD1, "prediction_type": "sample"}, "pndm", 7, "a model with prediction_type sample: use ddim"),
         ({**SD1, "prediction_type": "sample"}, "dpm_sde_brownian", 7, "prediction_type sample: use ddim"),
         ({**ZERO_SNR, "prediction_type": "epsilon"}, "ddim", 7, "prediction_type=epsilon.*zero_snr=True"),
     ],
