@@ -556,7 +556,7 @@ def test_jobs_that_want_jxl_wait_in_a_queue_of_their_own() -> None:
     special = Bucket(model="sha:m", width=64, height=64, encoder=parse_format("jxl").encoder)
     assert plain.queue != special.queue
     assert {f.encoder for f in (*LOSSLESS, *LOSSY)} == {"", "jxl"}
-    shelf = SimpleNamespace(usable={"sha:m": ["m"]})
+    shelf = SimpleNamespace(holds={"sha:m"}.__contains__, broken={})
     has, lacks = (
         SimpleNamespace(versions=versions, shelf=shelf) for versions in ({"jxl": "1"}, {"png": "1"})
     )
