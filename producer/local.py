@@ -137,16 +137,14 @@ def _watch(
     on_stage: Callable[[str], None],
 ) -> tuple[SweepStatus, bool]:
     """Follow a sweep to its end, or to the first Ctrl-C, which drains the worker."""
-    hopeless_since: float | None = None
+    standstill = _Standstill()
 
     def look(seen: Overview) -> None:
-        nonlocal hopeless_since
         worker.check()
         on_status(seen)
-        lasting = [obstacle for obstacle in seen.obstacles if obstacle.lasting]
-        hopeless_since = (hopeless_since or time.monotonic()) if lasting else None
         # The one worker there is may have said it a moment before it knew better.
-        if hopeless_since and time.monotonic() - hopeless_since > _HOPELESS_SECONDS:
+        if standstill.seconds(seen, time.monotonic()) > _HOPELESS_SECONDS:
+            lasting = [obstacle for obstacle in seen.obstacles if obstacle.lasting]
             raise WorkerFailed(f"cannot be finished on this machine: {'; '.join(lasting)}")
 
     try:
@@ -158,6 +156,25 @@ def _watch(
         on_stage("draining: the batch in hand is finished and kept (Ctrl-C again ends it now)")
         worker.drain()
         return room.status(sweep).status, True
+
+
+class _Standstill:
+    """For how long nothing has moved, while something stands in the way that only another worker could remove."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._finished = -1
+
+    def seconds(self, seen: Overview, now: float) -> float:
+        """Take in how things are; return the seconds that they have been so. A chunk in hand moves."""
+        finished = seen.status.done + seen.status.failed
+        moves = finished != self._finished or seen.status.chunks_running > 0
+        self._finished = finished
+        if moves or not any(obstacle.lasting for obstacle in seen.obstacles):
+            self._since = None
+            return 0.0
+        self._since = now if self._since is None else self._since
+        return now - self._since
 
 
 class _LocalWorker:

@@ -490,6 +490,7 @@ class Printroom:
             BrokerView(self._redis, prefix=self.settings.redis_prefix),
             partial(send_chunk, self._app),
             lost_after_seconds=self.settings.lost_after_seconds,
+            turn_seconds=self.settings.turn_seconds,
         )
         try:
             return feeder.round()

@@ -135,6 +135,17 @@ class BrokerView:
         except redis.RedisError as error:
             raise broker_error(error) from error
 
+    def newest_to_front(self, queue: str) -> None:
+        """Let the message that was sent last be the next one to be delivered.
+
+        A user without the right to LMOVE (doctor names it) leaves it where it is. Raises: BrokerError.
+        """
+        try:
+            self._redis.lmove(self._prefix + queue, self._prefix + queue, "LEFT", "RIGHT")
+        except redis.RedisError as error:
+            if not is_denied(error):
+                raise broker_error(error) from error
+
     def waiting(self) -> dict[str, int]:
         """Return how many messages wait in each of Printroom's queues, whoever made it.
 

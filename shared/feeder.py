@@ -1,6 +1,7 @@
 """Keeps a window of chunk messages in the queues; everything else of a sweep waits in its plan.
 
-Pause, cancel, priority and fair shares are this room's choice of what to feed next. It also reconciles: a chunk
+Pause, cancel, priority and fair shares are this room's choice of what to feed next, and which worker is to listen
+to which queues (`shared.schedule`). It also reconciles: a chunk
 that was fed, is not committed, and is nowhere in the broker has been lost (kombu pops a message before it
 records it), and is fed again. Every worker and every submit runs it; a lock makes it single-flight.
 """
@@ -11,12 +12,13 @@ import logging
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.broker import BrokerView, ChunkMessage
-from shared.ledger import Ledger, SweepStatus
+from shared.ledger import Backlog, Ledger
 from shared.plan import Plan
+from shared.schedule import Candidate, Demand, Turn, assign
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 _WINDOW_PER_WORKER = 3
 #: Messages that wait where no worker listens yet, so that one which comes finds work at once.
 _WINDOW_MIN = 2
+
+#: How long the workers' turns hold without a feeder that publishes others.
+_TURNS_SECONDS = 10.0
 
 #: The feeder's lock; a feeder that dies is replaced after this long.
 _LOCK_SECONDS = 5.0
@@ -37,6 +42,18 @@ class _Source:
     block: int
     first: int
     stop: int
+    model: str
+    priority: int
+    #: Chunks that were not fed yet.
+    unfed: int
+
+
+@dataclass(slots=True)
+class _Fed:
+    """How many chunks of one sweep are on their way, and how many of them wait in a queue."""
+
+    outstanding: int
+    waiting: int
 
 
 class Feeder:
@@ -49,11 +66,13 @@ class Feeder:
         send: Callable[[str, ChunkMessage], None],
         *,
         lost_after_seconds: float,
+        turn_seconds: float,
     ) -> None:
         self._ledger = ledger
         self._view = view
         self._send = send
         self._lost_after_seconds = lost_after_seconds
+        self._turn_seconds = turn_seconds
         self._token = uuid.uuid4().hex
         self._plans: dict[str, Plan] = {}
         self._next_reconcile = time.monotonic()
@@ -101,48 +120,89 @@ class Feeder:
         return sorted({bucket.queue for plan in self._plans.values() for bucket in plan.buckets})
 
     def _feed(self) -> int:
-        sources: dict[str, list[_Source]] = defaultdict(list)
-        for sweep, plan in self._plans.items():
-            for block, (bucket, first, stop) in enumerate(plan.chunk_runs()):
-                sources[bucket.queue].append(_Source(sweep, block, first, stop))
-        queues = sorted(sources)
-        rooms = self._rooms(queues)
-        if not any(rooms):
-            return 0
-        statuses = {sweep: self._ledger.status(sweep) for sweep in self._plans}
-        outstanding = Counter({sweep: s.chunks_queued + s.chunks_running for sweep, s in statuses.items()})
+        backlogs = self._ledger.backlogs(
+            {
+                sweep: [(first, stop) for _, first, stop in plan.chunk_runs()]
+                for sweep, plan in self._plans.items()
+            }
+        )
+        sources = self._sources(backlogs)
+        lengths = dict(zip(sources, self._view.queue_lengths(list(sources)), strict=True))
+        fed = {
+            sweep: _Fed(outstanding=backlog.fed, waiting=max(0, backlog.fed - backlog.running))
+            for sweep, backlog in backlogs.items()
+        }
+        turns = self._publish_turns(sources, lengths, fed)
+        listeners = Counter(queue for turn in turns.values() for queue in turn.queues)
         return sum(
-            self._fill(queue, room, sources[queue], statuses, outstanding)
-            for queue, room in zip(queues, rooms, strict=True)
+            self._fill(queue, several, _window(listeners[queue]), lengths[queue], fed)
+            for queue, several in sorted(sources.items())
         )
 
-    def _rooms(self, queues: Sequence[str]) -> list[int]:
-        listeners = Counter(queue for worker in self._ledger.workers() for queue in worker.queues)
-        lengths = self._view.queue_lengths(queues)
-        windows = [max(_WINDOW_MIN, _WINDOW_PER_WORKER * listeners[queue]) for queue in queues]
-        return [max(0, window - length) for window, length in zip(windows, lengths, strict=True)]
+    def _sources(self, backlogs: Mapping[str, Backlog]) -> dict[str, list[_Source]]:
+        """Return, by queue, where its next chunks may come from."""
+        sources: dict[str, list[_Source]] = defaultdict(list)
+        for sweep, backlog in backlogs.items():
+            if backlog.state != "active":
+                continue
+            runs = self._plans[sweep].chunk_runs()
+            for block, ((bucket, first, stop), unfed) in enumerate(zip(runs, backlog.unfed, strict=True)):
+                sources[bucket.queue].append(
+                    _Source(sweep, block, first, stop, bucket.model, backlog.priority, unfed)
+                )
+        return sources
+
+    def _publish_turns(
+        self,
+        sources: Mapping[str, Sequence[_Source]],
+        lengths: Mapping[str, int],
+        fed: Mapping[str, _Fed],
+    ) -> dict[str, Turn]:
+        """Decide which worker listens to which queues, and say so."""
+        workers = [
+            Candidate(
+                name=worker.name,
+                serves=frozenset(worker.queues if worker.serves is None else worker.serves),
+                model=worker.model,
+                chunks=len(worker.chunks),
+            )
+            for worker in self._ledger.workers()
+            if not worker.draining
+        ]
+        turns = assign(
+            _demands(sources, lengths, fed),
+            workers,
+            self._ledger.turns(),
+            now=self._ledger.server_time(),
+            turn_seconds=self._turn_seconds,
+        )
+        self._ledger.publish_turns(turns, expires_seconds=_TURNS_SECONDS)
+        return turns
 
     def _fill(
-        self,
-        queue: str,
-        room: int,
-        sources: list[_Source],
-        statuses: dict[str, SweepStatus],
-        outstanding: Counter[str],
+        self, queue: str, sources: Sequence[_Source], window: int, length: int, fed: Mapping[str, _Fed]
     ) -> int:
-        """Send up to `room` chunks: highest priority first, then the sweep with the fewest on their way."""
-        sent = 0
-        sources = [source for source in sources if statuses[source.sweep].state == "active"]
-        while sources and sent < room:
-            best = min(
-                sources, key=lambda s: (-statuses[s.sweep].priority, outstanding[s.sweep], s.sweep, s.block)
-            )
+        """Send what a queue has room for: highest priority first, then the sweep with the fewest on their way.
+
+        What outranks messages that wait finds room beside them, and goes to the front.
+        """
+        sent, left = 0, list(sources)
+        while left:
+            best = min(left, key=lambda s: (-s.priority, fed[s.sweep].outstanding, s.sweep, s.block))
+            urgent = any(s.priority < best.priority and fed[s.sweep].waiting for s in sources)
+            not_outranked = {s.sweep for s in sources if s.priority >= best.priority}
+            taken = sum(fed[sweep].waiting for sweep in not_outranked) if urgent else length + sent
+            if taken >= window:
+                return sent
             chunks = self._ledger.feed(best.sweep, best.block, best.first, best.stop, 1)
             if not chunks:
-                sources.remove(best)
+                left.remove(best)
                 continue
             self._send(queue, ChunkMessage(sweep=best.sweep, chunk=chunks[0]))
-            outstanding[best.sweep] += 1
+            if urgent:
+                self._view.newest_to_front(queue)
+            fed[best.sweep].outstanding += 1
+            fed[best.sweep].waiting += 1
             sent += 1
         return sent
 
@@ -154,3 +214,29 @@ class Feeder:
                 self._ledger.register(sweep, plan)
         if set(self._ledger.active_sweeps()) == set(self._plans):
             self._ledger.drop_buckets(registered - wanted)
+
+
+def _window(listeners: int) -> int:
+    """Return how many messages may wait in a queue."""
+    return max(_WINDOW_MIN, _WINDOW_PER_WORKER * listeners)
+
+
+def _demands(
+    sources: Mapping[str, Sequence[_Source]], lengths: Mapping[str, int], fed: Mapping[str, _Fed]
+) -> list[Demand]:
+    """Return what waits, by model and priority. Messages count for the highest priority that has some waiting."""
+    chunks: Counter[tuple[str, int]] = Counter()
+    queues: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for queue, several in sources.items():
+        waiting = [source for source in several if fed[source.sweep].waiting]
+        counts = [(source, source.unfed) for source in several]
+        if lengths[queue]:
+            counts.append((max(waiting or several, key=lambda source: source.priority), lengths[queue]))
+        for source, count in counts:
+            if count:
+                chunks[source.model, source.priority] += count
+                queues[source.model, source.priority].add(queue)
+    return [
+        Demand(model=model, priority=priority, queues=frozenset(queues[model, priority]), chunks=count)
+        for (model, priority), count in chunks.items()
+    ]

@@ -23,6 +23,7 @@ from shared.names import REDIS_PREFIX, sweep_redis_key
 from shared.plan import Bucket, Chunk, Plan
 from shared.redis_errors import broker_error, is_denied
 from shared.redis_rights import PRODUCER_COMMANDS, WORKER_COMMANDS, try_rights
+from shared.schedule import Turn
 from shared.store.identity import StoreMark
 
 #: rebuilding: manifests are being read back; a rebuild that was interrupted starts again.
@@ -37,6 +38,9 @@ _SCAN_MAX = 20_000
 
 #: Bytes of a failure's reason that the status shows; the manifest has all of it.
 _REASON_BYTES = 500
+
+#: Chunks to be fed again that are counted: more need no more workers.
+_COUNTED_MAX = 1000
 
 #: Chunks reopened in one call, for the same reason.
 _REOPEN_CHUNKS = 500
@@ -124,6 +128,11 @@ class WorkerInfo:
     #: The id of the store it renders into, and where that is; empty for a worker of an older version.
     store: str = ""
     store_place: str = ""
+    #: Queues it is able to serve, of which it listens to those of its turn; None for a worker of an older version,
+    #: which listens to all of them.
+    serves: Sequence[str] | None = None
+    #: The fingerprint of the model it has loaded; empty where it has none.
+    model: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -133,6 +142,19 @@ class WorkerInfo:
     def from_json(cls, document: Mapping[str, Any]) -> WorkerInfo:
         """Read what a worker of this version or a later one says; fields that we do not know are left out."""
         return cls(**{name: value for name, value in document.items() if name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backlog:
+    """What of a sweep no worker has begun."""
+
+    state: State
+    priority: int
+    #: For each block of the plan: its chunks that are still to be fed (of those to be fed again a thousand count).
+    unfed: Sequence[int]
+    #: Chunks that were fed and are not committed, and those of them that a worker has begun.
+    fed: int
+    running: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -343,6 +365,42 @@ class Ledger:
         return [int(n) for n in self._run("feed", sweep, parts, [block, first, stop, count, _SCAN_MAX])]
 
     @_named
+    def backlogs(self, blocks: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, Backlog]:
+        """Return what waits of some sweeps, in one round trip. A sweep that Redis has lost is left out.
+
+        Args:
+            blocks: sweep -> the chunks `first <= n < stop` of each block of its plan.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            for sweep, runs in blocks.items():
+                pipe.hmget(self._sweep_key(sweep, "meta"), ["state", "priority"])
+                pipe.hgetall(self._sweep_key(sweep, "cursors"))
+                pipe.zcard(self._sweep_key(sweep, "fed"))
+                pipe.scard(self._sweep_key(sweep, "running"))
+                for first, stop in runs:
+                    key = self._sweep_key(sweep, "again")
+                    pipe.zrangebyscore(key, first, f"({stop}", start=0, num=_COUNTED_MAX)
+            answers = iter(pipe.execute())
+        found = {}
+        for sweep, runs in blocks.items():
+            (state, priority), cursors, fed, running = (next(answers) for _ in range(4))
+            again = [next(answers) for _ in runs]
+            if state is not None:
+                ends = [int(cursors.get(str(block).encode(), first)) for block, (first, _) in enumerate(runs)]
+                unfed = [
+                    max(0, stop - end) + len(more)
+                    for (_, stop), end, more in zip(runs, ends, again, strict=True)
+                ]
+                found[sweep] = Backlog(
+                    state=cast(State, state.decode()),
+                    priority=int(priority or 0),
+                    unfed=unfed,
+                    fed=fed,
+                    running=running,
+                )
+        return found
+
+    @_named
     def begin(self, sweep: str, chunk: int) -> Begun:
         """Say that a worker holds a chunk, and ask what to do with it."""
         verdict, attempt = self._run(
@@ -440,6 +498,21 @@ class Ledger:
         if gone:
             self._redis.zrem(self._key("workers"), *gone)
         return [WorkerInfo.from_json(json.loads(text)) for text in texts if text is not None]
+
+    @_named
+    def publish_turns(self, turns: Mapping[str, Turn], *, expires_seconds: float) -> None:
+        """Say what each worker is to listen to, for a time: without a feeder they listen to all they serve."""
+        text = json.dumps({name: turn.to_json() for name, turn in turns.items()})
+        self._redis.set(self._key("turns"), text, px=int(expires_seconds * 1000))
+
+    @_named
+    def turns(self) -> dict[str, Turn]:
+        """Return every worker's turn; nothing where none are published, or by a version that writes others."""
+        text = cast("bytes | None", self._redis.get(self._key("turns")))
+        try:
+            return {name: Turn.from_json(turn) for name, turn in json.loads(text or b"{}").items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return {}
 
     @_named
     def buckets(self) -> dict[str, Bucket]:

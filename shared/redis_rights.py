@@ -30,6 +30,7 @@ PRODUCER_COMMANDS: tuple[tuple[Any, ...], ...] = (
     ("LLEN", "@:list"),
     ("LRANGE", "@:list", 0, -1),
     ("LTRIM", "@:list", 0, 9),
+    ("LMOVE", "@:list", "@:list", "LEFT", "RIGHT"),
     ("SADD", "@:set", "1"),
     ("SCARD", "@:set"),
     ("SMEMBERS", "@:set"),

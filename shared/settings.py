@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=2.0, ge=0.2, le=10)
     #: How often a worker feeds and reconciles.
     feed_interval_seconds: float = Field(default=1.0, ge=0.1)
+    #: A worker leaves its model after this long for chunks of equal priority that wait for another one.
+    turn_seconds: float = Field(default=600.0, ge=0)
     #: A fed chunk that is neither queued nor delivered for this long is fed again.
     lost_after_seconds: float = Field(default=10.0, ge=0.5)
     #: Deliveries of one chunk before its unfinished jobs fail with worker_lost.

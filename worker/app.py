@@ -17,10 +17,11 @@ from shared.feeder import Feeder
 from shared.images.files import encoders
 from shared.ledger import Ledger
 from shared.names import IDLE_QUEUE
+from shared.schedule import CHUNKS_IN_HAND
 from shared.settings import Settings
 from shared.store.identity import identity_of
 from shared.store.open import open_store
-from worker.background import Background, beat_once, feed_once, look_at_store, touch_heartbeat
+from worker.background import Background, beat_once, feed_once, look_at_store, take_turn, touch_heartbeat
 from worker.consumer import FollowBuckets
 from worker.device import Device, choose_device
 from worker.kit import Kit, worker_name
@@ -32,9 +33,6 @@ from worker.sampling.memory import RowCeilings
 from worker.tasks import register_task
 
 log = logging.getLogger(__name__)
-
-#: One chunk samples while the other uploads.
-_CONCURRENCY = 2
 
 #: How long the store client itself tries before `persist` takes over.
 _STORE_PATIENCE_SECONDS = 5.0
@@ -62,7 +60,7 @@ def make_kit(settings: Settings, *, device: str, share_gpu: bool = False) -> Kit
         region=settings.s3_region,
         checksums=settings.s3_checksums,
         # The publishers' connections and those of the task threads, which write manifests.
-        max_connections=settings.s3_max_connections + _CONCURRENCY,
+        max_connections=settings.s3_max_connections + CHUNKS_IN_HAND,
         # Short: a worker waits out an outage in `persist`, which a drain can interrupt.
         patience_seconds=min(settings.store_patience_seconds, _STORE_PATIENCE_SECONDS),
     )
@@ -111,13 +109,18 @@ def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> i
     app = make_worker_app(settings, kit)
     view = BrokerView(connect(settings), prefix=settings.redis_prefix)
     feeder = Feeder(
-        kit.ledger, view, partial(send_chunk, app), lost_after_seconds=settings.lost_after_seconds
+        kit.ledger,
+        view,
+        partial(send_chunk, app),
+        lost_after_seconds=settings.lost_after_seconds,
+        turn_seconds=settings.turn_seconds,
     )
     background = Background()
     look_at_store(kit)  # so that the first heartbeat tells it
     background.every(_STORE_LOOK_SECONDS, partial(look_at_store, kit), name="store")
     background.every(settings.heartbeat_seconds, partial(beat_once, kit), name="heartbeat")
     background.every(settings.feed_interval_seconds, partial(feed_once, feeder), name="feeder")
+    background.every(settings.feed_interval_seconds, partial(take_turn, kit), name="turn")
 
     def drain(**_: Any) -> None:
         log.info("draining", extra={"worker": kit.name})
@@ -150,7 +153,7 @@ def _arguments(kit: Kit, settings: Settings) -> list[str]:
         "worker",
         f"--hostname={kit.name}",
         "--pool=threads",
-        f"--concurrency={_CONCURRENCY}",
+        f"--concurrency={CHUNKS_IN_HAND}",
         f"--queues={IDLE_QUEUE}",
         "--without-gossip",
         "--without-mingle",

@@ -1,4 +1,4 @@
-"""The worker's two side threads: one says that it lives and chooses queues, one feeds. Both outlive a lost Redis."""
+"""The worker's side threads: the heartbeat, the worker's turn, the feeder. All outlive a lost Redis."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from shared.errors import BrokerError, StoreError
 from shared.feeder import Feeder
+from shared.schedule import listened
 from shared.settings import Settings
 from shared.store.identity import identity_of
 from worker.kit import Kit
@@ -52,14 +53,14 @@ class Background:
                 if not failing:
                     log.warning("interrupted", extra={"side": name, "code": error.code, "reason": str(error)})
                 failing = True
-            except Exception:
+            except BaseException:  # SystemExit too: it would end the thread without a word
                 log.exception("side_thread_failed", extra={"side": name})
             if self._stop.wait(seconds):
                 return
 
 
 def beat_once(kit: Kit) -> None:
-    """Choose queues, say that this worker lives, and leave if a task of it hangs."""
+    """Say that this worker lives and what it is able to serve; end the process if a task of it hangs."""
     kit.leases.tick()
     if kit.leases.stalled():
         log.critical(
@@ -70,10 +71,13 @@ def beat_once(kit: Kit) -> None:
     buckets = kit.ledger.buckets()
     # Asked for only where it decides something.
     workers = kit.ledger.workers() if kit.shelf.broken else []
-    kit.wanted_queues = frozenset(
-        queue for queue, bucket in buckets.items() if can_serve(kit, bucket, workers)
-    )
+    kit.serves = frozenset(queue for queue, bucket in buckets.items() if can_serve(kit, bucket, workers))
     kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
+
+
+def take_turn(kit: Kit) -> None:
+    """Listen to the queues that the feeder's schedule gives to this worker."""
+    kit.wanted_queues = listened(kit.serves, kit.ledger.turns(), kit.name)
 
 
 def touch_heartbeat(settings: Settings) -> None:

@@ -106,7 +106,8 @@ class Kit:
     pulse: Pulse = field(default_factory=Pulse)
     #: Set at SIGTERM: finish the batch in hand, give the rest back.
     draining: threading.Event = field(default_factory=threading.Event)
-    #: Queues this worker wants to listen to; the consumer's own thread follows.
+    #: Queues this worker is able to serve, and those of them that it is to listen to; the consumer's thread follows.
+    serves: frozenset[str] = frozenset()
     wanted_queues: frozenset[str] = frozenset()
     #: Plans in use, newest last.
     plans: dict[str, Plan] = field(default_factory=dict)
@@ -126,6 +127,8 @@ class Kit:
             models=self.shelf.usable,
             facts=self.shelf.facts,
             queues=sorted(self.wanted_queues),
+            serves=sorted(self.serves),
+            model=self.shelf.loaded,
             images_per_second=self.pulse.images_per_second(),
             chunks=chunks,
             draining=self.draining.is_set(),

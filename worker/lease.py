@@ -32,6 +32,8 @@ class Leases:
     def __init__(self, *, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
         self._deadlines: dict[str, float] = {}
+        #: Deliveries whose tasks have begun. One that waits for a free slot holds nothing up, however long it waits.
+        self._begun: set[str] = set()
         self._ticked = 0.0
         self._lock = threading.Lock()
 
@@ -40,6 +42,7 @@ class Leases:
         allowance = self._stall_seconds if allow_seconds is None else allow_seconds
         with self._lock:
             self._deadlines[tag] = time.monotonic() + allowance
+            self._begun.add(tag)
 
     def alive(self, delivered: list[str]) -> list[str]:
         """Return the deliveries to renew. One seen for the first time gets a full allowance to begin."""
@@ -47,6 +50,7 @@ class Leases:
         with self._lock:
             known = {tag: self._deadlines.get(tag, now + self._stall_seconds) for tag in delivered}
             self._deadlines = known
+            self._begun.intersection_update(known)
         return [tag for tag, deadline in known.items() if now < deadline]
 
     def tick(self) -> None:
@@ -65,12 +69,15 @@ class Leases:
         """Return the deliveries whose tasks have gone silent for longer than they may."""
         now = time.monotonic()
         with self._lock:
-            return [tag for tag, deadline in self._deadlines.items() if now >= deadline]
+            return [
+                tag for tag, deadline in self._deadlines.items() if now >= deadline and tag in self._begun
+            ]
 
     def end(self, tag: str) -> None:
         """Forget a delivery whose task is over."""
         with self._lock:
             self._deadlines.pop(tag, None)
+            self._begun.discard(tag)
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -113,5 +120,5 @@ class LeaseStep(bootsteps.StartStopStep):
                     client.eval(RENEW, 1, index, *tags)
             except redis.RedisError as error:
                 log.warning("lease_not_renewed", extra={"reason": str(error)})
-            except Exception:  # without this thread every chunk would go to another worker
+            except BaseException:  # without this thread every chunk would go to another worker
                 log.exception("lease_not_renewed")

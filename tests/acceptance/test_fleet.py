@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
 import pytest
 
 from shared import names
+from worker.models.random_weights import create_random_model
 
 SWEEP_300 = {
     "name": "three hundred",
@@ -55,6 +57,35 @@ def test_redis_wiped_midway(private_fleet, check_promise):
     new = [row for row in rows if row["key"] not in before]
     assert (len(new), rendered_again) == (192 - len(before), [])
     assert {key: fleet.room.store.get(key) for key in before} == before
+
+
+def test_models_take_turns_by_priority_and_are_loaded_once(fleet, check_promise):
+    """Of two models a worker loads each once. An urgent sweep of a third one waits for the chunks in hand alone."""
+    models = [
+        create_random_model(fleet.folder / "models" / name, family="sd1", seed=n)
+        for n, name in enumerate("abc")
+    ]
+    worker = fleet.start()
+    fleet.wait_up()
+    small = {"prompt": "a cat", "seed": {"start": 0, "count": 80}, "steps": 50, "size": "32x32"}
+    long = [fleet.room.submit({**small, "name": path.name, "model": path.name}).sweep for path in models[:2]]
+    fleet.wait_for(lambda: sum(fleet.begun().values()) >= 3, 60, "some chunks to begin")
+    begun = sum(fleet.begun().values())
+    urgent = fleet.room.submit({**small, "seed": 7, "model": "c"}, priority=10).sweep
+    fleet.wait_for(lambda: f"{urgent}/0" in fleet.begun(), 60, "the urgent chunk to begin")
+    waited = sum(fleet.begun().values()) - begun - 1
+    for sweep in (*long, urgent):
+        fleet.wait_done(sweep)
+        check_promise(
+            fleet,
+            sweep,
+            extra=frozenset(
+                job.id for s in {*long, urgent} - {sweep} for _, job in fleet.room.plan(s).jobs()
+            ),
+        )
+    loads = re.findall(r"model_loaded model=(\w)", worker.log)
+    assert (sorted(loads)[-1], len(loads)) in {("c", 3), ("c", 4)}
+    assert waited <= 3  # two in hand, and one that began before the schedule was heard of
 
 
 @pytest.mark.parametrize(

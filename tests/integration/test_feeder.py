@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -50,10 +51,12 @@ class Fleet:
         self._connection = self.app.connection_for_read()
         self._channel = self._connection.channel()
 
-    def feeder(self, *, lost_after_seconds: float = 60.0, send=None) -> Feeder:
+    def feeder(self, *, lost_after_seconds: float = 60.0, turn_seconds: float = 600.0, send=None) -> Feeder:
         """Return another feeder."""
         send = send or partial(send_chunk, self.app)
-        return Feeder(self.ledger, self.view, send, lost_after_seconds=lost_after_seconds)
+        return Feeder(
+            self.ledger, self.view, send, lost_after_seconds=lost_after_seconds, turn_seconds=turn_seconds
+        )
 
     def submit(self, plan: Plan, **options) -> str:
         """Make a plan known."""
@@ -189,6 +192,18 @@ class TestChoice:
         assert fleet.feeder().round() == 6
         assert [high.id] * 3 + [low.id] * 3 == [sweep for sweep, _ in fleet.waiting(queue_of(low))]
 
+    def test_urgent_goes_to_the_front_of_a_full_queue(self, fleet):
+        """What outranks messages that wait has room beside them and is delivered before them; no more than a window."""
+        low, high = make_plan("low"), make_plan("high")
+        fleet.submit(low)
+        feeder = fleet.feeder()
+        assert feeder.round() == WINDOW_MIN
+        fleet.submit(high, priority=1)
+        assert [feeder.round(), feeder.round()] == [WINDOW_MIN, 0]
+        waiting = [sweep for sweep, _ in fleet.waiting(queue_of(low))]
+        assert waiting == [high.id] * WINDOW_MIN + [low.id] * WINDOW_MIN
+        assert sorted(chunk for sweep, chunk in fleet.waiting(queue_of(low)) if sweep == high.id) == [0, 1]
+
     def test_priority_may_change(self, fleet):
         """A sweep whose priority is raised goes first from the next round on."""
         first, second = sorted((make_plan("a"), make_plan("b")), key=lambda plan: plan.id)
@@ -279,6 +294,84 @@ class TestChoice:
         assert [(plan.id, 2), (plan.id, 4)] == fleet.waiting(queue_of(plan))
 
 
+class TestTurns:
+    """Which queues each worker is told to listen to."""
+
+    def two_models(self, fleet, *, priority: int = 0) -> tuple[Plan, Plan]:
+        """Submit sweeps of two queues, the second with a priority."""
+        plans = make_plan("a"), make_plan("b", sizes=(128,))
+        other = replace(plans[1].blocks[0].bucket, model="sha:" + "b" * 32)
+        second = replace(
+            plans[1], blocks=(replace(plans[1].blocks[0], bucket=other),), models={other.model: "b"}
+        )
+        fleet.submit(plans[0])
+        fleet.submit(second, priority=priority)
+        return plans[0], second
+
+    def turns(self, fleet, *plans: Plan) -> dict[str, list[str]]:
+        """Return what the feeder published: worker -> names of the sweeps whose queue it listens to."""
+        names = {queue_of(plan): plan.name for plan in plans}
+        return {name: sorted(names[q] for q in turn.queues) for name, turn in fleet.ledger.turns().items()}
+
+    def test_a_model_for_each_worker(self, fleet):
+        """Two workers that can serve two models serve one each."""
+        plans = self.two_models(fleet)
+        for name in ("one", "two"):
+            fleet.worker(name, [queue_of(plan) for plan in plans])
+        fleet.feeder().round()
+        assert sorted(self.turns(fleet, *plans).values()) == [["a"], ["b"]]
+
+    def test_an_urgent_sweep_takes_the_worker(self, fleet):
+        """The one worker there is listens to the sweep of higher priority, and to the other one after it."""
+        first, urgent = self.two_models(fleet, priority=3)
+        fleet.worker("one", [queue_of(first), queue_of(urgent)])
+        feeder = fleet.feeder()
+        feeder.round()
+        assert self.turns(fleet, first, urgent) == {"one": ["b"]}
+        for chunk in range(urgent.chunks):
+            fleet.commit(urgent, chunk)
+        while fleet.client.llen(fleet.prefix + queue_of(urgent)):
+            message, _ = fleet.take(queue_of(urgent))
+            message.ack()
+        feeder.round()
+        assert self.turns(fleet, first) == {"one": ["a"]}
+
+    @pytest.mark.parametrize("state", ["paused", "cancelled"])
+    def test_a_stopped_sweep_has_no_worker(self, fleet, state):
+        """A sweep that is paused or cancelled keeps no worker, whatever its priority."""
+        first, urgent = self.two_models(fleet, priority=3)
+        fleet.worker("one", [queue_of(first), queue_of(urgent)])
+        fleet.ledger.set_state(urgent.id, state)
+        fleet.feeder().round()
+        assert self.turns(fleet, first, urgent) == {"one": ["a"]}
+
+    def test_what_was_given_back_is_waiting(self, fleet):
+        """Chunks to be fed again count, though the cursor has passed them."""
+        first, urgent = self.two_models(fleet, priority=3)
+        fleet.worker("one", [queue_of(first), queue_of(urgent)])
+        for chunk in range(urgent.chunks):
+            fleet.ledger.feed(urgent.id, 0, chunk, chunk + 1, 1)
+            fleet.commit(urgent, chunk)
+        feeder = fleet.feeder()
+        feeder.round()
+        assert self.turns(fleet, first) == {"one": ["a"]}
+
+    def test_what_is_no_schedule_is_none(self, fleet):
+        """A corrupted value in Redis, or one of a later version, leaves workers to listen to all they serve."""
+        for text in ("", "[]", "{", "5", '{"w": 5}', '{"w": {"queues": 5, "model": "", "since": 0}}'):
+            fleet.client.set(fleet.prefix + "turns", text)
+            assert fleet.ledger.turns() == {}
+
+    def test_a_schedule_ends_with_its_feeders(self, fleet, monkeypatch):
+        """Turns that nobody publishes any more expire."""
+        monkeypatch.setattr(feeder_module, "_TURNS_SECONDS", 0.05)
+        first, _ = self.two_models(fleet)
+        fleet.worker("one", [queue_of(first)])
+        fleet.feeder().round()
+        time.sleep(0.1)
+        assert fleet.ledger.turns() == {}
+
+
 class TestSingleFlight:
     """One feeder at a time."""
 
@@ -290,14 +383,15 @@ class TestSingleFlight:
         first.release()
         assert (second.round(), first.round()) == (0, None)
 
-    def test_a_dead_feeder_is_replaced(self, fleet, monkeypatch):
+    def test_a_dead_feeder_is_replaced(self, fleet):
         """A feeder that died without a word is replaced when its lock runs out."""
-        monkeypatch.setattr(feeder_module, "_LOCK_SECONDS", 0.2)
         fleet.submit(make_plan("a"))
         dead, next_one = fleet.feeder(), fleet.feeder()
         dead.round()
         assert next_one.round() is None
-        time.sleep(0.25)
+        lock = f"{fleet.prefix}lock:feeder"
+        assert 0 < fleet.client.pttl(lock) <= 1000 * feeder_module._LOCK_SECONDS
+        fleet.client.delete(lock)  # as its expiry does
         assert next_one.round() == 0
 
     def test_two_at_once_feed_nothing_twice(self, fleet, monkeypatch):

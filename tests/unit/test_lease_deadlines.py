@@ -86,11 +86,25 @@ def test_the_end(leases, clock):
 def test_deliveries_that_left_are_forgotten(leases, clock):
     """What the channel no longer holds, after an ack or a new connection, cannot stall."""
     leases.beat("old")
+    leases.beat("new")
     assert leases.alive(["new"]) == ["new"]
     clock.now += STALL
     assert leases.stalled() == ["new"]
     assert leases.alive([]) == []
     assert leases.stalled() == []
+
+
+def test_what_waits_for_a_free_slot_holds_nothing_up(leases, clock):
+    """A delivery that waits behind long tasks loses its lease in the end, but no process ends for its sake."""
+    for _ in range(10):
+        leases.beat("long")
+        leases.alive(["long", "waits"])
+        clock.now += STALL / 2
+    assert leases.alive(["long", "waits"]) == ["long"]
+    assert leases.stalled() == []
+    leases.beat("waits")
+    clock.now += STALL
+    assert leases.stalled() == ["long", "waits"]
 
 
 def test_a_frozen_process_is_not_stalled(leases, clock):

@@ -53,6 +53,12 @@ class ModelShelf:
             if fingerprint not in self.broken
         }
 
+    @property
+    def loaded(self) -> str:
+        """The fingerprint of the model that is loaded now; empty where there is none."""
+        model = self._loaded
+        return model.fingerprint if model is not None else ""
+
     def holds(self, fingerprint: str) -> bool:
         """Whether this worker offers a model, however a sweep wants it read."""
         return split_reading(fingerprint)[0] in self.usable
