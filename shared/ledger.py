@@ -23,7 +23,7 @@ from shared.names import REDIS_PREFIX, sweep_redis_key
 from shared.plan import Bucket, Chunk, Plan
 from shared.redis_errors import broker_error, is_denied
 from shared.redis_rights import PRODUCER_COMMANDS, WORKER_COMMANDS, try_rights
-from shared.schedule import Turn
+from shared.schedule import Schedule
 from shared.store.identity import StoreMark
 
 #: rebuilding: manifests are being read back; a rebuild that was interrupted starts again.
@@ -500,19 +500,18 @@ class Ledger:
         return [WorkerInfo.from_json(json.loads(text)) for text in texts if text is not None]
 
     @_named
-    def publish_turns(self, turns: Mapping[str, Turn], *, expires_seconds: float) -> None:
+    def publish_schedule(self, schedule: Schedule, *, expires_seconds: float) -> None:
         """Say what each worker is to listen to, for a time: without a feeder they listen to all they serve."""
-        text = json.dumps({name: turn.to_json() for name, turn in turns.items()})
-        self._redis.set(self._key("turns"), text, px=int(expires_seconds * 1000))
+        self._redis.set(self._key("schedule"), json.dumps(schedule.to_json()), px=int(expires_seconds * 1000))
 
     @_named
-    def turns(self) -> dict[str, Turn]:
-        """Return every worker's turn; nothing where none are published, or by a version that writes others."""
-        text = cast("bytes | None", self._redis.get(self._key("turns")))
+    def schedule(self) -> Schedule | None:
+        """Return what the feeder published last; None where that is long ago, or by a version that writes another."""
+        text = cast("bytes | None", self._redis.get(self._key("schedule")))
         try:
-            return {name: Turn.from_json(turn) for name, turn in json.loads(text or b"{}").items()}
+            return None if text is None else Schedule.from_json(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError):
-            return {}
+            return None
 
     @_named
     def buckets(self) -> dict[str, Bucket]:

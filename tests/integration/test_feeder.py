@@ -311,7 +311,10 @@ class TestTurns:
     def turns(self, fleet, *plans: Plan) -> dict[str, list[str]]:
         """Return what the feeder published: worker -> names of the sweeps whose queue it listens to."""
         names = {queue_of(plan): plan.name for plan in plans}
-        return {name: sorted(names[q] for q in turn.queues) for name, turn in fleet.ledger.turns().items()}
+        return {
+            name: sorted(names[q] for q in turn.queues)
+            for name, turn in fleet.ledger.schedule().turns.items()
+        }
 
     def test_a_model_for_each_worker(self, fleet):
         """Two workers that can serve two models serve one each."""
@@ -358,18 +361,19 @@ class TestTurns:
 
     def test_what_is_no_schedule_is_none(self, fleet):
         """A corrupted value in Redis, or one of a later version, leaves workers to listen to all they serve."""
-        for text in ("", "[]", "{", "5", '{"w": 5}', '{"w": {"queues": 5, "model": "", "since": 0}}'):
-            fleet.client.set(fleet.prefix + "turns", text)
-            assert fleet.ledger.turns() == {}
+        turn = '{"turns": {"w": {"queues": 5, "model": "", "since": 0}}, "idle": []}'
+        for text in ("", "[]", "{", "5", "null", '{"turns": {}}', '{"turns": 5, "idle": []}', turn):
+            fleet.client.set(fleet.prefix + "schedule", text)
+            assert fleet.ledger.schedule() is None
 
     def test_a_schedule_ends_with_its_feeders(self, fleet, monkeypatch):
         """Turns that nobody publishes any more expire."""
-        monkeypatch.setattr(feeder_module, "_TURNS_SECONDS", 0.05)
+        monkeypatch.setattr(feeder_module, "_SCHEDULE_SECONDS", 0.05)
         first, _ = self.two_models(fleet)
         fleet.worker("one", [queue_of(first)])
         fleet.feeder().round()
         time.sleep(0.1)
-        assert fleet.ledger.turns() == {}
+        assert fleet.ledger.schedule() is None
 
 
 class TestSingleFlight:
