@@ -242,10 +242,7 @@ function start() {
     longest = view.wrap ? columnsFitting() : Infinity;
     const drawn = document.createDocumentFragment();
     pivot(cells, fields.length, view.rows, view.columns).forEach((section, number) => {
-      const title = section.fields.map((field, n) => {
-        const said = words(field, section.values[n]);
-        return said === "(no negative)" ? said : `${fields[field].label} ${said}`;
-      });
+      const title = section.fields.map((field, n) => fields[field].said[section.values[n]]);
       if (title.length) drawn.append(make("h2", title.join("  ·  ")));
       for (const strip of strips(section, longest)) {
         const table = make("table", undefined, strip === section ? "" : "strip");
@@ -264,7 +261,7 @@ function start() {
     found.forEach((cell, n) => {
       const item = make("div");
       item.append(cell.el, ...page.captions.map((field) => {
-        const said = make("p", `${fields[field].label} ${words(field, cell.v[field])}`);
+        const said = make("p", fields[field].said[cell.v[field]]);
         said.title = fields[field].whole[cell.v[field]];
         return said;
       }));

@@ -99,7 +99,7 @@ def write_page(
     darkroom = Darkroom(lambda cell: _size(cell, scale), baseline)
 
     def figure(cell: Cell) -> str:
-        return _figure(cell, darkroom.develop(cell), fields, grid, longest=longest, budget=budget)
+        return _figure(cell, darkroom.develop(cell), fields, grid, budget=budget)
 
     with path.open("w", encoding="utf-8") as page:
         page.write(_head(grid, scale * longest, longest, baseline))
@@ -153,10 +153,8 @@ def _encode(picture: Image.Image, budget: int) -> _Image:
 # HTML. Whatever a sweep or a store says goes through `html.escape`, or through `_json`.
 
 
-def _figure(
-    cell: Cell, made: Print | Note, fields: _Numbered, grid: Grid, *, longest: int, budget: int
-) -> str:
-    share, tall = cell.job.width / longest, cell.job.height / longest
+def _figure(cell: Cell, made: Print | Note, fields: _Numbered, grid: Grid, *, budget: int) -> str:
+    share, tall = cell.job.width / grid.largest[0], cell.job.height / grid.largest[0]
     style = "" if share == tall == 1 else f' style="--share:{share:.4g};--tall:{tall:.4g}"'
     if isinstance(made, Note):
         kind: str = "failed" if made.failed else cell.state
@@ -248,6 +246,7 @@ def _tail(grid: Grid, fields: _Numbered, drawn_px: float) -> str:
             "name": name,
             "label": field_name(name),
             "values": list(grid.labels[name].values()),
+            "said": [grid.phrase(name, one) for one in numbers],
             "whole": [label(name, one, grid.models) for one in numbers],
             "raw": [_raw(name, one, grid) for one in numbers] if name in FIELDS else None,
         }
@@ -259,7 +258,7 @@ def _tail(grid: Grid, fields: _Numbered, drawn_px: float) -> str:
     view = {
         "rows": [fields.names.index(name) for name in grid.row_fields],
         "columns": [] if grid.is_list else columns,
-        "cell": _first_cell(drawn_px),
+        "cell": max(_FIRST_CELL_MIN_PX, _first_px(drawn_px) * grid.largest[0] // max(grid.largest)),
         "wrap": grid.wrap,
     }
     differing = [number for number, values in enumerate(fields.values) if len(values) > 1]
@@ -290,8 +289,8 @@ def _tail(grid: Grid, fields: _Numbered, drawn_px: float) -> str:
 """
 
 
-def _first_cell(drawn_px: float) -> int:
-    """Return how long an image is drawn at first; small ones are enlarged by whole factors."""
+def _first_px(drawn_px: float) -> int:
+    """Return how long an image is drawn at first, at most; small ones are enlarged by whole factors."""
     px = round(min(_FIRST_CELL_PX, drawn_px))
     return px * math.ceil(_FIRST_CELL_MIN_PX / px)
 

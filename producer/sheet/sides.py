@@ -14,8 +14,9 @@ from producer.sheet.grid import SPARSE
 from producer.sheet.layout import label_px
 from producer.sheet.shape import Shape
 
-#: What it costs that an axis is in no label, since it follows from the others: more than nothing.
-_UNSAID = 0.1
+#: What it costs that an axis is in no label, since it follows from the others, and that the outer field of a side
+#: makes groups of one: more than nothing.
+_UNSAID = _LONELY = 0.1
 
 #: Fields down the side and along the top, outer first. A list has none down the side.
 Sides = tuple[tuple[str, ...], tuple[str, ...]]
@@ -60,7 +61,8 @@ def _cost(counts: _Counts, axes: Sequence[str], sides: Sides, box: tuple[int, in
     )
     unsaid = [name for name in axes if name not in (*rows, *columns, *left)]
     empty = -math.log2(counts.filled(sides))
-    return shape.cost(shape.strip_columns) + empty + _UNSAID * len(unsaid)
+    lonely = [side for side in sides if len(side) > 1 and counts.of(side[:1]) == counts.of(side)]
+    return shape.cost(shape.strip_columns) + empty + _UNSAID * len(unsaid) + _LONELY * len(lonely)
 
 
 def _candidates(down: Sequence[str], across: Sequence[str]) -> Iterator[Sides]:
@@ -82,6 +84,7 @@ class _Counts:
         self._varying = varying
         self._numbers = {name: _numbered([value(cell, name) for cell in cells]) for name in varying}
         self._known: dict[frozenset[str], int] = {frozenset(): 1}
+        self._jobs = len(cells)
 
     def of(self, names: Sequence[str]) -> int:
         """Return how many different values fields have together."""
@@ -117,6 +120,8 @@ class _Counts:
     def _count(self, names: Sequence[str]) -> int:
         together = np.zeros(1, np.int64)
         for name in names:
+            if int(together.max()) + 1 == self._jobs:
+                break  # each job has its own already
             numbers = self._numbers[name]
             # Numbered anew after each field, so that the numbers stay small.
             together = np.unique(together * (int(numbers.max()) + 1) + numbers, return_inverse=True)[1]

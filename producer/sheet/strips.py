@@ -15,20 +15,22 @@ def break_rows(grid: Grid, columns: int) -> Grid:
     return crop(grid, (strip for section in grid.sections for strip in _strips(grid, section, columns)))
 
 
-def key_words(grid: Grid, fields: Sequence[str], one: Key) -> str:
-    """Return the values of a row or a column in words, without those that are the same on all the sheet."""
-    varying = [(name, part) for name, part in zip(fields, one, strict=True) if len(grid.labels[name]) > 1]
-    return ", ".join(grid.phrase(name, part) for name, part in varying)
-
-
 def key_range(grid: Grid, fields: Sequence[str], first: Key, last: Key) -> str:
-    """Return the first and the last of some columns, in words."""
+    """Return the first and the last of some rows or columns, in words."""
     return words_range(key_words(grid, fields, first), key_words(grid, fields, last))
 
 
-def words_range(first: str, last: str) -> str:
-    """Return two ends in words, once where they are the same."""
-    return first if first == last else f"{first} to {last}"
+def key_words(grid: Grid, fields: Sequence[str], one: Key) -> list[str]:
+    """Return the values of a row or a column in words, without those that are the same on all the sheet."""
+    varying = [(name, part) for name, part in zip(fields, one, strict=True) if len(grid.labels[name]) > 1]
+    return [grid.phrase(name, part) for name, part in varying]
+
+
+def words_range(first: Sequence[str], last: Sequence[str]) -> str:
+    """Return two ends in words; what they begin with alike is said once."""
+    pairs = enumerate(zip(first, last, strict=False))
+    apart = next((number for number, (one, other) in pairs if one != other), len(first))
+    return " to ".join(filter(None, (", ".join(first), ", ".join(last[apart:]))))
 
 
 def _strips(grid: Grid, section: Section, columns: int) -> Iterator[Section]:

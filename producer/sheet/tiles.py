@@ -54,15 +54,14 @@ _INDEX = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem }}
+.flow {{ display: flex; flex-wrap: wrap; gap: 8px }}
 table {{ border-spacing: 8px }} td {{ vertical-align: top; padding: 0 }}
 figure {{ margin: 0; width: 320px }} figcaption {{ margin: 4px 0 12px; overflow-wrap: anywhere }}
 img {{ display: block; width: 320px; height: auto; border: 1px solid #8886 }}
 </style>
 <h1>{title}</h1>
 <p>{words}</p>
-<table>
-{rows}
-</table>
+{tiles}
 </html>
 """
 
@@ -239,11 +238,7 @@ def _covers(grid: Grid, sections: Sequence[Section]) -> str:
     if first.title == last.title:
         said = [first.title, words_range(row, last_row)]
     else:
-        said = [
-            words_range(
-                DOT.join(filter(None, (first.title, row))), DOT.join(filter(None, (last.title, last_row)))
-            )
-        ]
+        said = [words_range([first.title, *row], [last.title, *last_row])]
     if grid.is_list or first.columns == last.columns:  # else the titles say them
         said.append(key_range(grid, grid.column_fields, first.columns[0], last.columns[-1]))
     return DOT.join(filter(None, said)) or "one image"
@@ -251,7 +246,8 @@ def _covers(grid: Grid, sections: Sequence[Section]) -> str:
 
 def _index(tiles: Sequence[Tile], paths: Sequence[Path]) -> str:
     grid = tiles[0].layout.grid
-    rows: dict[int, list[str]] = {}
+    rows: dict[int, str] = {}
+    flow = not any(one.column for one in tiles)
     for one, path in zip(tiles, paths, strict=True):
         name = html.escape(quote(path.name))
         size = f'width="{one.layout.width}" height="{one.layout.height}"'
@@ -259,9 +255,15 @@ def _index(tiles: Sequence[Tile], paths: Sequence[Path]) -> str:
         image = f'<img src="{name}" {size} loading="lazy" alt="{covers}">'
         words = f"<figcaption><b>r{one.row} c{one.column}</b> {covers}</figcaption>"
         figure = f'<figure><a href="{name}">{image}</a>{words}</figure>'
-        rows.setdefault(one.row, []).append(f"<td>{figure}</td>")
+        rows[one.row] = rows.get(one.row, "") + (figure if flow else f"<td>{figure}</td>")
     return _INDEX.format(
         title=html.escape(grid.title or "Contact sheet"),
         words=html.escape(grid.subtitle),
-        rows="\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows.values()),
+        tiles="\n".join(
+            [
+                '<div class="flow">' if flow else "<table>",
+                *(row if flow else f"<tr>{row}</tr>" for row in rows.values()),
+                "</div>" if flow else "</table>",
+            ]
+        ),
     )

@@ -69,4 +69,4 @@ def field_name(field: str) -> str:
 
 def one_line(text: str) -> str:
     """Return text without line ends and without characters that have no shape."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

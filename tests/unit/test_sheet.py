@@ -534,7 +534,9 @@ def test_a_tile_says_what_it_covers() -> None:
     tiles = tile(make_grid(cells, rows="seed", columns="steps"), max_pixels=640 * 900, thumb_px=64)
     assert tiles[0].covers == "prompt “a”  ·  seed 0 to seed 5"
     tiles = tile(make_grid(cells, rows="seed", columns="steps"), max_pixels=640 * 5000, thumb_px=64)
-    assert tiles[0].covers.startswith("prompt “a”  ·  seed 0 to prompt “b”  ·  seed ")
+    assert tiles[0].covers.startswith("prompt “a”, seed 0 to prompt “b”, seed ")
+    nested = tile(make_grid(cells, rows="prompt,seed", columns="steps"), max_pixels=640 * 900, thumb_px=64)
+    assert nested[0].covers == "prompt “a”, seed 0 to seed 1"
     [only] = tile(make_grid(cells[:1], rows="seed", columns="steps"))
     assert only.covers == "one image"
     listed = tile(make_grid(cells[:30], rows=(), columns="seed", wrap=True), max_pixels=500_000)

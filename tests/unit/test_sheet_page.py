@@ -366,6 +366,18 @@ def test_pixels_are_squares_only_where_images_are_enlarged(tmp_path: Path) -> No
     assert marked == [False, False, True]
 
 
+def test_portraits_are_as_wide_as_their_column(tmp_path: Path) -> None:
+    """Figures are measured by the widest image, and the longest side of all is 256 pixels at first."""
+    page = write(tmp_path, [cell(width=512, height=768)])
+    assert page.figures[0]["style"] == "--share:1;--tall:1.5"
+    assert page.data["view"]["cell"] == 256 * 512 // 768
+    page = write(tmp_path, [cell(width=512, height=768), cell(width=1024, height=256)])
+    assert [figure["style"] for figure in page.figures] == [
+        "--share:0.5;--tall:0.75",
+        "--share:1;--tall:0.25",
+    ]
+
+
 def test_long_texts_are_told_apart_on_the_page(tmp_path: Path) -> None:
     """Headings and what screen readers are told say what differs; the whole text is in the tip of a heading."""
     shared = ", ".join(f"term {number}" for number in range(40))
