@@ -148,6 +148,7 @@ def shape_of(grid: Grid, *, scale: float, baseline: Baseline | None = None) -> S
         sections=len(grid.sections),
         box=(column_px, cell[1] + below),
         left_px=label_px(grid.row_fields),
+        groups=max(len(list(grid.column_groups(section.columns))) for section in grid.sections),
         head_px=_list_head_px(grid, column_px) if grid.is_list else HEAD_PX,
         aspect_min=LONG_ASPECT_MIN if grid.is_list else ASPECT_MIN,
     )

@@ -32,15 +32,19 @@ function pivot(cells, count, rows, columns) {
   }));
 }
 
-// A section in strips of some of its columns, as text is broken into lines; equal outer groups stay whole where they fit.
+// A section in strips of about equal length, as text is broken into lines; they end where outer groups do, if these
+// are alike.
 function strips(section, longest) {
   const {columns} = section, starts = columns.flatMap((key, n) => (n && key[0] === columns[n - 1][0] ? [] : [n]));
-  const sizes = new Set(starts.map((start, n) => (starts[n + 1] ?? columns.length) - start)), [size] = sizes;
   if (columns.length <= longest) return [section];
-  if (columns[0].length > 1 && sizes.size === 1 && size <= longest) longest -= longest % size;
-  else longest = Math.ceil(columns.length / Math.ceil(columns.length / longest));
-  const found = [];
-  for (let n = 0; n < columns.length; n += longest) found.push({...section, columns: columns.slice(n, n + longest)});
+  const sizes = new Set(starts.map((start, n) => (starts[n + 1] ?? columns.length) - start));
+  const whole = columns[0].length > 1 && sizes.size === 1 ? [...sizes][0] : columns.length;
+  const length = whole <= longest ? longest - longest % whole : Math.ceil(whole / Math.ceil(whole / longest));
+  const step = Math.max(whole, length), found = [];
+  for (let start = 0; start < columns.length; start += step) {
+    const group = columns.slice(start, start + step);
+    for (let n = 0; n < group.length; n += length) found.push({...section, columns: group.slice(n, n + length)});
+  }
   return found;
 }
 
@@ -139,7 +143,7 @@ function start() {
     v: el.dataset.v === "" ? [] : el.dataset.v.split(",").map(Number),
   }));
   const byElement = new Map(cells.map((cell) => [cell.el, cell]));
-  let view, places = new Map(), parts = [], tables = [], shown = null, longest = 0;
+  let view, places = new Map(), parts = [], tables = [], shown = null, sections = [], fitting = [];
 
   const make = (name, words, classes) => {
     const el = document.createElement(name);
@@ -231,20 +235,23 @@ function start() {
     return tbody;
   }
 
-  // How many columns the window has room for beside the labels.
-  function columnsFitting() {
+  // How many columns of a section the window has room for beside the labels.
+  function columnsFitting(section) {
+    if (!view.wrap) return Infinity;
+    const gaps = view.columns.length > 1 ? 18 * groups(section.columns).length / section.columns.length : 0;
     const label = matchMedia("(max-width: 760px)").matches ? 110 : 200;
     const room = document.documentElement.clientWidth - 48 - label * view.rows.length;
-    return Math.max(1, Math.floor(room / (view.cell + 12)));
+    return Math.max(1, Math.floor(room / (view.cell + 12 + gaps)));
   }
 
   function drawTables() {
-    longest = view.wrap ? columnsFitting() : Infinity;
     const drawn = document.createDocumentFragment();
-    pivot(cells, fields.length, view.rows, view.columns).forEach((section, number) => {
+    sections = pivot(cells, fields.length, view.rows, view.columns);
+    fitting = sections.map(columnsFitting);
+    sections.forEach((section, number) => {
       const title = section.fields.map((field, n) => fields[field].said[section.values[n]]);
       if (title.length) drawn.append(make("h2", title.join("  ·  ")));
-      for (const strip of strips(section, longest)) {
+      for (const strip of strips(section, fitting[number])) {
         const table = make("table", undefined, strip === section ? "" : "strip");
         table.append(head(strip), body(strip, parts.length));
         drawn.append(table);
@@ -426,7 +433,7 @@ function start() {
   });
   addEventListener("resize", () => {
     if (dialog.open) markOpened();
-    if (view.rows.length && view.wrap && columnsFitting() !== longest) render();
+    if (view.rows.length && sections.map(columnsFitting).join() !== fitting.join()) render();
   });
   new ResizeObserver(([bar]) => document.documentElement.style.setProperty(
     "--bar", bar.target.offsetHeight + "px")).observe(document.querySelector(".bar"));

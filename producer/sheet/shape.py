@@ -13,6 +13,7 @@ from producer.sheet.measures import (
     COLUMN_LEADING,
     FIELDS_PX,
     GAP_PX,
+    GROUP_GAP_PX,
     MARGIN_PX,
     SECTION_GAP_PX,
     SECTION_TITLE_PX,
@@ -57,6 +58,8 @@ class Shape:
     box: tuple[int, int]
     #: Width of the labels left of the rows.
     left_px: int
+    #: Groups of columns, with a wider gap between them.
+    groups: int = 1
     head_px: int = HEAD_PX
     aspect_min: float = ASPECT_MIN
 
@@ -64,8 +67,10 @@ class Shape:
         """Return width and height where rows are broken into strips of so many columns."""
         strips = math.ceil(self.columns / columns)
         wide, high = (px + GAP_PX for px in self.box)
+        gaps = GROUP_GAP_PX * (math.ceil(self.groups * columns / self.columns) - 1) - GAP_PX
+        width = 2 * MARGIN_PX + self.left_px + columns * wide + gaps
         height = _FRAME_PX + self.sections * strips * (self.head_px + self.rows * high)
-        return self._width(columns, wide), height
+        return max(WIDTH_MIN_PX, width), height
 
     def cost(self, columns: int) -> float:
         """Return how far it then is from a screen: 0 is a fit, and each doubling of the height beyond costs 1."""
@@ -103,6 +108,3 @@ class Shape:
     def _off(self, columns: int) -> float:
         width, height = self.size(columns)
         return abs(math.log2(width / height / _ASPECT))
-
-    def _width(self, columns: int, column_px: int) -> int:
-        return max(WIDTH_MIN_PX, 2 * MARGIN_PX + self.left_px + columns * column_px - GAP_PX)

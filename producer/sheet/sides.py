@@ -58,6 +58,7 @@ def _cost(counts: _Counts, axes: Sequence[str], sides: Sides, box: tuple[int, in
         sections=counts.of(left),
         box=box,
         left_px=label_px(rows),
+        groups=counts.of(columns[:-1]),
     )
     unsaid = [name for name in axes if name not in (*rows, *columns, *left)]
     empty = -math.log2(counts.filled(sides))

@@ -50,11 +50,17 @@ def _strips(grid: Grid, section: Section, columns: int) -> Iterator[Section]:
 
 
 def _pieces(grid: Grid, columns: Sequence[Key], longest: int) -> Iterator[Sequence[Key]]:
-    """Yield runs of columns of about equal length; groups of an outer value stay whole where they fit."""
+    """Yield runs of columns of about equal length; they end where groups of an outer value do, if these are alike."""
     groups = {stop - start for _, start, stop in grid.column_groups(columns)}
-    if len(groups) == 1 and max(groups) <= longest:
-        longest -= longest % max(groups)
-    elif not grid.is_list:
-        longest = math.ceil(len(columns) / math.ceil(len(columns) / longest))
-    for start in range(0, len(columns), longest):
-        yield columns[start : start + longest]
+    whole = max(groups) if len(groups) == 1 else len(columns)
+    if grid.is_list:
+        length = longest
+    elif whole <= longest:
+        length = longest - longest % whole
+    else:
+        length = math.ceil(whole / math.ceil(whole / longest))
+    step = max(whole, length)
+    for start in range(0, len(columns), step):
+        group = columns[start : start + step]
+        for first in range(0, len(group), length):
+            yield group[first : first + length]

@@ -316,11 +316,8 @@ def test_a_list_is_chosen_and_left(
         ([[n] for n in range(10)], 4, [4, 4, 2]),
         ([[n] for n in range(9)], 8, [5, 4]),
         ([[outer, inner] for outer in range(4) for inner in range(3)], 8, [6, 6]),  # no group is torn
-        (
-            [[outer, inner] for outer in range(2) for inner in range(5)],
-            3,
-            [3, 3, 3, 1],
-        ),  # but where it must be
+        ([[outer, inner] for outer in range(2) for inner in range(5)], 3, [3, 2, 3, 2]),  # nor mixed
+        ([[0, 0], [0, 1], [1, 0], [2, 0]], 3, [2, 2]),
     ],
 )
 def test_long_rows_are_broken_to_the_window(

@@ -18,6 +18,7 @@ from producer.sheet.shape import (
     Shape,
 )
 from producer.sheet.sides import choose_sides
+from producer.sheet.strips import break_rows
 from producer.sheet.tiles import tile
 from shared.job import make_job
 
@@ -134,6 +135,21 @@ def test_a_strip_says_what_it_covers():
     grid = lay_out(make_grid(cells, rows="prompt", columns="guidance_scale,seed", wrap=True)).grid
     assert len(grid.sections) > 1
     assert {len(section.columns) % 10 for section in grid.sections} == {0}
+    grid = break_rows(make_grid(cells, rows="prompt", columns="guidance_scale,seed"), 6)
+    assert [len(section.columns) for section in grid.sections] == [5, 5] * 7
+    assert {len({column[0] for column in section.columns}) for section in grid.sections} == {1}
+
+
+@pytest.mark.parametrize("max_pixels", [1_500_000, 4_000_000, 9_000_000])
+def test_broken_rows_of_groups_fit_small_tiles(max_pixels):
+    """The wider gaps between groups count: no tile cuts a strip."""
+    cells, *_ = product(prompt=2, guidance_scale=60, seed=2)
+    tiles = tile(
+        make_grid(cells, rows="prompt", columns="guidance_scale,seed", wrap=True), max_pixels=max_pixels
+    )
+    assert len(tiles) > 1
+    assert {one.column for one in tiles} == {0}
+    assert max(one.layout.width for one in tiles) <= max_pixels**0.5
 
 
 def test_what_is_asked_for_is_not_broken():
