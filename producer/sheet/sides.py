@@ -114,9 +114,15 @@ class _Counts:
         return kept
 
     def filled(self, sides: Sides) -> float:
-        """Return how much of the places of all sections have a job."""
-        rows, columns = sides
-        return self.of(self._varying) / (self.of(rows) * self.of(columns) * self.of(self.left(sides)))
+        """Return how much of the places of all sections have a job, pairs on a side that never occur among them."""
+        places = math.prod(self._pairs(side) for side in sides) * self.of(self.left(sides))
+        return self.of(self._varying) / places
+
+    def _pairs(self, side: Sequence[str]) -> int:
+        """Return how many values a side may have: those that occur, where a field belongs to another."""
+        together = self.of(side)
+        alone = [self.of((name,)) for name in side]
+        return together if together in alone else math.prod(alone)
 
     def _count(self, names: Sequence[str]) -> int:
         together = np.zeros(1, np.int64)
