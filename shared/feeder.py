@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.broker import BrokerView, ChunkMessage
+from shared.errors import PlanUnreadable
 from shared.ledger import Backlog, Ledger
 from shared.plan import Plan
 from shared.schedule import Candidate, Demand, Schedule, assign
@@ -75,6 +76,8 @@ class Feeder:
         self._turn_seconds = turn_seconds
         self._token = uuid.uuid4().hex
         self._plans: dict[str, Plan] = {}
+        #: Active sweeps whose plans this version cannot read. They are tried again, and logged once.
+        self._unreadable: set[str] = set()
         self._next_reconcile = time.monotonic()
 
     def round(self) -> int | None:
@@ -112,9 +115,19 @@ class Feeder:
     def _load_plans(self) -> None:
         active = self._ledger.active_sweeps()
         self._plans = {sweep: plan for sweep, plan in self._plans.items() if sweep in active}
+        self._unreadable &= set(active)
         for sweep in active:
             if sweep not in self._plans and (data := self._ledger.plan_bytes(sweep)) is not None:
-                self._plans[sweep] = Plan.from_bytes(data)
+                self._load_plan(sweep, data)
+
+    def _load_plan(self, sweep: str, data: bytes) -> None:
+        """Read one plan. One that cannot be read, of a later version perhaps, is left to others: it stops nobody."""
+        try:
+            self._plans[sweep] = Plan.from_bytes(data)
+        except PlanUnreadable as error:
+            if sweep not in self._unreadable:
+                log.error("plan_unreadable", extra={"sweep": sweep, "reason": str(error)})
+            self._unreadable.add(sweep)
 
     def _queues(self) -> list[str]:
         return sorted({bucket.queue for plan in self._plans.values() for bucket in plan.buckets})

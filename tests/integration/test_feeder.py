@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import redis
+import zstandard
 
 from shared import feeder as feeder_module
 from shared.broker import BrokerView, ChunkMessage, make_app, send_chunk
@@ -411,6 +412,40 @@ class TestSingleFlight:
         feeder.round()
         sent = fleet.waiting(queue_of(plan))
         assert len(sent) == len(set(sent)) >= WINDOW_PER_WORKER
+
+
+class TestOneSweepsTrouble:
+    """A sweep that cannot be read stops no other one."""
+
+    @pytest.mark.parametrize("data", [b"", b"damaged", zstandard.compress(b'{"format": 99}')])
+    def test_an_unreadable_plan_stops_nobody(self, fleet, data, caplog):
+        """A plan that is damaged, or of a later version: the others are fed and reconciled; it is logged once."""
+        broken, sound = make_plan("broken"), make_plan("sound", sizes=(128,))
+        fleet.submit(broken)
+        fleet.submit(sound)
+        fleet.client.set(f"{fleet.prefix}{{{broken.id}}}:plan", data)
+        feeder = fleet.feeder(lost_after_seconds=0.01)
+        assert [feeder.round(), feeder.round()] == [WINDOW_MIN, 0]
+        assert {sound.id} == {sweep for sweep, _ in fleet.waiting(queue_of(sound))}
+        fleet.pop(queue_of(sound))
+        feeder.reconcile()
+        time.sleep(0.02)
+        assert feeder.reconcile() == 1
+        assert [r.message for r in caplog.records if r.message == "plan_unreadable"] == ["plan_unreadable"]
+        fleet.client.set(f"{fleet.prefix}{{{broken.id}}}:plan", broken.to_bytes())
+        feeder.round()
+        assert {broken.id} == {sweep for sweep, _ in fleet.waiting(queue_of(broken))}
+
+    def test_hostile_messages_do_not_stop_the_reconciler(self, fleet):
+        """What else is in the broker, queued or delivered, nested a thousand times, is stepped over."""
+        plan = make_plan("a")
+        fleet.submit(plan)
+        feeder = fleet.feeder(lost_after_seconds=0.01)
+        feeder.round()
+        for text in (b"[" * 100_000, b"{}", b"\xff", b"5", b'[{"body": 5}, 1, 2]', b"[]"):
+            fleet.client.lpush(fleet.prefix + queue_of(plan), text)
+            fleet.client.hset(fleet.prefix + "unacked", text, text)
+        assert feeder.reconcile() == 0
 
 
 class TestLost:
