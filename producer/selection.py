@@ -14,6 +14,7 @@ from producer.sweep import Sweep, condition_names
 from shared.axes import HOLE, STYLE_FIELDS, Axis, ListAxis
 from shared.decoding import finish_texts
 from shared.errors import SweepError
+from shared.labels import LabelledAxis, chosen_columns
 from shared.plan import Bucket
 from shared.sample import split
 
@@ -35,8 +36,10 @@ class Selector:
         ]
         self._model_names = model_names
 
-    def choose(self, bucket: Bucket, axes: Sequence[Axis]) -> list[Axis] | None:
+    def choose(self, bucket: Bucket, axes: Sequence[LabelledAxis]) -> list[LabelledAxis] | None:
         """Return the axes of a bucket with only the combinations that are wanted; None where there is none.
+
+        What stands beside their values, and what choices have become in them, goes with them.
 
         Raises: SweepError where an expression ties too much together, or cannot be answered.
         """
@@ -47,9 +50,10 @@ class Selector:
             "height": bucket.height,
             "style": None,
         }
-        found: list[Axis | None] = list(axes)
-        for tied in self._components(axes):
-            rules = [rule for rule in self._rules if self._belongs(rule[0], axes, tied)]
+        found: list[LabelledAxis | None] = list(axes)
+        plain = [axis.axis for axis in axes]
+        for tied in self._components(plain):
+            rules = [rule for rule in self._rules if self._belongs(rule[0], plain, tied)]
             if not tied:
                 if not self._wants(rules, fixed):
                     return None
@@ -90,8 +94,11 @@ class Selector:
         wanted = names | {HOLE + name for name in names}
         return [position for position, axis in enumerate(axes) if wanted & set(axis.fields)]
 
-    def _keep(self, tied: list[Axis], rules: list[Any], fixed: Mapping[str, Any]) -> Axis | None:
+    def _keep(
+        self, labelled: list[LabelledAxis], rules: list[Any], fixed: Mapping[str, Any]
+    ) -> LabelledAxis | None:
         """Return one axis of the combinations that are wanted."""
+        tied = [axis.axis for axis in labelled]
         lengths = [axis.length for axis in tied]
         total = math.prod(lengths)
         if total > TIED_MAX:
@@ -102,13 +109,18 @@ class Selector:
                 ]
             )
         fields = tuple(name for axis in tied for name in axis.fields)
-        kept = []
+        kept: list[tuple[Any, ...]] = []
+        places: list[list[int]] = []
         for index in range(total):
             digits = split(index, lengths)
             value = tuple(part for axis, digit in zip(tied, digits, strict=True) for part in axis.at(digit))
             if self._wants(rules, {**fixed, **dict(zip(fields, value, strict=True))}):
                 kept.append(value)
-        return ListAxis(fields=fields, values=tuple(kept)) if kept else None
+                places.append(digits)
+        if not kept:
+            return None
+        axis = ListAxis(fields=fields, values=tuple(kept))
+        return LabelledAxis(axis=axis, columns=chosen_columns(labelled, places))
 
     def _wants(self, rules: list[Any], values: Mapping[str, Any]) -> bool:
         if any(rule[0].names & _TEXT_FIELDS for rule in rules):

@@ -202,19 +202,28 @@ def _cells(
     cells: dict[int, Cell] = {}
     for row in manifest_rows(sweep, store):
         if (job := jobs.get(row["index"])) is not None:
-            cells[row["index"]] = _made(job, row, store, plan.labels(row["index"]))
+            cells[row["index"]] = _made(job, row, store, _labels(plan, row["index"]))
     for index in jobs.keys() - cells.keys():
         state = _unmade(plan, index, live)
-        cells[index] = Cell(job=jobs[index], state=state, variables=plan.labels(index))
+        cells[index] = Cell(job=jobs[index], state=state, **_labels(plan, index))
     return [cells[index] for index in sorted(cells)]
 
 
-def _made(job: Job, row: Mapping[str, Any], store: Store, labels: Mapping[str, str]) -> Cell:
+def _labels(plan: Plan, index: int) -> dict[str, Any]:
+    """Return a job's labels as a cell has them: the sweep's own axes, and what stands beside them."""
+    labels, beside = plan.labels(index), plan.column_names
+    return {
+        "variables": {name: text for name, text in labels.items() if name not in beside},
+        "columns": {name: text for name, text in labels.items() if name in beside},
+    }
+
+
+def _made(job: Job, row: Mapping[str, Any], store: Store, labels: Mapping[str, Any]) -> Cell:
     if row["status"] == "failed":
         reason = f"{row['error_code']}: {row['error']}"
-        return Cell(job=job, state="failed", reason=reason, variables=labels)
+        return Cell(job=job, state="failed", reason=reason, **labels)
     kept = {name: value for name, value in row.items() if name not in _NOT_KEPT}
-    return Cell(job=job, state="done", load=partial(read_image, store, kept), variables=labels)
+    return Cell(job=job, state="done", load=partial(read_image, store, kept), **labels)
 
 
 def _unmade(plan: Plan, index: int, live: Live | None) -> State:
@@ -273,7 +282,7 @@ def _too_many(jobs_max: int) -> str:
 
 
 def _layout(cells: Sequence[Cell], rows: Side, columns: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose the sides. A sweep's own axes (vars, styles) go before the texts that follow from them."""
+    """Choose the sides. A sweep's own axes (vars, styles, choices) go before the texts that follow from them."""
     labels = sorted(variables_of(cells), key=lambda name: name != "style")
     varying = {name for name in (*FIELDS, *labels) if len({value(cell, name) for cell in cells}) > 1}
     own = [name for name in labels if name in varying]

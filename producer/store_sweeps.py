@@ -32,7 +32,7 @@ class StoredSweep:
     sweep: str
     name: str
     jobs: int
-    #: Names of its own values: vars, styles (`Plan.label_names`).
+    #: Names of its own values: vars, styles, choices, columns of its files (`Plan.label_names`).
     labels: tuple[str, ...] = ()
 
 

@@ -42,6 +42,7 @@ from producer.fields import (
 )
 from producer.groups import (
     ZipGroup,
+    check_labels,
     check_replace,
     check_style_axis,
     check_styles,
@@ -50,6 +51,7 @@ from producer.groups import (
     check_zip,
     written_zip,
 )
+from producer.labels import written_labels
 from producer.prompts import TextMaker
 from producer.ranges import Span
 from producer.rules import count_rules
@@ -75,6 +77,7 @@ from producer.sweep_parts import (
 )
 from producer.sweep_problems import axis_length, lines, located_problem, unlocated_problem
 from producer.templates import TemplateInvalid
+from producer.wording import near
 from shared.axes import Draws
 from shared.errors import SweepError
 from shared.images.format import PNG
@@ -133,6 +136,12 @@ class Sweep(Strict):
     #: Name -> {prompt, negative_prompt}.
     styles: Annotated[dict[str, dict[str, str]], BeforeValidator(check_styles)] = Field(default={})
     style: Annotated[tuple[str | None, ...], BeforeValidator(check_style_axis)] = (None,)
+    #: Axis -> name -> what each of its values is called besides, for people; no part of a job or a sweep's id.
+    labels: Annotated[
+        dict[str, dict[str, tuple[str | None, ...]]],
+        BeforeValidator(check_labels),
+        PlainSerializer(written_labels),
+    ] = Field(default={})
     #: Expressions that every job meets, and such as none does.
     where: Conditions = ()
     skip: Conditions = ()
@@ -335,6 +344,7 @@ def _made_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
             listed = f"there are: {', '.join(sweep.styles) or 'none'}"
             mend = f"did you mean {one_of(near)}?" if near else listed
             yield detail(loc, "style", f"style={name!r} is not in styles: {mend}")
+    yield from _label_problems(sweep)
     yield from _condition_problems(sweep)
     yield from _text_problems(sweep)
 
@@ -347,6 +357,34 @@ def _named_styles(sweep: Sweep) -> Iterator[tuple[tuple[str | int, ...], str | N
             column = group.names.index("style")
             for position, row in enumerate(group.rows):
                 yield ("zip", number, "style", position), row[column]
+
+
+def _label_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
+    """Yield labels beside no axis, and such as are not as many as its values."""
+    lengths = _labelled_lengths(sweep)
+    for axis, columns in sweep.labels.items():
+        if axis not in lengths:
+            hint = near(axis, lengths, otherwise=f"use one of {', '.join(lengths)}")
+            yield detail(("labels", axis), "labels", f"labels: {axis!r} is no list of this sweep: {hint}")
+            continue
+        for name, texts in columns.items():
+            if len(texts) != lengths[axis]:
+                said = f"labels: {name} has {len(texts):,} values beside {lengths[axis]:,} of {axis}"
+                yield detail(("labels", axis, name), "labels", f"{said}: write one for each, null for none")
+
+
+def _labelled_lengths(sweep: Sweep) -> dict[str, int]:
+    """Return the axes that may have labels, and how many values each has."""
+    lengths = {
+        field: len(values)
+        for field in (*FIELDS, "style")
+        if field not in ("model", "size", *sweep.case_fields)
+        and isinstance(values := getattr(sweep, field), tuple)
+        and values
+        and (field != "seed" or sweep.repeat == 1)
+    }
+    lengths |= {name: len(values) for name, values in (*sweep.vars.items(), *sweep.replace.items())}
+    return lengths | {name: len(group.rows) for group in sweep.zip for name in group.names}
 
 
 def _per_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:

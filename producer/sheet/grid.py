@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from producer.fields import FIELDS
-from producer.sheet.cells import Cell, Key, check_axes, key, value, variables_of
+from producer.sheet.cells import Cell, Key, check_axes, fields_of, key, ordered, value, variables_of
 from producer.sheet.words import field_name, phrase
 from shared.errors import UsageError
 
@@ -63,7 +63,7 @@ def make_grid(
     """Give every job its place. Of equal jobs in one place a finished one stands there.
 
     Args:
-        cells: in plan order, which is the order of rows, columns and sections.
+        cells: in plan order, which is the order of sections, and of rows and columns unless their labels are numbers.
         rows, columns: a field, or two of which the first is outer.
         wrap: break rows that are too long for a screen, as text is broken into lines.
 
@@ -71,7 +71,7 @@ def make_grid(
     """
     row_fields, column_fields = fields(rows), fields(columns)
     known = (*FIELDS, *variables_of(cells))
-    check_axes(row_fields, column_fields, known)
+    check_axes(row_fields, column_fields, fields_of(cells))
     if not cells:
         raise UsageError("no jobs to draw: nothing in the sweep matches")
     others = [name for name in known if name not in (*row_fields, *column_fields)]
@@ -158,8 +158,8 @@ def _sections(
         phrases = (phrase(name, one, models) for name, one in zip(varying, values, strict=True))
         yield Section(
             title=_DOT.join(phrases),
-            rows=_nested(row for row, _ in placed),
-            columns=_nested(column for _, column in placed),
+            rows=_nested(rows, (row for row, _ in placed)),
+            columns=_nested(columns, (column for _, column in placed)),
             cells=placed,
         )
 
@@ -188,10 +188,11 @@ def _strips(section: Section, columns: tuple[str, ...], models: Mapping[str, str
         )
 
 
-def _nested(found: Iterable[Key]) -> list[Key]:
-    """Return keys so that equal outer values stand together, each level in the order it came in."""
+def _nested(names: tuple[str, ...], found: Iterable[Key]) -> list[Key]:
+    """Return keys so that equal outer values stand together, each level in the order of its field."""
     keys = list(dict.fromkeys(found))
     ranks = [
-        {one: rank for rank, one in enumerate(dict.fromkeys(level))} for level in zip(*keys, strict=True)
+        {one: rank for rank, one in enumerate(ordered(name, level))}
+        for name, level in zip(names, zip(*keys, strict=True), strict=True)
     ]
     return sorted(keys, key=lambda one: [rank[part] for rank, part in zip(ranks, one, strict=True)])

@@ -23,7 +23,7 @@ from PIL import Image
 from producer.fields import FIELDS
 from producer.rules import written_rule
 from producer.sheet.baseline import GAIN, Baseline
-from producer.sheet.cells import Cell, key, value, variables_of
+from producer.sheet.cells import Cell, fields_of, key, ordered, value
 from producer.sheet.grid import Grid
 from producer.sheet.prints import Darkroom, Note, Print, in_order
 from producer.sheet.words import NO_JOB, STATE_WORDS, field_name, label, phrase
@@ -122,9 +122,9 @@ def _resource(name: str) -> str:
 
 
 def _number(grid: Grid) -> _Numbered:
-    known = (*FIELDS, *variables_of(grid.cells))
+    known = fields_of(grid.cells)
     placed = (*grid.row_fields, *grid.column_fields)
-    found = {name: dict(zip(dict.fromkeys(value(c, name) for c in grid.cells), count())) for name in known}
+    found = {name: dict(zip(ordered(name, (value(c, name) for c in grid.cells)), count())) for name in known}
     names = [name for name in known if len(found[name]) > 1 or name in placed]
     return _Numbered(names=names, values=[found[name] for name in names])
 

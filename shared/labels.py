@@ -1,0 +1,280 @@
+"""What people call a job: the values of its sweep that made it, by name. No part of a job, nor of a plan's id.
+
+Labels are vars, the words in place of others, a style's name, what named choices of a template have become, and columns
+that stand beside the values of an axis: those of a prompt file that are no fields of a job. Knows nothing of plans.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.axes import HOLE, WORD, Axis, ListAxis, TextAxis
+from shared.job import RECIPE_FIELDS
+from shared.sample import Sample, digits_of
+from shared.texts import Text, fill
+
+#: Names of a row's columns, and what a sheet calls them: no label may be called so.
+_TAKEN = frozenset(
+    {*RECIPE_FIELDS, "size", "style", "index", "job_id", "status", "error_code", "chunk", "worker", "device"}
+    | {"model_name", "prompt_tokens", "negative_tokens"}
+)
+
+#: A number as a person or a table writes it; no more digits than anything that is counted or measured has.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
+
+#: Begins the label of a choice in a negative prompt.
+_NEGATIVE = "negative."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelColumn:
+    """A label of each value of an axis, each different text kept once: a million rows of ten categories are small."""
+
+    name: str
+    #: The different texts, in the order of first use.
+    texts: tuple[str, ...]
+    #: Position of each value's text, -1 for none; None where each text stands once and none is missing.
+    places: array[int] | None
+    #: Whether a template has chosen the texts, and no person: then they are an axis of the sweep by themselves.
+    is_choice: bool = False
+
+    @classmethod
+    def of(cls, name: str, values: Iterable[str | None], *, is_choice: bool = False) -> LabelColumn:
+        """Return a column of these values, in the order of the axis; None is no label."""
+        positions: dict[str, int] = {}
+        places = array(
+            "i", (-1 if text is None else positions.setdefault(text, len(positions)) for text in values)
+        )
+        is_whole = len(positions) == len(places)
+        return cls(
+            name=name, texts=tuple(positions), places=None if is_whole else places, is_choice=is_choice
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts if self.places is None else self.places)
+
+    def at(self, place: int) -> str | None:
+        """Return the label of a value."""
+        position = place if self.places is None else self.places[place]
+        return None if position < 0 else self.texts[position]
+
+    def spread(self, *, each: int = 1, times: int = 1) -> LabelColumn:
+        """Return the column of an axis in which each value stands so often in a row, and all of them so many times."""
+        values = [self.at(place) for place in range(len(self)) for _ in range(each)]
+        return LabelColumn.of(self.name, values * times, is_choice=self.is_choice)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What equal columns have in common."""
+        return (
+            self.name,
+            self.texts,
+            None if self.places is None else self.places.tobytes(),
+            self.is_choice,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the column as plain values for JSON."""
+        places = None if self.places is None else self.places.tolist()
+        return {"name": self.name, "texts": list(self.texts), "places": places, "choice": self.is_choice}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LabelColumn:
+        """Return the column that `to_json` was given."""
+        places = None if document["places"] is None else array("i", document["places"])
+        return cls(
+            name=document["name"],
+            texts=tuple(document["texts"]),
+            places=places,
+            is_choice=document["choice"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledAxis:
+    """An axis, and the columns that stand beside its values: one text a digit, or a row of a text axis."""
+
+    axis: Axis
+    columns: tuple[LabelColumn, ...] = ()
+
+    def row_of(self, digit: int) -> int:
+        """Return where in the columns a digit is."""
+        return self.axis.row_of(digit) if isinstance(self.axis, TextAxis) else digit
+
+
+class LabelNames:
+    """What the labels of a plan are called, no two alike, and none like a field of a job.
+
+    A name that is taken says what it is of: a word `seed` that is replaced is `var.seed`, a column `column.seed`, a
+    wildcard `choice.seed`.
+    """
+
+    def __init__(self, axes: Iterable[Axis], columns: Iterable[LabelColumn]) -> None:
+        axes = list(axes)
+        fields = (field for axis in axes for field in axis.fields if is_label(field))
+        #: Vars, words and style, in the order of the axes.
+        self.fields = tuple(dict.fromkeys(map(_field_label, fields)))
+        self._columns = {
+            (column.name, column.is_choice): self._free(
+                column.name, "choice" if column.is_choice else "column"
+            )
+            for column in columns
+        }
+        #: Columns of files.
+        self.columns = tuple(name for (_, is_choice), name in self._columns.items() if not is_choice)
+        listed = [name for (_, is_choice), name in self._columns.items() if is_choice]
+        #: Choices, of templates and of those that a condition has looked through.
+        self.choices = tuple(dict.fromkeys([*listed, *self._chosen_names(axes)]))
+
+    def of_column(self, column: LabelColumn) -> str:
+        """Return what a column's label is called."""
+        return self._columns[column.name, column.is_choice]
+
+    def of_choice(self, name: str) -> str:
+        """Return what a choice's label is called."""
+        return f"choice.{name}" if name in self.columns else self._free(name, "choice")
+
+    def _free(self, name: str, kind: str) -> str:
+        return f"{kind}.{name}" if name in _TAKEN or name in self.fields else name
+
+    def _chosen_names(self, axes: Iterable[Axis]) -> Iterator[str]:
+        for axis in axes:
+            for field, counts in axis.name_counts.items() if isinstance(axis, TextAxis) else ():
+                for name, count in counts.items():
+                    for number in range(1, count + 1):
+                        yield self.of_choice(_numbered(_choice_name(field, name), number))
+
+
+class BlockLabels:
+    """Reads the labels of one block's jobs."""
+
+    def __init__(
+        self, axes: Sequence[LabelledAxis], sample: Sample | None, names: LabelNames, *, salt: str
+    ) -> None:
+        """Take a block.
+
+        Args:
+            axes: outermost first; one of a single value may stand for the block as a whole.
+            sample: of the product of the axes; None for all of it.
+            salt: tells the samples of several blocks apart.
+        """
+        self._axes, self._sample, self._names, self._salt = axes, sample, names, salt
+        self._lengths = [axis.axis.length for axis in axes]
+
+    def at(self, index: int) -> dict[str, str]:
+        """Return the labels of the job at an index of the block."""
+        digits = digits_of(index, self._lengths, self._sample, salt=self._salt)
+        pairs = list(zip(self._axes, digits, strict=True))
+        values: dict[str, Any] = {}
+        for axis, digit in pairs:
+            if any(map(is_label, axis.axis.fields)):
+                values.update(zip(axis.axis.fields, axis.axis.at(digit), strict=True))
+        holes = {name[len(HOLE) :]: value for name, value in values.items() if name.startswith(HOLE)}
+        labels = {
+            _field_label(name): filled(value, holes)
+            for name, value in values.items()
+            if is_label(name) and value is not None
+        }
+        for axis, digit in pairs:
+            for column in axis.columns:
+                if (text := column.at(axis.row_of(digit))) is not None:
+                    labels[self._names.of_column(column)] = text
+            for name, chosen in choices_of(axis.axis, digit).items():
+                labels[self._names.of_choice(name)] = filled(chosen, holes)
+        return labels
+
+
+def choices_of(axis: Axis, digit: int) -> dict[str, Text]:
+    """Return what the named choices of an axis have become at a digit.
+
+    Of several with one name the second is called NAME_2, and those of negative prompts negative.NAME.
+    """
+    if not isinstance(axis, TextAxis) or not axis.name_counts:
+        return {}
+    found: dict[str, Text] = {}
+    for field, chosen in axis.chosen(digit).items():
+        for one in chosen:
+            name, number = _choice_name(field, one.name), 1
+            while _numbered(name, number) in found:
+                number += 1
+            found[_numbered(name, number)] = one.text
+    return found
+
+
+def chosen_columns(axes: Sequence[LabelledAxis], kept: Sequence[Sequence[int]]) -> tuple[LabelColumn, ...]:
+    """Return the columns of an axis that is made of several: of the combinations of digits that are kept."""
+    columns = [
+        LabelColumn.of(
+            column.name,
+            (column.at(axis.row_of(digits[position])) for digits in kept),
+            is_choice=column.is_choice,
+        )
+        for position, axis in enumerate(axes)
+        for column in axis.columns
+    ]
+    chosen: dict[str, list[str | None]] = {}
+    if any(isinstance(axis.axis, TextAxis) and axis.axis.name_counts for axis in axes):
+        for place, digits in enumerate(kept):
+            for name, text in _choices_at([axis.axis for axis in axes], digits).items():
+                chosen.setdefault(name, [None] * len(kept))[place] = text
+    return (*columns, *(LabelColumn.of(name, texts, is_choice=True) for name, texts in chosen.items()))
+
+
+def filled(text: Any, holes: Mapping[str, Text]) -> str:
+    """Return a label as a string; a hole that nothing fills here stands in braces."""
+    if not isinstance(text, tuple):
+        return str(text)
+    return fill(text, _Braces(holes))
+
+
+def number_of(label: str) -> int | float | None:
+    """Return the number that a label is, None where it is none: labels are text, and 10 comes behind 9."""
+    if not _NUMBER.fullmatch(label):
+        return None
+    return int(label) if label.lstrip("+-").isdigit() else float(label)
+
+
+def is_label(field: str) -> bool:
+    """Whether an axis' field is a value of a job for people: a var, a word in place of another, a style's name."""
+    return field == "style" or field.startswith(HOLE)
+
+
+class _Braces(dict[str, Text]):
+    def __missing__(self, name: str) -> Text:
+        return f"{{{name.removeprefix(WORD)}}}"
+
+
+def _choices_at(axes: Sequence[Axis], digits: Sequence[int]) -> dict[str, str]:
+    pairs = list(zip(axes, digits, strict=True))
+    holes = {
+        name[len(HOLE) :]: value
+        for axis, digit in pairs
+        if any(name.startswith(HOLE) for name in axis.fields)
+        for name, value in zip(axis.fields, axis.at(digit), strict=True)
+        if name.startswith(HOLE)
+    }
+    return {
+        name: filled(text, holes) for axis, digit in pairs for name, text in choices_of(axis, digit).items()
+    }
+
+
+def _field_label(field: str) -> str:
+    """Return what people call a field that is a label: the name of a var, the word that is replaced, `style`."""
+    name = field.removeprefix(HOLE).removeprefix(WORD)
+    return f"var.{name}" if name in _TAKEN and field != "style" else name
+
+
+def _choice_name(field: str, name: str) -> str:
+    return f"{_NEGATIVE}{name}" if field == "negative_prompt" else name
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
+
+
+#: An axis of one value without fields: what stands beside it is said of a block as a whole.
+WHOLE_BLOCK = ListAxis(fields=(), values=((),))
