@@ -282,11 +282,11 @@ class _BlockMaker:
             *self._text_axes(taken),
         ]
         axes = self._join_drawn_negatives(axes)
-        chosen = self._selector.choose(bucket, axes)
+        whole = [column for group in groups if _says_nothing(group) for column in _columns(group.labels)]
+        chosen = self._selector.choose(bucket, axes, whole)
         if chosen is None:
             return None
         _check_lengths([axis.axis for axis in chosen])
-        whole = [column for group in groups if _says_nothing(group) for column in _columns(group.labels)]
         return Block(
             bucket=bucket,
             axes=tuple(self._table.position(axis.axis) for axis in chosen),

@@ -9,12 +9,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from producer.conditions import Condition, ConditionInvalid, parse_condition
+from producer.comparisons import ConditionInvalid, LabelText
+from producer.conditions import Condition, parse_condition
+from producer.rules import RULE_READING
 from producer.sweep import Sweep, condition_names
-from shared.axes import HOLE, STYLE_FIELDS, Axis, ListAxis
+from shared.axes import HOLE, STYLE_FIELDS, ListAxis
 from shared.decoding import finish_texts
 from shared.errors import SweepError
-from shared.labels import LabelledAxis, chosen_columns
+from shared.labels import LabelColumn, LabelledAxis, chosen_columns
 from shared.plan import Bucket
 from shared.sample import split
 
@@ -30,20 +32,28 @@ class Selector:
     def __init__(self, sweep: Sweep, model_names: Mapping[str, str]) -> None:
         names = condition_names(sweep)
         self._rules = [
-            (parse_condition(text, names=names), wanted, f"{key}: {text}")
+            (parse_condition(text, names=names, readings=RULE_READING), wanted, f"{key}: {text}")
             for key, wanted in (("where", True), ("skip", False))
             for text in getattr(sweep, key)
         ]
         self._model_names = model_names
+        self._label_names = {name for columns in sweep.labels.values() for name in columns}
 
-    def choose(self, bucket: Bucket, axes: Sequence[LabelledAxis]) -> list[LabelledAxis] | None:
+    def choose(
+        self, bucket: Bucket, axes: Sequence[LabelledAxis], whole: Sequence[LabelColumn] = ()
+    ) -> list[LabelledAxis] | None:
         """Return the axes of a bucket with only the combinations that are wanted; None where there is none.
 
         What stands beside their values, and what choices have become in them, goes with them.
 
+        Args:
+            whole: columns of one value: what is said of the bucket as a whole.
+
         Raises: SweepError where an expression ties too much together, or cannot be answered.
         """
         fixed = {
+            **dict.fromkeys(self._label_names),
+            **{column.name: _label(column, 0) for column in whole},
             "model": self._model_names.get(bucket.model, bucket.model),
             "size": f"{bucket.width}x{bucket.height}",
             "width": bucket.width,
@@ -51,9 +61,8 @@ class Selector:
             "style": None,
         }
         found: list[LabelledAxis | None] = list(axes)
-        plain = [axis.axis for axis in axes]
-        for tied in self._components(plain):
-            rules = [rule for rule in self._rules if self._belongs(rule[0], plain, tied)]
+        for tied in self._components(axes):
+            rules = [rule for rule in self._rules if self._belongs(rule[0], axes, tied)]
             if not tied:
                 if not self._wants(rules, fixed):
                     return None
@@ -66,7 +75,7 @@ class Selector:
                 found[position] = None
         return [axis for axis in found if axis is not None]
 
-    def _components(self, axes: Sequence[Axis]) -> Iterator[list[int]]:
+    def _components(self, axes: Sequence[LabelledAxis]) -> Iterator[list[int]]:
         """Yield the positions of the axes that expressions tie together; [] for expressions on the bucket alone."""
         groups: list[set[int]] = []
         for condition, _, _ in self._rules:
@@ -80,19 +89,19 @@ class Selector:
             groups.append(joined)
         yield from (sorted(group) for group in groups)
 
-    def _belongs(self, condition: Condition, axes: Sequence[Axis], tied: Sequence[int]) -> bool:
+    def _belongs(self, condition: Condition, axes: Sequence[LabelledAxis], tied: Sequence[int]) -> bool:
         involved = self._involved(condition, axes)
         return bool(set(involved) & set(tied)) if tied else not involved
 
-    def _involved(self, condition: Condition, axes: Sequence[Axis]) -> list[int]:
+    def _involved(self, condition: Condition, axes: Sequence[LabelledAxis]) -> list[int]:
         """Return the positions of the axes that an expression depends on: of a text, also of all that makes it."""
         names = set(condition.names)
         if names & _TEXT_FIELDS:
-            names |= {name for axis in axes for name in axis.fields if name.startswith(HOLE)} | set(
+            names |= {name for axis in axes for name in axis.axis.fields if name.startswith(HOLE)} | set(
                 STYLE_FIELDS
             )
         wanted = names | {HOLE + name for name in names}
-        return [position for position, axis in enumerate(axes) if wanted & set(axis.fields)]
+        return [position for position, axis in enumerate(axes) if wanted & _said_by(axis)]
 
     def _keep(
         self, labelled: list[LabelledAxis], rules: list[Any], fixed: Mapping[str, Any]
@@ -109,12 +118,19 @@ class Selector:
                 ]
             )
         fields = tuple(name for axis in tied for name in axis.fields)
+        read = {name for condition, _, _ in rules for name in condition.names} & self._label_names
         kept: list[tuple[Any, ...]] = []
         places: list[list[int]] = []
         for index in range(total):
             digits = split(index, lengths)
             value = tuple(part for axis, digit in zip(tied, digits, strict=True) for part in axis.at(digit))
-            if self._wants(rules, {**fixed, **dict(zip(fields, value, strict=True))}):
+            labels = {
+                column.name: _label(column, axis.row_of(digit))
+                for axis, digit in zip(labelled, digits, strict=True)
+                for column in axis.columns
+                if column.name in read
+            }
+            if self._wants(rules, {**fixed, **labels, **dict(zip(fields, value, strict=True))}):
                 kept.append(value)
                 places.append(digits)
         if not kept:
@@ -125,7 +141,12 @@ class Selector:
     def _wants(self, rules: list[Any], values: Mapping[str, Any]) -> bool:
         if any(rule[0].names & _TEXT_FIELDS for rule in rules):
             values = finish_texts(values)
-        seen = {name.removeprefix(HOLE): value for name, value in values.items()}
+        seen = {
+            name.removeprefix(HOLE): LabelText(value)
+            if name.startswith(HOLE) and isinstance(value, str)
+            else value
+            for name, value in values.items()
+        }
         for condition, wanted, said in rules:
             try:
                 if condition.holds(seen) is not wanted:
@@ -133,3 +154,13 @@ class Selector:
             except ConditionInvalid as error:
                 raise SweepError([f"{said}: {error}"]) from error
         return True
+
+
+def _said_by(axis: LabelledAxis) -> set[str]:
+    """Return the fields of an axis, and the names of what stands beside it."""
+    return {*axis.axis.fields, *(column.name for column in axis.columns)}
+
+
+def _label(column: LabelColumn, place: int) -> LabelText | None:
+    text = column.at(place)
+    return None if text is None else LabelText(text)

@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
-from producer.conditions import ConditionInvalid, parse_condition
+from producer.comparisons import ConditionInvalid
+from producer.conditions import parse_condition
 from producer.fields import (
     FIELDS,
     Format,
@@ -54,7 +55,7 @@ from producer.groups import (
 from producer.labels import written_labels
 from producer.prompts import TextMaker
 from producer.ranges import Span
-from producer.rules import count_rules
+from producer.rules import RULE_READING, count_rules
 from producer.source import SweepFile, read_sweep_file, read_sweep_mapping
 from producer.sweep_parts import (
     AXIS,
@@ -402,7 +403,7 @@ def _condition_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
     for key in ("where", "skip"):
         for position, text in enumerate(getattr(sweep, key)):
             try:
-                condition = parse_condition(text, names=condition_names(sweep))
+                condition = parse_condition(text, names=condition_names(sweep), readings=RULE_READING)
             except ConditionInvalid as error:
                 yield detail((key, position), "condition", f"{key}: {error}")
                 continue
@@ -413,7 +414,8 @@ def _condition_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
 
 def condition_names(sweep: Sweep) -> frozenset[str]:
     """Return what an expression of the sweep may name."""
-    return frozenset((*FIELDS, "width", "height", "style", *sweep.hole_names))
+    labels = (name for columns in sweep.labels.values() for name in columns)
+    return frozenset((*FIELDS, "width", "height", "style", *sweep.hole_names, *labels))
 
 
 def _text_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:

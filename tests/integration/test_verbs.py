@@ -18,7 +18,7 @@ from producer import Printroom, doctor
 from producer.cli import cli
 from producer.export.folder import file_name
 from producer.fetch import FetchOptions
-from producer.results import parse_where
+from producer.where import parse_where
 from shared import names
 from shared.errors import (
     BrokerUnavailable,

@@ -261,3 +261,20 @@ def test_sheets_take_choices_for_axes_and_columns_for_fields(plan_of, folder_sto
 
     grid = make_grid(cells, rows="year", columns="seed")
     assert [row for section in grid.sections[:1] for row in section.rows] == [("5",), ("1990",), (None,)]
+
+
+def test_a_sweep_is_chosen_by_its_labels(plan_of):
+    """A condition of the sweep knows the columns of its files, as numbers where they are compared with one."""
+    assert [j.prompt for _, j in plan_of("zip: {file: p.csv}\nwhere: category = 'animal'\n").jobs()] == [
+        "a cat",
+        "a dog",
+    ]
+    assert [
+        j.prompt for _, j in plan_of("prompt: {file: p.csv}\nskip: year is null or year < 10\n").jobs()
+    ] == ["a cat"]
+    plan = plan_of("zip: {file: m.csv}\nwhere: category in ['two', 'three'] and seed < 2\nseed: [1, 2]\n")
+    assert [plan.labels(index)["category"] for index in range(len(plan))] == ["two", "three"]
+    whole = plan_of("zip: {file: m.csv, columns: [model], limit: 1}\nprompt: x\nwhere: category = 'one'\n")
+    assert len(whole) == 1
+    with pytest.raises(SweepError, match="unknown name 'categry': did you mean 'category'"):
+        plan_of("zip: {file: p.csv}\nwhere: categry = 'animal'\n")
