@@ -860,7 +860,11 @@ def _report_submission(done: Submission, as_json: bool) -> None:
         _print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
         return
     click.echo(done.sweep)
-    said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
+    said = {
+        "new": "submitted",
+        "known": f"known already ({done.state}): nothing changed",
+        "relabelled": f"known already ({done.state}): its labels are the new ones",
+    }
     said["rebuilt"] = "Redis had lost it: rebuilt from the store"
     click.echo(
         f"{said[done.outcome]}; {counted(done.jobs, 'job')} in {counted(done.chunks, 'chunk')}", err=True

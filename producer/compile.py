@@ -97,7 +97,7 @@ def compile_sweep(sweep: Sweep, *, resolve: ResolveModel) -> Plan:
     names = {model.fingerprint: model.name for model in reversed(models.values())}
     table = _AxisTable()
     selector = Selector(sweep, names)
-    maker = _BlockMaker(sweep, table, selector)
+    maker = _BlockMaker(sweep, table, selector, models)
     blocks = [
         block
         for bucket, rows in _group_by_bucket(sweep, groups, models)
@@ -152,7 +152,7 @@ def _case_rows(sweep: Sweep) -> list[_Rows]:
         return []
     fields = sweep.case_fields
     rows = tuple(tuple(_case_value(sweep, case, field) for field in fields) for case in sweep.cases)
-    return [_Rows(names=fields, rows=rows, labels={})]
+    return [_Rows(names=fields, rows=rows, labels=sweep.labels.get("cases", {}))]
 
 
 def _zip_rows(sweep: Sweep) -> Iterator[_Rows]:
@@ -264,8 +264,10 @@ class _AxisTable:
 class _BlockMaker:
     """Makes the blocks of one sweep."""
 
-    def __init__(self, sweep: Sweep, table: _AxisTable, selector: Selector) -> None:
-        self._sweep, self._table, self._selector = sweep, table, selector
+    def __init__(
+        self, sweep: Sweep, table: _AxisTable, selector: Selector, models: Mapping[str, ResolvedModel]
+    ) -> None:
+        self._sweep, self._table, self._selector, self._models = sweep, table, selector, models
         self._texts = sweep.text_maker()
         #: Name of an axis -> what stands beside it: the same in all blocks.
         self._columns: dict[str, tuple[LabelColumn, ...]] = {}
@@ -282,7 +284,10 @@ class _BlockMaker:
             *self._text_axes(taken),
         ]
         axes = self._join_drawn_negatives(axes)
-        whole = [column for group in groups if _says_nothing(group) for column in _columns(group.labels)]
+        whole = [
+            *(column for group in groups if _says_nothing(group) for column in _columns(group.labels)),
+            *self._bucket_columns(bucket),
+        ]
         chosen = self._selector.choose(bucket, axes, whole)
         if chosen is None:
             return None
@@ -293,6 +298,18 @@ class _BlockMaker:
             jobs_per_chunk=self._jobs_per_chunk(bucket, groups),
             columns=self._placed([*(axis.columns for axis in chosen), whole]),
         )
+
+    def _bucket_columns(self, bucket: Bucket) -> Iterator[LabelColumn]:
+        """Yield what the sweep says of the bucket's model and size, where they are lists of its own."""
+        models = [self._models.get(name) for name in self._sweep.model]
+        places = {
+            "model": [model is not None and model.fingerprint == bucket.model for model in models],
+            "size": [size_sides(size) == (bucket.width, bucket.height) for size in self._sweep.size],
+        }
+        for name, matching in places.items():
+            for label, texts in self._sweep.labels.get(name, {}).items():
+                if len(texts) == len(matching) and True in matching:
+                    yield LabelColumn.of(label, [texts[matching.index(True)]])
 
     def _placed(self, columns: Sequence[Sequence[LabelColumn]]) -> tuple[tuple[int, ...], ...]:
         """Return the positions of columns in the plan's table; () where there are none."""

@@ -40,7 +40,7 @@ def manifest_rows(
     Args:
         where: column -> wanted value, or a tuple of conditions; None means null. A guidance rule may be written as
             in a sweep.
-        plan: of the sweep, where it is at hand: it has labels that manifests of earlier days lack.
+        plan: of the sweep, where it is at hand: its labels go before those that rows were recorded with.
 
     Raises: UsageError for an unknown column; StoreError.
     """
@@ -70,10 +70,10 @@ def _read(data: bytes, columns: Sequence[str], labels_at: LabelsAt | None) -> li
 
 
 def _with_labels(rows: list[dict[str, Any]], labels_at: LabelsAt | None) -> list[dict[str, Any]]:
-    """Return rows with the labels that their plan knows where a manifest of earlier days has none."""
+    """Return rows with the labels that their plan knows: a row has those of the day on which it was recorded."""
     if labels_at is not None and rows and "labels" in rows[0]:
         for row in rows:
-            row["labels"] = row["labels"] or [*labels_at(row["index"]).items()] or None
+            row["labels"] = [*labels_at(row["index"]).items()] or None
     return rows
 
 

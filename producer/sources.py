@@ -418,8 +418,8 @@ class _Inliner:
             return None
 
     def _label(self, axis: str, columns: Mapping[str, Sequence[str | None]]) -> None:
-        """Keep what stands beside an axis. Models and sizes of the whole sweep are no axes of a plan."""
-        if columns and axis not in ("model", "size"):
+        """Keep what stands beside an axis."""
+        if columns:
             self.labels[axis] = columns
 
     def _one_column(

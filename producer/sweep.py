@@ -379,12 +379,14 @@ def _labelled_lengths(sweep: Sweep) -> dict[str, int]:
     lengths = {
         field: len(values)
         for field in (*FIELDS, "style")
-        if field not in ("model", "size", *sweep.case_fields)
+        if field not in sweep.case_fields
         and isinstance(values := getattr(sweep, field), tuple)
         and values
         and (field != "seed" or sweep.repeat == 1)
     }
     lengths |= {name: len(values) for name, values in (*sweep.vars.items(), *sweep.replace.items())}
+    if sweep.cases:
+        lengths["cases"] = len(sweep.cases)
     return lengths | {name: len(group.rows) for group in sweep.zip for name in group.names}
 
 

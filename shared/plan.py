@@ -157,6 +157,10 @@ class Plan:
         names = self._label_names
         return tuple(dict.fromkeys((*names.fields, *names.columns, *names.choices)))
 
+    def has_labels_of(self, other: Plan) -> bool:
+        """Whether another plan of the same id calls its jobs alike."""
+        return self._labels_to_json() == other._labels_to_json()
+
     @property
     def column_names(self) -> tuple[str, ...]:
         """Those of `label_names` that are columns of files: they stand beside an axis and are none themselves."""
@@ -270,7 +274,7 @@ class Plan:
             return None
         return {
             "columns": [column.to_json() for column in self.columns],
-            "blocks": [block.columns for block in self.blocks] if self.columns else [],
+            "blocks": [[list(own) for own in block.columns] for block in self.blocks] if self.columns else [],
             "choices": choices,
         }
 

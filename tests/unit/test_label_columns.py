@@ -7,6 +7,7 @@ import pytest
 import zstandard
 
 from producer.compile import compile_sweep
+from producer.preview import preview
 from producer.sheet.cells import ordered
 from producer.sheets import _cells as cells_of
 from producer.sheets import _layout as layout_of
@@ -182,6 +183,26 @@ def test_labels_are_written_by_hand(plan_of):
     assert labels_of(compiled(again)) == [{"n": "1"}, {"n": "2.5"}]
 
 
+def test_models_sizes_and_cases_have_labels(plan_of):
+    """What is said of a model or a size is said of all its jobs, and of a case of that case."""
+    plan = compiled(
+        parse_sweep(
+            "prompt: x\nmodel: [a, b]\nsize: [64x64, 128x64]\nwhere: family = 'new' or shape = 'wide'\n"
+            "labels: {model: {family: [old, new]}, size: {shape: [square, wide]}}\n"
+        )
+    )
+    found = [(plan.models[job.model], job.width, plan.labels(index)) for index, job in plan.jobs()]
+    assert found == [
+        ("a", 128, {"family": "old", "shape": "wide"}),
+        ("b", 64, {"family": "new", "shape": "square"}),
+        ("b", 128, {"family": "new", "shape": "wide"}),
+    ]
+    cases = plan_of(
+        "cases: [{prompt: x, seed: 1}, {prompt: y, seed: 2}]\nlabels: {cases: {why: [first, null]}}\n"
+    )
+    assert labels_of(cases) == [{"why": "first"}, {}]
+
+
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [
@@ -189,7 +210,8 @@ def test_labels_are_written_by_hand(plan_of):
         ("{prompt: {a: [b]}}", "a has 1 values beside 2 of prompt: write one for each, null for none"),
         ("{prompt: [b]}", "prompt is a list: write a mapping: {category: [...]}"),
         ("{prompt: {a: [[b], c]}}", "a has a list in it: write texts, numbers and null"),
-        ("{model: {a: [b]}}", "'model' is no list of this sweep"),
+        ("{model: {a: [b, c]}}", "a has 2 values beside 1 of model"),
+        ("{cases: {a: [b, c]}}", "'cases' is no list of this sweep"),
         ("[a]", "labels is a list: write a mapping"),
     ],
 )
@@ -278,3 +300,10 @@ def test_a_sweep_is_chosen_by_its_labels(plan_of):
     assert len(whole) == 1
     with pytest.raises(SweepError, match="unknown name 'categry': did you mean 'category'"):
         plan_of("zip: {file: p.csv}\nwhere: categry = 'animal'\n")
+
+
+def test_a_preview_names_the_labels(plan_of):
+    """`plan` says what jobs can be chosen by, and what the jobs that it shows are called."""
+    seen = preview(plan_of("zip: {file: p.csv}\n"), sample=3).to_json()
+    assert seen["labels"] == ["category", "year"]
+    assert [job["labels"].get("year") for job in seen["sample"]] == ["1990", "5", None]

@@ -154,11 +154,21 @@ def test_all_sweeps_are_searched_by_their_own_labels(plan, store):
         list(search_rows(store, ["stile=sunny"]))
 
 
-def test_old_manifests_have_the_labels_of_their_plan(plan, folder_store, now):
-    """Rows that were recorded before there were labels are found by them, shown with them, and told of by them."""
+@pytest.mark.parametrize("recorded", [{}, {"style": "rainy"}])
+def test_rows_have_the_labels_of_their_plan(plan, folder_store, now, recorded):
+    """Rows recorded with no labels or others are found by the plan's, shown with them, and told of by them."""
     chunk = plan.chunk(0)
     rows = [
-        Failed(index=i, job=plan.job(i), code="x", reason="y", attempt=1, worker="w", finished_at=now)
+        Failed(
+            index=i,
+            job=plan.job(i),
+            code="x",
+            reason="y",
+            attempt=1,
+            worker="w",
+            finished_at=now,
+            labels=recorded,
+        )
         for i in range(chunk.start, chunk.stop)
     ]
     data = write_manifest(rows, sweep=plan.id, chunk=0)

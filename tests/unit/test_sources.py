@@ -148,7 +148,7 @@ def test_files_become_values(folder: Path, text: str, expected: dict[str, Any] |
             {"prompt": {"my note": "x\ny\n", "mine": [1, 2]}},
         ),
         ("prompt: {file: t.jsonl, column: text}", None),  # boxes are no labels, nor are seeds
-        ("model: {file: own.csv, column: prompt}", None),
+        ("model: {file: own.csv, column: my note}", {"model": {"animal": "cat\n\n"}}),
     ],
 )
 def test_other_columns_of_a_file_are_labels(folder: Path, text: str, expected: dict[str, Any] | None) -> None:
