@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 from shared.axes import HOLE, WORD, Axis, ListAxis, TextAxis
@@ -25,6 +26,9 @@ _TAKEN = frozenset(
 
 #: A number as a person or a table writes it; no more digits than anything that is counted or measured has.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
+
+#: Values of an axis whose labels are remembered.
+_VALUES_KEPT = 4096
 
 #: Begins the label of a choice in a negative prompt.
 _NEGATIVE = "negative."
@@ -162,30 +166,60 @@ class BlockLabels:
             sample: of the product of the axes; None for all of it.
             salt: tells the samples of several blocks apart.
         """
-        self._axes, self._sample, self._names, self._salt = axes, sample, names, salt
+        self._sample, self._names, self._salt = sample, names, salt
         self._lengths = [axis.axis.length for axis in axes]
+        #: Neighbours share most of their values, and rows are asked for in the order of the plan.
+        self._read = [
+            (place, lru_cache(maxsize=_VALUES_KEPT)(partial(self._said_by, axis)))
+            for place, axis in enumerate(axes)
+            if _says_anything(axis)
+        ]
 
     def at(self, index: int) -> dict[str, str]:
         """Return the labels of the job at an index of the block."""
         digits = digits_of(index, self._lengths, self._sample, salt=self._salt)
-        pairs = list(zip(self._axes, digits, strict=True))
+        said = [read(digits[place]) for place, read in self._read]
+        holes: dict[str, Text] = {}
+        labels: dict[str, Text] = {}
+        for one in said:
+            holes.update(one.holes)
+            labels.update(one.fields)
+        for one in said:
+            labels.update(one.beside)
+        return {name: text if type(text) is str else filled(text, holes) for name, text in labels.items()}
+
+    def _said_by(self, axis: LabelledAxis, digit: int) -> _Said:
+        """Return what an axis says of a digit."""
         values: dict[str, Any] = {}
-        for axis, digit in pairs:
-            if any(map(is_label, axis.axis.fields)):
-                values.update(zip(axis.axis.fields, axis.axis.at(digit), strict=True))
-        holes = {name[len(HOLE) :]: value for name, value in values.items() if name.startswith(HOLE)}
-        labels = {
-            _field_label(name): filled(value, holes)
-            for name, value in values.items()
-            if is_label(name) and value is not None
-        }
-        for axis, digit in pairs:
-            for column in axis.columns:
-                if (text := column.at(axis.row_of(digit))) is not None:
-                    labels[self._names.of_column(column)] = text
-            for name, chosen in choices_of(axis.axis, digit).items():
-                labels[self._names.of_choice(name)] = filled(chosen, holes)
-        return labels
+        if any(map(is_label, axis.axis.fields)):
+            values = dict(zip(axis.axis.fields, axis.axis.at(digit), strict=True))
+        columns = {self._names.of_column(column): column.at(axis.row_of(digit)) for column in axis.columns}
+        chosen = {self._names.of_choice(name): text for name, text in choices_of(axis.axis, digit).items()}
+        return _Said(
+            holes={name[len(HOLE) :]: value for name, value in values.items() if name.startswith(HOLE)},
+            fields={
+                _field_label(name): value
+                for name, value in values.items()
+                if is_label(name) and value is not None
+            },
+            beside={name: text for name, text in (*columns.items(), *chosen.items()) if text is not None},
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    """What an axis says of one of its digits."""
+
+    #: Name of a hole -> what fills it.
+    holes: Mapping[str, Text]
+    #: Labels, which may have holes themselves: of the axis' own fields, and of what stands beside them.
+    fields: Mapping[str, Text]
+    beside: Mapping[str, Text]
+
+
+def _says_anything(axis: LabelledAxis) -> bool:
+    has_choices = isinstance(axis.axis, TextAxis) and bool(axis.axis.name_counts)
+    return bool(axis.columns) or has_choices or any(map(is_label, axis.axis.fields))
 
 
 def choices_of(axis: Axis, digit: int) -> dict[str, Text]:
