@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from producer.comparisons import ConditionInvalid
 
+_DIGITS = "[0-9](?:_?[0-9])*"
 _TOKEN = re.compile(
-    r"""
-    (?P<number> 0[xX][0-9a-fA-F]+ | (?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?[jJ]?)
-    | (?P<text> [bBfFrRuU]{0,2}(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))
+    rf"""
+    (?P<number> 0[xX](?:_?[0-9a-fA-F])+ | (?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?[jJ]?)
+    | (?P<text> [bBfFrRuU]{{0,2}}
+        (?: '''(?:[^\\]|\\.)*?''' | \"\"\"(?:[^\\]|\\.)*?\"\"\" | '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" ))
     | (?P<name> (?:label:)?`[^`]+` | label:[\w./-]+ | [^\W\d]\w*)
     | (?P<sign> ==|=~|!~|!=|<=|>=|//|\*\*|[-=<>~+*/%()\[\],.])
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 
 

@@ -237,10 +237,12 @@ class _Parser:
             self._stop(token.start, "a regular expression stands in quotes: prompt =~ '^a .*cat$'")
         self._at += 1
         pattern = token.text[1:-1]
+        if token.text[:3] in ("'''", '"""') and len(token.text) >= 6:
+            pattern = pattern[2:-2]
         try:
             matches("", pattern)
         except ConditionInvalid as error:
-            self._stop(token.start + (error.column or 1), error.reason)
+            self._stop(token.start + token.text.index(pattern) + (error.column or 1) - 1, error.reason)
         return self._literal(token, pattern)
 
     def _sum(self) -> _Node:

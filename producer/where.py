@@ -54,7 +54,7 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "guidance_rule": partial(read_inline, what="--where"),
 }
 
-#: Fields whose values are single words: what has a space is an expression.
+#: Fields whose values are single words: where two conditions seem to be joined, they are.
 _SINGLE_WORDS = ("status", "error_code", "job_id", "scheduler", "sampler", "model")
 
 #: A field, the first sign after it, and the rest as it stands: values hold any character. `==` is `=`, for a value
@@ -62,7 +62,9 @@ _SINGLE_WORDS = ("status", "error_code", "job_id", "scheduler", "sampler", "mode
 _SHORT = re.compile("(.*?)(==|=~|!~|!=|<=|>=|=|<|>|~)(.*)", re.DOTALL)
 
 #: How the rest begins where it is no value but an expression's: in quotes or with a number, and then it goes on.
-_GOES_ON = re.compile(r"""\s*(?:'[^']*'|"[^"]*"|-?[0-9.]+)\s*(?:and|or)\b""")
+_GOES_ON = re.compile(
+    r"""\s*(?:'[^']*'|"[^"]*"|-?[0-9.]+)\s*(?:and|or)\b.*(?:[=<>~]|\bin\b|\bis\b)""", re.DOTALL
+)
 
 #: What stands in an expression, and hardly ever in a prompt.
 _LIKE_EXPRESSION = re.compile(r"""[=~]\s*(?:'[^']*'|"[^"]*")\s*\Z|\b(?:and|or)\s+\w+\s*[=!<>~]""")
@@ -251,7 +253,7 @@ def _parse(text: str, labels: Collection[str]) -> tuple[str, Comparison | Condit
             if name in _VALUES:
                 raise
             # A text may begin with a quote, or a number.
-    if " " in value.strip() and name in _SINGLE_WORDS:
+    if name in _SINGLE_WORDS and re.search(r"\s(and|or)\s.*[=<>~]", value, re.DOTALL):
         return text, _expression(text, known)
     try:
         return name, _short(name, {"==": "="}.get(match[2], match[2]), value)
