@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from producer.preview.count import BlockCount, count_blocks, seen_jobs
@@ -48,11 +48,16 @@ class SampledJob:
     index: int
     job: Job
     #: What the sweep calls it (`Plan.labels`).
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain values, its index first and what it is called last."""
         return {"index": self.index, **self.job._asdict(), "labels": dict(self.labels)}
+
+
+def sampled(plan: Plan, index: int) -> SampledJob:
+    """Return the job at an index of a plan as one that stands for others."""
+    return SampledJob(index=index, job=plan.job(index), labels=plan.labels(index))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,10 +185,7 @@ def preview(
         readings=read_models(plan, facts or {}),
         failures=certain_failures(plan, facts or {}),
         files=tuple(files),
-        sample=tuple(
-            SampledJob(index=index, job=job, labels=plan.labels(index))
-            for index, job in seen_jobs(plan, sample, first=first)
-        ),
+        sample=tuple(sampled(plan, index) for index, _ in seen_jobs(plan, sample, first=first)),
     )
 
 
