@@ -152,7 +152,7 @@ def _case_rows(sweep: Sweep) -> list[_Rows]:
         return []
     fields = sweep.case_fields
     rows = tuple(tuple(_case_value(sweep, case, field) for field in fields) for case in sweep.cases)
-    return [_Rows(names=fields, rows=rows, labels=sweep.labels.get("cases", {}))]
+    return [_Rows(names=fields, rows=rows, labels=sweep.named_labels.get("cases", {}))]
 
 
 def _zip_rows(sweep: Sweep) -> Iterator[_Rows]:
@@ -269,6 +269,7 @@ class _BlockMaker:
     ) -> None:
         self._sweep, self._table, self._selector, self._models = sweep, table, selector, models
         self._texts = sweep.text_maker()
+        self._labels = sweep.named_labels
         #: Name of an axis -> what stands beside it: the same in all blocks.
         self._columns: dict[str, tuple[LabelColumn, ...]] = {}
 
@@ -307,7 +308,7 @@ class _BlockMaker:
             "size": [size_sides(size) == (bucket.width, bucket.height) for size in self._sweep.size],
         }
         for name, matching in places.items():
-            for label, texts in self._sweep.labels.get(name, {}).items():
+            for label, texts in self._labels.get(name, {}).items():
                 if len(texts) == len(matching) and True in matching:
                     yield LabelColumn.of(label, [texts[matching.index(True)]])
 
@@ -320,7 +321,7 @@ class _BlockMaker:
     def _named(self, name: str, axis: Axis) -> LabelledAxis:
         """Return an axis with what the sweep says beside its values."""
         if name not in self._columns:
-            self._columns[name] = _columns(self._sweep.labels.get(name, {}))
+            self._columns[name] = _columns(self._labels.get(name, {}))
         return LabelledAxis(axis=axis, columns=self._columns[name])
 
     def _own_axis(self, name: str) -> Axis:

@@ -37,7 +37,7 @@ class Selector:
             for text in getattr(sweep, key)
         ]
         self._model_names = model_names
-        self._label_names = {name for columns in sweep.labels.values() for name in columns}
+        self._label_names = sweep.label_names
 
     def choose(
         self, bucket: Bucket, axes: Sequence[LabelledAxis], whole: Sequence[LabelColumn] = ()

@@ -178,6 +178,23 @@ class Sweep(Strict):
         zipped = (name for group in self.zip for name in group.names if name not in (*FIELDS, "style"))
         return frozenset((*self.vars, *zipped))
 
+    @property
+    def named_labels(self) -> dict[str, dict[str, tuple[str | None, ...]]]:
+        """`labels` by names that no two axes share: the second `category` is `negative_prompt.category`."""
+        found: dict[str, dict[str, tuple[str | None, ...]]] = {}
+        taken: set[str] = set()
+        for axis, columns in self.labels.items():
+            found[axis] = {
+                f"{axis}.{name}" if name in taken else name: texts for name, texts in columns.items()
+            }
+            taken |= columns.keys()
+        return found
+
+    @property
+    def label_names(self) -> frozenset[str]:
+        """What stands beside any axis, by its name."""
+        return frozenset(name for columns in self.named_labels.values() for name in columns)
+
     def text_maker(self) -> TextMaker:
         """Return what makes templates of the sweep's texts."""
         return TextMaker(
@@ -416,8 +433,7 @@ def _condition_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
 
 def condition_names(sweep: Sweep) -> frozenset[str]:
     """Return what an expression of the sweep may name."""
-    labels = (name for columns in sweep.labels.values() for name in columns)
-    return frozenset((*FIELDS, "width", "height", "style", *sweep.hole_names, *labels))
+    return frozenset((*FIELDS, "width", "height", "style", *sweep.hole_names, *sweep.label_names))
 
 
 def _text_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:

@@ -122,21 +122,18 @@ class LabelNames:
         fields = (field for axis in axes for field in axis.fields if is_label(field))
         #: Vars, words and style, in the order of the axes.
         self.fields = tuple(dict.fromkeys(map(_field_label, fields)))
-        self._columns = {
-            (column.name, column.is_choice): self._free(
-                column.name, "choice" if column.is_choice else "column"
-            )
-            for column in columns
-        }
+        columns = list(columns)
+        own = dict.fromkeys(column.name for column in columns if not column.is_choice)
+        self._columns = {name: self._free(name, "column") for name in own}
         #: Columns of files.
-        self.columns = tuple(name for (_, is_choice), name in self._columns.items() if not is_choice)
-        listed = [name for (_, is_choice), name in self._columns.items() if is_choice]
+        self.columns = tuple(self._columns.values())
+        listed = (self.of_choice(column.name) for column in columns if column.is_choice)
         #: Choices, of templates and of those that a condition has looked through.
         self.choices = tuple(dict.fromkeys([*listed, *self._chosen_names(axes)]))
 
     def of_column(self, column: LabelColumn) -> str:
         """Return what a column's label is called."""
-        return self._columns[column.name, column.is_choice]
+        return self.of_choice(column.name) if column.is_choice else self._columns[column.name]
 
     def of_choice(self, name: str) -> str:
         """Return what a choice's label is called."""

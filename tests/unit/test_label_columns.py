@@ -166,6 +166,19 @@ def test_a_name_that_is_taken_says_what_it_is_of(plan_of):
     assert set(plan.label_names) == plan.labels(0).keys()
 
 
+def test_two_columns_of_one_name_are_told_apart(plan_of):
+    """Of two files with a category each job has both; a choice that a condition has looked at keeps its name too."""
+    plan = plan_of(
+        "prompt: ['{a|b}', c]\nnegative_prompt: [x, y]\nexpand: all\n"
+        "where: prompt != 'a' and negative_prompt.kind = 'q'\n"
+        "labels: {prompt: {kind: [m, n], choice_1: [k, l]}, negative_prompt: {kind: [p, q]}}\n"
+    )
+    assert [plan.labels(index) for index in range(len(plan))] == [
+        {"kind": "m", "choice_1": "k", "negative_prompt.kind": "q", "choice.choice_1": "b"},
+        {"kind": "n", "choice_1": "l", "negative_prompt.kind": "q"},
+    ]
+
+
 def test_labels_are_written_by_hand(plan_of):
     """`labels` says what values are called: of a field, a var, a group; in a list or lines; through Python too."""
     plan = plan_of(
