@@ -157,8 +157,9 @@ def _case_rows(sweep: Sweep) -> list[_Rows]:
 
 def _zip_rows(sweep: Sweep) -> Iterator[_Rows]:
     """Yield the zip groups, and with each what is said beside the values of any of its names."""
+    named = sweep.named_labels
     for group in sweep.zip:
-        labels = {name: texts for field in group.names for name, texts in sweep.labels.get(field, {}).items()}
+        labels = {name: texts for field in group.names for name, texts in named.get(field, {}).items()}
         yield _Rows(names=group.names, rows=group.rows, labels=labels)
 
 

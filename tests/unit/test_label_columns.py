@@ -177,6 +177,10 @@ def test_two_columns_of_one_name_are_told_apart(plan_of):
         {"kind": "m", "choice_1": "k", "negative_prompt.kind": "q", "choice.choice_1": "b"},
         {"kind": "n", "choice_1": "l", "negative_prompt.kind": "q"},
     ]
+    zipped = plan_of(
+        "prompt: x\nzip: [{seed: [1, 2]}, {steps: [3, 4]}]\nlabels: {seed: {n: [a, b]}, steps: {n: [c, d]}}\n"
+    )
+    assert zipped.labels(1) == {"n": "a", "steps.n": "d"}
 
 
 def test_labels_are_written_by_hand(plan_of):
