@@ -50,7 +50,7 @@ def label_text(value: Any) -> str | None:
         case bool():
             return "true" if value else "false"
         case float():
-            return None if math.isnan(value) else str(int(value)) if value.is_integer() else repr(value)
+            return None if math.isnan(value) else repr(value).removesuffix(".0")
     return " ".join(str(value).split()) or None
 
 
