@@ -37,13 +37,13 @@ def search_rows(
     Raises: UsageError for a field that no sweep has; StoreUnavailable.
     """
     ids = stored_ids(store)
-    unknown: UsageError | None = None
+    labels: dict[str, None] = {}
     is_known = False
     for sweep, plan in stored_plans(ids, store):
+        labels |= dict.fromkeys(plan.label_names)
         try:
             wanted = read_where(where, plan.label_names)
-        except UsageError as error:
-            unknown = error
+        except UsageError:
             on_sweep(len(ids))
             continue
         is_known = True
@@ -56,6 +56,4 @@ def search_rows(
             log.warning("sweep_not_searched", extra={"sweep": sweep, "reason": str(error)})
         on_sweep(len(ids))
     if not is_known:
-        read_where(where)  # without any sweep, what is wrong with the conditions themselves
-        if unknown is not None:
-            raise unknown
+        read_where(where, labels)  # what is wrong with the conditions, whichever sweep they are held against

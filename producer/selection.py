@@ -16,7 +16,7 @@ from producer.sweep import Sweep, condition_names
 from shared.axes import HOLE, STYLE_FIELDS, ListAxis
 from shared.decoding import finish_texts
 from shared.errors import SweepError
-from shared.labels import LabelColumn, LabelledAxis, chosen_columns
+from shared.labels import LabelColumn, LabelledAxis, chosen_columns, is_styled
 from shared.plan import Bucket
 from shared.sample import split
 
@@ -67,7 +67,12 @@ class Selector:
                 if not self._wants(rules, fixed):
                     return None
                 continue
-            kept = self._keep([axes[position] for position in tied], rules, fixed)
+            kept = self._keep(
+                [axes[position] for position in tied],
+                rules,
+                fixed,
+                is_styled=is_styled(axis.axis for axis in axes),
+            )
             if kept is None:
                 return None
             found[tied[0]] = kept
@@ -104,7 +109,7 @@ class Selector:
         return [position for position, axis in enumerate(axes) if wanted & _said_by(axis)]
 
     def _keep(
-        self, labelled: list[LabelledAxis], rules: list[Any], fixed: Mapping[str, Any]
+        self, labelled: list[LabelledAxis], rules: list[Any], fixed: Mapping[str, Any], *, is_styled: bool
     ) -> LabelledAxis | None:
         """Return one axis of the combinations that are wanted."""
         tied = [axis.axis for axis in labelled]
@@ -136,7 +141,7 @@ class Selector:
         if not kept:
             return None
         axis = ListAxis(fields=fields, values=tuple(kept))
-        return LabelledAxis(axis=axis, columns=chosen_columns(labelled, places))
+        return LabelledAxis(axis=axis, columns=chosen_columns(labelled, places, is_styled=is_styled))
 
     def _wants(self, rules: list[Any], values: Mapping[str, Any]) -> bool:
         if any(rule[0].names & _TEXT_FIELDS for rule in rules):

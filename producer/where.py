@@ -247,12 +247,7 @@ def _parse(text: str, labels: Collection[str]) -> tuple[str, Comparison | Condit
         return text, _expression(text, known, name=name)
     value = match[3]
     if _GOES_ON.match(value):
-        try:
-            return text, _expression(text, known)
-        except UsageError:
-            if name in _VALUES:
-                raise
-            # A text may begin with a quote, or a number.
+        return text, _expression(text, known)
     if name in _SINGLE_WORDS and re.search(r"\s(and|or)\s.*[=<>~]", value, re.DOTALL):
         return text, _expression(text, known)
     try:

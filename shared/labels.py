@@ -1,7 +1,8 @@
 """What people call a job: the values of its sweep that made it, by name. No part of a job, nor of a plan's id.
 
-Labels are vars, the words in place of others, a style's name, what named choices of a template have become, and columns
-that stand beside the values of an axis: those of a prompt file that are no fields of a job. Knows nothing of plans.
+Labels are vars, the words in place of others, a style's name, what named choices of a template have become, the text
+before all of these where there are several, and columns that stand beside the values of an axis: those of a prompt file
+that are no fields of a job. Knows nothing of plans.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from shared.axes import HOLE, WORD, Axis, ListAxis, TextAxis
 from shared.job import RECIPE_FIELDS
 from shared.sample import Sample, digits_of
-from shared.texts import Text, fill
+from shared.texts import Text, TextTemplate, fill, written
 
 #: Names of a row's columns, and what a sheet calls them: no label may be called so.
 _TAKEN = frozenset(
@@ -29,6 +30,11 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[e
 
 #: Values of an axis whose labels are remembered.
 _VALUES_KEPT = 4096
+
+#: What a text is called before its holes are filled, its choices made and its style put around it.
+_TEMPLATE = "template"
+
+_TEXT_FIELDS = ("prompt", "negative_prompt")
 
 #: Begins the label of a choice in a negative prompt.
 _NEGATIVE = "negative."
@@ -119,6 +125,8 @@ class LabelNames:
 
     def __init__(self, axes: Iterable[Axis], columns: Iterable[LabelColumn]) -> None:
         axes = list(axes)
+        #: Whether some jobs have a style around their texts.
+        self.is_styled = is_styled(axes)
         fields = (field for axis in axes for field in axis.fields if is_label(field))
         #: Vars, words and style, in the order of the axes.
         self.fields = tuple(dict.fromkeys(map(_field_label, fields)))
@@ -129,7 +137,7 @@ class LabelNames:
         self.columns = tuple(self._columns.values())
         listed = (self.of_choice(column.name) for column in columns if column.is_choice)
         #: Choices, of templates and of those that a condition has looked through.
-        self.choices = tuple(dict.fromkeys([*listed, *self._chosen_names(axes)]))
+        self.choices = tuple(dict.fromkeys([*self._template_names(axes), *listed, *self._chosen_names(axes)]))
 
     def of_column(self, column: LabelColumn) -> str:
         """Return what a column's label is called."""
@@ -141,6 +149,11 @@ class LabelNames:
 
     def _free(self, name: str, kind: str) -> str:
         return f"{kind}.{name}" if name in _TAKEN or name in self.fields else name
+
+    def _template_names(self, axes: Iterable[Axis]) -> Iterator[str]:
+        for axis in axes:
+            for field in templated_fields(axis, is_styled=self.is_styled):
+                yield self.of_choice(_choice_name(field, _TEMPLATE))
 
     def _chosen_names(self, axes: Iterable[Axis]) -> Iterator[str]:
         for axis in axes:
@@ -166,11 +179,12 @@ class BlockLabels:
         self._sample, self._names, self._salt = sample, names, salt
         self._lengths = [axis.axis.length for axis in axes]
         #: Neighbours share most of their values, and rows are asked for in the order of the plan.
-        self._read = [
-            (place, lru_cache(maxsize=_VALUES_KEPT)(partial(self._said_by, axis)))
-            for place, axis in enumerate(axes)
-            if _says_anything(axis)
-        ]
+        self._read = []
+        for place, axis in enumerate(axes):
+            templated = templated_fields(axis.axis, is_styled=names.is_styled)
+            if templated or _says_anything(axis):
+                read = lru_cache(maxsize=_VALUES_KEPT)(partial(self._said_by, axis, templated))
+                self._read.append((place, read))
 
     def at(self, index: int) -> dict[str, str]:
         """Return the labels of the job at an index of the block."""
@@ -185,13 +199,15 @@ class BlockLabels:
             labels.update(one.beside)
         return {name: text if type(text) is str else filled(text, holes) for name, text in labels.items()}
 
-    def _said_by(self, axis: LabelledAxis, digit: int) -> _Said:
+    def _said_by(self, axis: LabelledAxis, templated: Sequence[str], digit: int) -> _Said:
         """Return what an axis says of a digit."""
         values: dict[str, Any] = {}
         if any(map(is_label, axis.axis.fields)):
             values = dict(zip(axis.axis.fields, axis.axis.at(digit), strict=True))
         columns = {self._names.of_column(column): column.at(axis.row_of(digit)) for column in axis.columns}
-        chosen = {self._names.of_choice(name): text for name, text in choices_of(axis.axis, digit).items()}
+        made = {**templates_of(axis.axis, templated, digit), **choices_of(axis.axis, digit)}
+        # What a condition has looked through has its own columns, of the templates that it was.
+        chosen = {self._names.of_choice(name): text for name, text in made.items()}
         return _Said(
             holes={name[len(HOLE) :]: value for name, value in values.items() if name.startswith(HOLE)},
             fields={
@@ -199,7 +215,7 @@ class BlockLabels:
                 for name, value in values.items()
                 if is_label(name) and value is not None
             },
-            beside={name: text for name, text in (*columns.items(), *chosen.items()) if text is not None},
+            beside={name: text for name, text in (*chosen.items(), *columns.items()) if text is not None},
         )
 
 
@@ -219,6 +235,38 @@ def _says_anything(axis: LabelledAxis) -> bool:
     return bool(axis.columns) or has_choices or any(map(is_label, axis.axis.fields))
 
 
+def is_styled(axes: Iterable[Axis]) -> bool:
+    """Whether some jobs of these axes have a style around their texts."""
+    return any("style" in axis.fields for axis in axes)
+
+
+def templated_fields(axis: Axis, *, is_styled: bool) -> tuple[str, ...]:
+    """Return the texts of an axis of which there are several, and which jobs have otherwise than they are written."""
+    rows = axis.rows if isinstance(axis, TextAxis) else axis.values if isinstance(axis, ListAxis) else ()
+    return tuple(
+        name
+        for position, name in enumerate(axis.fields)
+        if name in _TEXT_FIELDS
+        and any(row[position] != rows[0][position] for row in rows)
+        and (is_styled or any(_is_open(row[position]) for row in rows))
+    )
+
+
+def templates_of(axis: Axis, fields: Sequence[str], digit: int) -> dict[str, Text]:
+    """Return what some texts of an axis are at a digit as a person wrote them, before anything is made of them."""
+    if not isinstance(axis, TextAxis | ListAxis) or not fields:
+        return {}
+    row = axis.rows[axis.row_of(digit)] if isinstance(axis, TextAxis) else axis.values[digit]
+    texts = {name: row[axis.fields.index(name)] for name in fields}
+    return {_choice_name(name, _TEMPLATE): written(text) for name, text in texts.items() if text is not None}
+
+
+def _is_open(text: Text | TextTemplate | None) -> bool:
+    if isinstance(text, TextTemplate):
+        return text.has_choices or bool(text.slots)
+    return isinstance(text, tuple)
+
+
 def choices_of(axis: Axis, digit: int) -> dict[str, Text]:
     """Return what the named choices of an axis have become at a digit.
 
@@ -236,7 +284,9 @@ def choices_of(axis: Axis, digit: int) -> dict[str, Text]:
     return found
 
 
-def chosen_columns(axes: Sequence[LabelledAxis], kept: Sequence[Sequence[int]]) -> tuple[LabelColumn, ...]:
+def chosen_columns(
+    axes: Sequence[LabelledAxis], kept: Sequence[Sequence[int]], *, is_styled: bool
+) -> tuple[LabelColumn, ...]:
     """Return the columns of an axis that is made of several: of the combinations of digits that are kept."""
     columns = [
         LabelColumn.of(
@@ -248,9 +298,17 @@ def chosen_columns(axes: Sequence[LabelledAxis], kept: Sequence[Sequence[int]]) 
         for column in axis.columns
     ]
     chosen: dict[str, list[str | None]] = {}
-    if any(isinstance(axis.axis, TextAxis) and axis.axis.name_counts for axis in axes):
+    templated = [
+        templated_fields(axis.axis, is_styled=is_styled) if isinstance(axis.axis, TextAxis) else ()
+        for axis in axes
+    ]
+    if any(templated) or any(isinstance(axis.axis, TextAxis) and axis.axis.name_counts for axis in axes):
+        plain = [axis.axis for axis in axes]
         for place, digits in enumerate(kept):
-            for name, text in _choices_at([axis.axis for axis in axes], digits).items():
+            made: dict[str, str] = _choices_at(plain, digits)
+            for axis, fields, digit in zip(plain, templated, digits, strict=True):
+                made |= {name: filled(text, {}) for name, text in templates_of(axis, fields, digit).items()}
+            for name, text in made.items():
                 chosen.setdefault(name, [None] * len(kept))[place] = text
     return (*columns, *(LabelColumn.of(name, texts, is_choice=True) for name, texts in chosen.items()))
 

@@ -297,6 +297,24 @@ class TextTemplate:
         return hash(self.parts)
 
 
+def written(text: Text | TextTemplate, *, chars_max: int = 200) -> str:
+    """Return a text as a person would write it, no longer than a glance: holes in braces, choices by their names."""
+    parts = (text,) if isinstance(text, str) else text.parts if isinstance(text, TextTemplate) else text
+    pieces: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            pieces.append(part)
+        elif isinstance(part, Slot):
+            pieces.append(part.name[1:] if part.name.startswith("=") else f"{{{part.name}}}")
+        elif part.name and not part.name.startswith("choice_"):
+            pieces.append(f"__{part.name}__")
+        else:
+            options = itertools.islice(part.options.items, chars_max)
+            pieces.append(f"{{{'|'.join(written(item, chars_max=chars_max) for item in options)}}}")
+    whole = " ".join("".join(pieces).split())
+    return whole if len(whole) <= chars_max else f"{whole[: chars_max - 1]}…"
+
+
 def template_of(text: Text) -> TextTemplate:
     """Return a text as a template without choices."""
     if isinstance(text, str):

@@ -9,6 +9,7 @@ import zstandard
 from producer.compile import compile_sweep
 from producer.preview import preview
 from producer.sheet.cells import ordered
+from producer.sheet.grid import make_grid
 from producer.sheets import _cells as cells_of
 from producer.sheets import _layout as layout_of
 from producer.source import read_sweep_file
@@ -174,13 +175,62 @@ def test_two_columns_of_one_name_are_told_apart(plan_of):
         "labels: {prompt: {kind: [m, n], choice_1: [k, l]}, negative_prompt: {kind: [p, q]}}\n"
     )
     assert [plan.labels(index) for index in range(len(plan))] == [
-        {"kind": "m", "choice_1": "k", "negative_prompt.kind": "q", "choice.choice_1": "b"},
-        {"kind": "n", "choice_1": "l", "negative_prompt.kind": "q"},
+        {
+            "kind": "m",
+            "choice_1": "k",
+            "negative_prompt.kind": "q",
+            "choice.choice_1": "b",
+            "template": "{a|b}",
+        },
+        {"kind": "n", "choice_1": "l", "negative_prompt.kind": "q", "template": "c"},
     ]
     zipped = plan_of(
         "prompt: x\nzip: [{seed: [1, 2]}, {steps: [3, 4]}]\nlabels: {seed: {n: [a, b]}, steps: {n: [c, d]}}\n"
     )
     assert zipped.labels(1) == {"n": "a", "steps.n": "d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "templates"),
+    [
+        (
+            "prompt: ['a {animal}', 'the {animal}']\nvars: {animal: [cat, dog]}\n",
+            {"a {animal}", "the {animal}"},
+        ),
+        ("prompt: [x, y]\nstyle: [null, s]\nstyles: {s: '{prompt}, s'}\n", {"x", "y"}),
+        ("prompt: [a hat, the hat]\nreplace: {hat: [hat, cap]}\n", {"a hat", "the hat"}),
+        (
+            "prompt: ['{a|b} __c__', '{a} \\{x\\}']\nvars: {a: [v]}\nexpand: all\nwildcards: {c: [d, e]}\n",
+            {"{a|b} __c__", "{a} {x}"},
+        ),
+        (
+            "prompt: ['{a|b} {v}', 'c {v}']\nvars: {v: [q, r]}\nexpand: all\nwhere: prompt != 'a q'\n",
+            {"{a|b} {v}", "c {v}"},
+        ),
+        ("prompt: [x, y]\n", set()),
+        ("prompt: 'a {animal}'\nvars: {animal: [cat, dog]}\n", set()),
+    ],
+)
+def test_texts_are_axes_as_they_are_written(plan_of, text, templates):
+    """Where several prompts are filled in, chosen from or styled, each job says which of them it is of."""
+    plan = plan_of(text)
+    assert {labels["template"] for labels in labels_of(plan) if "template" in labels} == templates
+    assert ("template" in plan.label_names) == bool(templates)
+    assert labels_of(Plan.from_bytes(plan.to_bytes())) == labels_of(plan)
+
+
+def test_styles_and_prompts_make_a_whole_sheet(plan_of, folder_store):
+    """Two prompts in two styles are four images in two rows and two columns, and no place is empty."""
+    plan = plan_of(
+        "prompt: [x, y]\nnegative_prompt: [null, n]\nstyle: [null, s]\n"
+        "styles: {s: {prompt: '{prompt}, s', negative_prompt: m}}\n"
+    )
+    assert plan.label_names == ("style", "template", "negative.template")
+    cells = cells_of(plan.id, plan, folder_store, {}, None, jobs_max=100)
+    down, across = layout_of(cells, None, None)
+    assert {*down, *across} <= {"style", "template", "negative.template"}
+    grid = make_grid(cells, rows=down, columns=across)
+    assert sum(len(one.rows) * len(one.columns) for one in grid.sections) == len(plan) == 8
 
 
 def test_labels_are_written_by_hand(plan_of):
@@ -296,8 +346,6 @@ def test_sheets_take_choices_for_axes_and_columns_for_fields(plan_of, folder_sto
     plan = plan_of("prompt: {file: p.csv}\nseed: [1, 2]\n")
     cells = cells_of(plan.id, plan, folder_store, {}, None, jobs_max=100)
     assert {name for side in layout_of(cells, None, None) for name in side} == {"prompt", "seed"}
-    from producer.sheet.grid import make_grid
-
     grid = make_grid(cells, rows="year", columns="seed")
     assert [row for section in grid.sections[:1] for row in section.rows] == [("5",), ("1990",), (None,)]
 

@@ -152,6 +152,8 @@ def test_all_sweeps_are_searched_by_their_own_labels(plan, store):
     assert len(list(search_rows(store, "style=sunny"))) == 8
     with pytest.raises(UsageError, match="no field 'stile'"):
         list(search_rows(store, ["stile=sunny"]))
+    with pytest.raises(UsageError, match="column 18: unknown name 'stile': did you mean 'style'"):
+        list(search_rows(store, "animal='dog' and stile='sunny'"))
 
 
 @pytest.mark.parametrize("recorded", [{}, {"style": "rainy"}])
