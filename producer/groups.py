@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from producer.fields import CHECKS, check_axis, check_text, detail, merged, problem
-from producer.labels import LABEL_NAME_MAX, label_texts
+from producer.labels import LABEL_NAME_MAX, label_texts, read_numbered
 from producer.ranges import Span, expand_range, is_range
 from producer.rules import written_rule
 from producer.styles import style_trouble
@@ -137,6 +137,12 @@ def check_labels(value: Any) -> dict[str, dict[str, tuple[str | None, ...]]]:
 def _label_trouble(name: Any, values: Any) -> str:
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LABEL_NAME_MAX:
         return f"{show(name)} is no name: use up to {LABEL_NAME_MAX} characters of one line"
+    if isinstance(values, Mapping):
+        try:
+            read_numbered(values)
+        except ValueError as error:
+            return f"{name} is {kind(values)}: {error}"
+        return ""
     if not isinstance(values, str | list | tuple) or not values:
         return f"{name} is {kind(values)}: write a list, or a text with a line for each value"
     odd = (
@@ -147,8 +153,10 @@ def _label_trouble(name: Any, values: Any) -> str:
     return "" if odd is None else f"{name} has {kind(odd)} in it: write texts, numbers and null"
 
 
-def _label_texts(values: str | Sequence[Any]) -> tuple[str | None, ...]:
-    """Return a label's texts: of a list, or of a text with a line for each. An empty one is none."""
+def _label_texts(values: str | Sequence[Any] | Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return a label's texts: of a list, of a text with a line for each, or numbered. An empty one is none."""
+    if isinstance(values, Mapping):
+        return read_numbered(values)
     items = values.removesuffix("\n").split("\n") if isinstance(values, str) else values
     return label_texts(items)
 

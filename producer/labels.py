@@ -25,6 +25,9 @@ _TEXT_MAX = 500
 #: Most columns of one file that are taken unasked.
 _COLUMNS_MAX = 50
 
+#: Values from which on texts are numbered where that is shorter: a person does not write so many.
+_NUMBERED_MIN = 1_000
+
 #: Most characters of the labels of one file that are taken unasked: they are kept with the sweep, which has 64 MiB.
 _CHARACTERS_MAX = 32 << 20
 
@@ -65,12 +68,44 @@ def label_texts(values: Iterable[Any]) -> tuple[str | None, ...]:
     )
 
 
-def written_labels(labels: Labels) -> dict[str, dict[str, str]]:
-    """Return labels as a sweep file would say them: a text with a line for each value."""
+def written_labels(labels: Labels) -> dict[str, dict[str, Any]]:
+    """Return labels as a sweep file would say them: a text with a line for each value.
+
+    Where many values share few texts these stand once, with the number of each value's.
+    """
     return {
-        axis: {name: "".join(f"{text or ''}\n" for text in texts) for name, texts in columns.items()}
-        for axis, columns in labels.items()
+        axis: {name: _written(texts) for name, texts in columns.items()} for axis, columns in labels.items()
     }
+
+
+def read_numbered(value: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return the labels that `written_labels` has numbered. Raises: ValueError for anything else."""
+    try:
+        texts = [label_text(text) for text in value["texts"].removesuffix("\n").split("\n")]
+        numbers = [None if number == "-" else int(number) for number in value["rows"].split()]
+        if len(value) != 2 or not numbers or min((n for n in numbers if n is not None), default=0) < 0:
+            raise ValueError("two keys, and numbers from 0 on")
+        return tuple(None if number is None else texts[number] for number in numbers)
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise ValueError("write a list, or a text with a line for each value") from error
+
+
+def _written(texts: Sequence[str | None]) -> str | dict[str, str]:
+    plain, numbered = _sizes(texts)
+    if numbered * 2 >= plain:
+        return "".join(f"{text or ''}\n" for text in texts)
+    places = {text: number for number, text in enumerate(dict.fromkeys(filter(None, texts)))}
+    rows = " ".join("-" if text is None else str(places[text]) for text in texts)
+    return {"texts": "".join(f"{text}\n" for text in places), "rows": rows}
+
+
+def _sizes(texts: Sequence[str | None]) -> tuple[int, int]:
+    """Return how many characters labels take with a line for each, and at most with numbers."""
+    different = {text for text in texts if text}
+    digits = len(str(len(different))) + 1
+    if len(texts) < _NUMBERED_MIN:
+        return 0, 0
+    return sum(len(text or "") + 1 for text in texts), sum(map(len, different)) + len(texts) * digits
 
 
 def labels_of(table: Table, taken: Collection[str], asked: Any = None) -> Beside:
@@ -155,7 +190,7 @@ def _fitting(columns: Mapping[str, Sequence[str | None]]) -> dict[str, Sequence[
     kept: dict[str, Sequence[str | None]] = {}
     room = _CHARACTERS_MAX
     for name, texts in columns.items():
-        size = sum(len(text or "") + 1 for text in texts)
+        size = min(_sizes(texts))
         if len(kept) < _COLUMNS_MAX and size <= room:
             kept[name] = texts
             room -= size

@@ -408,7 +408,13 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
     ),
     "style": (_axis(_any(_TEXT, _NULL)), "Which of the styles to draw in; null is none.", None),
     "labels": (
-        _of("object", additionalProperties=_of("object", additionalProperties=_any(_TEXT, _list(_LABEL)))),
+        _of(
+            "object",
+            additionalProperties=_of(
+                "object",
+                additionalProperties=_any(_TEXT, _list(_LABEL), _mapping({"texts": _TEXT, "rows": _TEXT})),
+            ),
+        ),
         "What people call the values of an axis, beside it: {prompt: {category: [animal, food]}}, a list as long as the"
         " axis or a text with a line for each. No part of a job. Prompt files bring their columns.",
         {},

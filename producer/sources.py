@@ -678,7 +678,7 @@ def _axis_name(where: str) -> str:
     return re.sub(r"\A(vars|replace): ", "", where)
 
 
-def _with_labels(said: Mapping[str, Any], found: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def _with_labels(said: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the labels that a sweep says itself, and those of its files; its own go first."""
     both = {axis: own for axis, own in said.items() if not isinstance(own, Mapping)}
     merged = {

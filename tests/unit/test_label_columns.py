@@ -5,8 +5,12 @@ from hashlib import md5
 
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from producer.compile import compile_sweep
+from producer.groups import check_labels
+from producer.labels import written_labels
 from producer.preview import preview
 from producer.sheet.cells import ordered
 from producer.sheet.grid import make_grid
@@ -372,3 +376,27 @@ def test_a_preview_names_the_labels(plan_of):
     seen = preview(plan_of("zip: {file: p.csv}\n"), sample=3).to_json()
     assert seen["labels"] == ["category", "year"]
     assert [job["labels"].get("year") for job in seen["sample"]] == ["1990", "5", None]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.sampled_from([None, "a long label of an animal", "b" * 30, "0", "-"]), min_size=1000, max_size=1200
+    )
+)
+def test_many_labels_are_kept_by_number(texts):
+    """Few texts of many values stand once in the sweep that is kept, and are read as they were."""
+    written = written_labels({"prompt": {"kind": texts}})
+    assert check_labels(written)["prompt"]["kind"] == tuple(texts)
+    assert len(str(written)) < 3_200 + 200
+
+
+@pytest.mark.parametrize(
+    "value", [{"texts": "a"}, {"texts": "a", "rows": "1"}, {"texts": "a", "rows": "x"}, {"rows": "0"}]
+)
+def test_wrong_numbers_of_labels_are_refused(value):
+    """What is not as Printroom writes it is refused with how a person would write it."""
+    with pytest.raises(
+        SweepError, match="kind is a mapping: write a list, or a text with a line for each value"
+    ):
+        sweep_from_mapping({"prompt": "x", "labels": {"prompt": {"kind": value}}})
