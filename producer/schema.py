@@ -246,6 +246,7 @@ _MODEL = _any(
     ),
 )
 _LABEL = _any(_TEXT, _NULL, _of("number"), _of("boolean"))
+_LABELS = _any(_TEXT, _list(_LABEL), _mapping({"texts": _TEXT, "rows": _TEXT}, required=("texts", "rows")))
 _CONDITIONS = _any(_TEXT, _list(_TEXT, maxItems=100))
 
 #: Field of a job -> what one value of it may be: what a case holds.
@@ -408,13 +409,7 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
     ),
     "style": (_axis(_any(_TEXT, _NULL)), "Which of the styles to draw in; null is none.", None),
     "labels": (
-        _of(
-            "object",
-            additionalProperties=_of(
-                "object",
-                additionalProperties=_any(_TEXT, _list(_LABEL), _mapping({"texts": _TEXT, "rows": _TEXT})),
-            ),
-        ),
+        _of("object", additionalProperties=_of("object", additionalProperties=_LABELS)),
         "What people call the values of an axis, beside it: {prompt: {category: [animal, food]}}, a list as long as the"
         " axis or a text with a line for each. No part of a job. Prompt files bring their columns.",
         {},
