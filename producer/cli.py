@@ -60,8 +60,9 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on
 _where_option = click.option(
     "--where",
     multiple=True,
-    metavar="FIELD=VALUE",
-    help="Only rows that meet it: seed=3, 'seed>=3', prompt~woman (contains), 'prompt=~wom[ae]n'; repeatable.",
+    metavar="CONDITION",
+    help="Only rows that meet it: seed=3, 'seed>=3', prompt~woman (contains), 'prompt=~wom[ae]n', \"seed in [1, 2] or"
+    " style = 'sunny'\"; repeatable.",
 )
 _sweep_argument = click.argument("sweep")
 _allow_failing_option = click.option(
@@ -619,9 +620,8 @@ def sheet(
     laid out anew in the browser.
     """
     from producer.progress import Progress
-    from producer.results import parse_where
 
-    given = {"where": where, "diff": parse_where([diff]) if diff else None, "thumb_px": thumb}
+    given = {"where": where, "diff": [diff] if diff else None, "thumb_px": thumb}
     with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
         written = _room().write_sheet(sweep, out, **given, **options, on_part=bar.step)
     click.echo(str(written.first))
@@ -860,7 +860,11 @@ def _report_submission(done: Submission, as_json: bool) -> None:
         _print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
         return
     click.echo(done.sweep)
-    said = {"new": "submitted", "known": f"known already ({done.state}): nothing changed"}
+    said = {
+        "new": "submitted",
+        "known": f"known already ({done.state}): nothing changed",
+        "relabelled": f"known already ({done.state}): its labels are the new ones",
+    }
     said["rebuilt"] = "Redis had lost it: rebuilt from the store"
     click.echo(
         f"{said[done.outcome]}; {counted(done.jobs, 'job')} in {counted(done.chunks, 'chunk')}", err=True

@@ -18,7 +18,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 AXES = (*FIELDS, "style")
 
 #: Columns by which Printroom's own rows are known: manifests, and what `fetch` writes.
-_OWN_ROWS = frozenset(("job_id", "prompt", "guidance_rule", "scheduler", "model"))
+OWN_ROWS = frozenset(("job_id", "prompt", "guidance_rule", "scheduler", "model"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +105,7 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
     Raises: FileInvalid where there is no such column, or two may be one field.
     """
     _check_named(table)
-    if set(table.columns) >= _OWN_ROWS:
+    if set(table.columns) >= OWN_ROWS:
         holes = ()  # prompts of finished jobs have none: what stands in braces was drawn
     chosen: dict[str, tuple[str, ...]] = {
         name: (name,) for name in table.columns if name in AXES and _is_plain(name, table)
@@ -131,9 +131,6 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
     taken = {column for columns in chosen.values() for column in columns}
     others = tuple(name for name in table.columns if name not in taken)
     _refuse_slips(others, chosen, top)
-    if unknown := [name for name in others if name not in left]:
-        shown = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
-        notes.append(f"columns that are no part of a job: {shown}")
     return Chosen(names=_ordered(chosen, table), others=others, notes=tuple(notes))
 
 

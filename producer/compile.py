@@ -7,7 +7,7 @@ nothing of YAML, and of models only what `resolve` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from shared.fingerprint import ResolvedModel
 from shared.guidance import read_rule
 from shared.images.format import parse_format
 from shared.job import PROMPT_BYTES_MAX
+from shared.labels import LabelColumn, LabelledAxis
 from shared.plan import JOBS_MAX, Block, Bucket, Plan, jobs_per_chunk
 from shared.sample import Sample, share_out
 from shared.texts import TextTemplate, template_of
@@ -50,12 +51,18 @@ _JOB_FIELDS = (
 )
 
 
+#: Name of a label -> the text of each value of an axis, None for none.
+Labels = Mapping[str, tuple[str | None, ...]]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rows:
     """An axis of several names that move together: the cases, or a zip group."""
 
     names: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
+    #: What stands beside the rows, as long as these, by name.
+    labels: Labels
 
     def column(self, name: str) -> list[Any]:
         position = self.names.index(name)
@@ -63,9 +70,17 @@ class _Rows:
 
     def without(self, names: Sequence[str]) -> _Rows:
         kept = [position for position, name in enumerate(self.names) if name not in names]
-        return _Rows(
+        return replace(
+            self,
             names=tuple(self.names[position] for position in kept),
             rows=tuple(tuple(row[position] for position in kept) for row in self.rows),
+        )
+
+    def only(self, numbers: Sequence[int]) -> _Rows:
+        return replace(
+            self,
+            rows=tuple(self.rows[number] for number in numbers),
+            labels={name: tuple(texts[n] for n in numbers) for name, texts in self.labels.items()},
         )
 
 
@@ -77,12 +92,12 @@ def compile_sweep(sweep: Sweep, *, resolve: ResolveModel) -> Plan:
 
     Raises: SweepError where nothing is left, or too much; and what `resolve` raises for a model.
     """
-    groups = [*_case_rows(sweep), *(_Rows(names=group.names, rows=group.rows) for group in sweep.zip)]
+    groups = [*_case_rows(sweep), *_zip_rows(sweep)]
     models = _resolve_models(sweep, groups, resolve)
     names = {model.fingerprint: model.name for model in reversed(models.values())}
     table = _AxisTable()
     selector = Selector(sweep, names)
-    maker = _BlockMaker(sweep, table, selector)
+    maker = _BlockMaker(sweep, table, selector, models)
     blocks = [
         block
         for bucket, rows in _group_by_bucket(sweep, groups, models)
@@ -95,6 +110,7 @@ def compile_sweep(sweep: Sweep, *, resolve: ResolveModel) -> Plan:
         blocks=tuple(blocks),
         image_format=parse_format(sweep.format),
         layout=sweep.layout,
+        columns=tuple(table.columns),
     )
     return _checked(sweep, _sampled(sweep, plan))
 
@@ -127,7 +143,7 @@ def _sampled(sweep: Sweep, plan: Plan) -> Plan:
         for block, share in zip(plan.blocks, share_out(count, sizes, seed=seed), strict=True)
         if share
     ]
-    return replace(plan, blocks=tuple(blocks), _decoders={})
+    return replace(plan, blocks=tuple(blocks), _decoders={}, _labels={})
 
 
 def _case_rows(sweep: Sweep) -> list[_Rows]:
@@ -136,7 +152,15 @@ def _case_rows(sweep: Sweep) -> list[_Rows]:
         return []
     fields = sweep.case_fields
     rows = tuple(tuple(_case_value(sweep, case, field) for field in fields) for case in sweep.cases)
-    return [_Rows(names=fields, rows=rows)]
+    return [_Rows(names=fields, rows=rows, labels=sweep.named_labels.get("cases", {}))]
+
+
+def _zip_rows(sweep: Sweep) -> Iterator[_Rows]:
+    """Yield the zip groups, and with each what is said beside the values of any of its names."""
+    named = sweep.named_labels
+    for group in sweep.zip:
+        labels = {name: texts for field in group.names for name, texts in named.get(field, {}).items()}
+        yield _Rows(names=group.names, rows=group.rows, labels=labels)
 
 
 def _case_value(sweep: Sweep, case: Case, field: str) -> Any:
@@ -204,10 +228,7 @@ def _rows_of(groups: list[_Rows], setters: list[_Rows], kept: list[dict[int, Non
     """Return the groups with the rows of one bucket, without the fields that the bucket says."""
     by_setter = {id(group): sorted(numbers) for group, numbers in zip(setters, kept, strict=True)}
     return [
-        _Rows(
-            names=group.names,
-            rows=tuple(group.rows[number] for number in by_setter.get(id(group), range(len(group.rows)))),
-        ).without(_BUCKET_FIELDS)
+        (group.only(by_setter[id(group)]) if id(group) in by_setter else group).without(_BUCKET_FIELDS)
         for group in groups
     ]
 
@@ -220,11 +241,13 @@ def _bucket(sweep: Sweep, picked: dict[str, Any], models: dict[str, ResolvedMode
 
 
 class _AxisTable:
-    """The plan's axes: equal axes of several blocks are stored once."""
+    """The plan's axes and columns: equal ones of several blocks are stored once."""
 
     def __init__(self) -> None:
         self.axes: list[Axis] = []
+        self.columns: list[LabelColumn] = []
         self._positions: dict[Axis, int] = {}
+        self._column_positions: dict[Any, int] = {}
 
     def position(self, axis: Axis) -> int:
         position = self._positions.setdefault(axis, len(self.axes))
@@ -232,35 +255,75 @@ class _AxisTable:
             self.axes.append(axis)
         return position
 
+    def column_position(self, column: LabelColumn) -> int:
+        position = self._column_positions.setdefault(column.key, len(self.columns))
+        if position == len(self.columns):
+            self.columns.append(column)
+        return position
+
 
 class _BlockMaker:
     """Makes the blocks of one sweep."""
 
-    def __init__(self, sweep: Sweep, table: _AxisTable, selector: Selector) -> None:
-        self._sweep, self._table, self._selector = sweep, table, selector
+    def __init__(
+        self, sweep: Sweep, table: _AxisTable, selector: Selector, models: Mapping[str, ResolvedModel]
+    ) -> None:
+        self._sweep, self._table, self._selector, self._models = sweep, table, selector, models
         self._texts = sweep.text_maker()
+        self._labels = sweep.named_labels
+        #: Name of an axis -> what stands beside it: the same in all blocks.
+        self._columns: dict[str, tuple[LabelColumn, ...]] = {}
 
     def block(self, bucket: Bucket, groups: list[_Rows]) -> Block | None:
         """Return the block of a bucket; None where no job of it is wanted."""
         taken = {name for group in groups for name in group.names}
         axes = [
-            *(self._own_axis(name) for name in _SAMPLER_AXES if name not in taken),
-            *([] if "seed" in taken else [self._seed_axis()]),
+            *(self._named(name, self._own_axis(name)) for name in _SAMPLER_AXES if name not in taken),
+            *([] if "seed" in taken else [self._named("seed", self._seed_axis())]),
             *(axis for group in groups if (axis := self._rows_axis(group)) is not None),
-            *self._style_axis(),
+            *(self._named("style", axis) for axis in self._style_axis()),
             *self._hole_axes(),
             *self._text_axes(taken),
         ]
         axes = self._join_drawn_negatives(axes)
-        chosen = self._selector.choose(bucket, axes)
+        whole = [
+            *(column for group in groups if _says_nothing(group) for column in _columns(group.labels)),
+            *self._bucket_columns(bucket),
+        ]
+        chosen = self._selector.choose(bucket, axes, whole)
         if chosen is None:
             return None
-        _check_lengths(chosen)
+        _check_lengths([axis.axis for axis in chosen])
         return Block(
             bucket=bucket,
-            axes=tuple(self._table.position(axis) for axis in chosen),
+            axes=tuple(self._table.position(axis.axis) for axis in chosen),
             jobs_per_chunk=self._jobs_per_chunk(bucket, groups),
+            columns=self._placed([*(axis.columns for axis in chosen), whole]),
         )
+
+    def _bucket_columns(self, bucket: Bucket) -> Iterator[LabelColumn]:
+        """Yield what the sweep says of the bucket's model and size, where they are lists of its own."""
+        models = [self._models.get(name) for name in self._sweep.model]
+        places = {
+            "model": [model is not None and model.fingerprint == bucket.model for model in models],
+            "size": [size_sides(size) == (bucket.width, bucket.height) for size in self._sweep.size],
+        }
+        for name, matching in places.items():
+            for label, texts in self._labels.get(name, {}).items():
+                if len(texts) == len(matching) and True in matching:
+                    yield LabelColumn.of(label, [texts[matching.index(True)]])
+
+    def _placed(self, columns: Sequence[Sequence[LabelColumn]]) -> tuple[tuple[int, ...], ...]:
+        """Return the positions of columns in the plan's table; () where there are none."""
+        if not any(columns):
+            return ()
+        return tuple(tuple(map(self._table.column_position, own)) for own in columns)
+
+    def _named(self, name: str, axis: Axis) -> LabelledAxis:
+        """Return an axis with what the sweep says beside its values."""
+        if name not in self._columns:
+            self._columns[name] = _columns(self._labels.get(name, {}))
+        return LabelledAxis(axis=axis, columns=self._columns[name])
 
     def _own_axis(self, name: str) -> Axis:
         values = getattr(self._sweep, name)
@@ -281,11 +344,13 @@ class _BlockMaker:
             return SeedRange(start=seeds[0], count=max(repeat, len(seeds)))
         return ListAxis(fields=("seed",), values=tuple((seed,) for seed in seeds))
 
-    def _rows_axis(self, group: _Rows) -> Axis | None:
+    def _rows_axis(self, group: _Rows) -> LabelledAxis | None:
         """Return the axis of a group, or none where its one row leaves nothing to say."""
-        if len(group.rows) == 1 and not group.names:
+        if _says_nothing(group):
             return None
-        group = self._with_styles(group)
+        return LabelledAxis(axis=self._group_axis(self._with_styles(group)), columns=_columns(group.labels))
+
+    def _group_axis(self, group: _Rows) -> Axis:
         known = (*FIELDS, *STYLE_FIELDS)
         fields = tuple(name if name in known else HOLE + name for name in group.names)
         texts = [position for position, name in enumerate(fields) if name in _TEXT_FIELDS]
@@ -307,7 +372,7 @@ class _BlockMaker:
         rows = [
             (*row, *self._style(name)) for row, name in zip(rest.rows, group.column("style"), strict=True)
         ]
-        return _Rows(names=(*rest.names, *STYLE_FIELDS), rows=tuple(rows))
+        return replace(rest, names=(*rest.names, *STYLE_FIELDS), rows=tuple(rows))
 
     def _style_axis(self) -> Iterator[Axis]:
         if self._sweep.style != (None,):
@@ -319,21 +384,23 @@ class _BlockMaker:
         style = make_style(name, *self._sweep.styles[name].values())
         return (name, style.prompt, style.negative_prompt)
 
-    def _hole_axes(self) -> Iterator[Axis]:
+    def _hole_axes(self) -> Iterator[LabelledAxis]:
         for name, values in self._sweep.vars.items():
-            yield ListAxis(fields=(HOLE + name,), values=tuple((value,) for value in values))
+            axis = ListAxis(fields=(HOLE + name,), values=tuple((value,) for value in values))
+            yield self._named(name, axis)
         for word, values in self._sweep.replace.items():
             fields = (HOLE + self._texts.word_slot(word),)
-            yield ListAxis(fields=fields, values=tuple((value,) for value in values))
+            yield self._named(word, ListAxis(fields=fields, values=tuple((value,) for value in values)))
 
-    def _text_axes(self, taken: set[str]) -> Iterator[Axis]:
+    def _text_axes(self, taken: set[str]) -> Iterator[LabelledAxis]:
         for name in _TEXT_FIELDS:
             if name not in taken:
                 texts = getattr(self._sweep, name)
                 if self._texts.is_idle:
-                    yield ListAxis(fields=(name,), values=tuple((text,) for text in texts))
+                    axis: Axis = ListAxis(fields=(name,), values=tuple((text,) for text in texts))
                 else:
-                    yield self._of_templates((name,), [(self._template(text),) for text in texts])
+                    axis = self._of_templates((name,), [(self._template(text),) for text in texts])
+                yield self._named(name, axis)
 
     def _template(self, text: str | None) -> TextTemplate | None:
         return None if text is None else self._texts.template(text)
@@ -352,19 +419,27 @@ class _BlockMaker:
         draws = self._sweep.draws
         return TextAxis(fields=fields, rows=tuple(rows), draws=draws, seed=0 if draws is None else draws.seed)
 
-    def _join_drawn_negatives(self, axes: list[Axis]) -> list[Axis]:
+    def _join_drawn_negatives(self, axes: list[LabelledAxis]) -> list[LabelledAxis]:
         """Let negatives with choices stand beside their prompts: what is drawn depends on the prompt."""
-        drawn = next(
-            (axis for axis in axes if isinstance(axis, TextAxis) and axis.fields == ("negative_prompt",)),
-            None,
-        )
-        if drawn is None:
+        for negatives in axes:
+            drawn = negatives.axis
+            if isinstance(drawn, TextAxis) and drawn.fields == ("negative_prompt",):
+                break
+        else:
             return axes
-        prompts = next(axis for axis in axes if "prompt" in axis.fields)
-        fields = (*prompts.fields, *drawn.fields)
-        rows = [(*row, *other) for row in _template_rows(prompts) for other in drawn.rows]
-        joined = self._text_axis(fields, rows)
-        return [joined if axis is prompts else axis for axis in axes if axis is not drawn]
+        prompts = next(axis for axis in axes if "prompt" in axis.axis.fields)
+        texts = list(_template_rows(prompts.axis))
+        joined = LabelledAxis(
+            axis=self._text_axis(
+                (*prompts.axis.fields, *drawn.fields),
+                [(*row, *other) for row in texts for other in drawn.rows],
+            ),
+            columns=(
+                *(column.spread(each=len(drawn.rows)) for column in prompts.columns),
+                *(column.spread(times=len(texts)) for column in negatives.columns),
+            ),
+        )
+        return [joined if axis is prompts else axis for axis in axes if axis is not negatives]
 
     def _jobs_per_chunk(self, bucket: Bucket, groups: list[_Rows]) -> int:
         columns: dict[str, Any] = {}
@@ -374,6 +449,15 @@ class _BlockMaker:
             columns[name] = [values.stop] if isinstance(values, Span) else values
         rows = max(read_rule(rule).rows for rule in columns["guidance_rule"])
         return jobs_per_chunk(bucket.width, bucket.height, max(columns["steps"]), rows)
+
+
+def _says_nothing(group: _Rows) -> bool:
+    """Whether a group has one row, of which the bucket says everything."""
+    return len(group.rows) == 1 and not group.names
+
+
+def _columns(labels: Labels) -> tuple[LabelColumn, ...]:
+    return tuple(LabelColumn.of(name, texts) for name, texts in labels.items())
 
 
 def _template_rows(axis: Axis) -> Iterator[tuple[Any, ...]]:

@@ -8,23 +8,28 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
+from producer.labels import label_text, written_labels
 from shared.command_exit import document_bytes, run_command
 from shared.errors import SweepError
 
+#: Columns of PartiPrompts that say what a prompt is about and what is hard in it.
+_PARTI_LABELS = ("Category", "Challenge")
+
 
 def partiprompts_sweep(path: str | Path) -> dict[str, Any]:
-    """Return PartiPrompts.tsv as a sweep: one axis of prompts.
+    """Return PartiPrompts.tsv as a sweep: one axis of prompts, labelled by category and challenge.
 
     Raises: SweepError where the file has no column `Prompt`, a row without one, or is not UTF-8.
     """
     prompts: list[str] = []
+    labels: dict[str, list[str | None]] = {}
     # A quote in this file is a quote: QUOTE_NONE, or one at a prompt's start swallows the lines after it.
     rows = csv.reader(_lines(Path(path)), delimiter="\t", quoting=csv.QUOTE_NONE)
     header = next(rows, [])
@@ -37,23 +42,30 @@ def partiprompts_sweep(path: str | Path) -> dict[str, Any]:
         if len(row) <= column or not row[column]:
             raise SweepError([f"{Path(path).name}, line {rows.line_num}: no prompt: remove the line"])
         prompts.append(row[column])
-    return _sweep("PartiPrompts", prompts, path)
+        for name in _PARTI_LABELS:
+            if name in header:
+                place = header.index(name)
+                labels.setdefault(name, []).append(label_text(row[place] if place < len(row) else None))
+    return _sweep("PartiPrompts", prompts, labels, path)
 
 
 def geneval_sweep(path: str | Path) -> dict[str, Any]:
-    """Return GenEval's evaluation_metadata.jsonl as a sweep: one axis of prompts.
+    """Return GenEval's evaluation_metadata.jsonl as a sweep: one axis of prompts, labelled by what each tests.
 
     Raises: SweepError for a line that is no JSON object with a `prompt`, or a file that is not UTF-8.
     """
     prompts: list[str] = []
+    tags: list[str | None] = []
     for number, line in enumerate(_lines(Path(path)), start=1):
         if not line.strip():
             continue
         try:
-            prompts.append(_json_prompt(line))
+            prompt, tag = _json_prompt(line)
         except ValueError as error:
             raise SweepError([f"{Path(path).name}, line {number}: {error}"]) from error
-    return _sweep("GenEval", prompts, path)
+        prompts.append(prompt)
+        tags.append(tag)
+    return _sweep("GenEval", prompts, {"tag": tags}, path)
 
 
 def sweep_yaml(sweep: dict[str, Any]) -> str:
@@ -96,18 +108,22 @@ def _lines(path: Path) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _json_prompt(line: str) -> str:
+def _json_prompt(line: str) -> tuple[str, str | None]:
+    """Return a line's prompt and its tag."""
     record = json.loads(line)
     prompt = record.get("prompt") if isinstance(record, dict) else None
     if not isinstance(prompt, str) or not prompt:
         raise ValueError("no 'prompt' that is text: remove the line")
-    return prompt
+    return prompt, label_text(record.get("tag"))
 
 
-def _sweep(name: str, prompts: list[str], path: str | Path) -> dict[str, Any]:
+def _sweep(
+    name: str, prompts: list[str], labels: Mapping[str, Sequence[str | None]], path: str | Path
+) -> dict[str, Any]:
     if not prompts:
         raise SweepError([f"{Path(path).name}: no prompts"])
-    return {"name": name, "prompt": prompts}
+    said = {key: texts for key, texts in labels.items() if any(texts)}
+    return {"name": name, "prompt": prompts} | ({"labels": written_labels({"prompt": said})} if said else {})
 
 
 if __name__ == "__main__":

@@ -23,17 +23,11 @@ from producer.export.hf import ImageFolderLayout
 from producer.export.jsonl import write_jsonl
 from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
-from producer.results import (
-    Where,
-    manifest_rows,
-    manifests,
-    read_where,
-    to_json_line,
-    where_texts,
-    with_urls,
-)
+from producer.results import manifest_rows, manifests, to_json_line, with_urls
+from producer.where import Where, read_where, where_texts
 from shared import names
 from shared.errors import ObjectMissing, UsageError
+from shared.plan import Plan
 from shared.store.base import Store
 
 LayoutName = Literal["folder", "webdataset", "parquet", "hf", "jsonl"]
@@ -122,6 +116,7 @@ def fetch(
     options: FetchOptions | None = None,
     name: str = "sweep",
     jobs: int | None = None,
+    plan: Plan | None = None,
     on_image: Callable[[int | None], None] = lambda total: None,
 ) -> Fetched:
     """Bring home what a sweep has so far, one chunk after another: memory does not grow with the sweep.
@@ -129,6 +124,7 @@ def fetch(
     Args:
         name: of the sweep, for the dataset's card.
         jobs: how many there are, where that is known, for the card and for `on_image`.
+        plan: of the sweep, where it is at hand, for labels that old manifests lack.
         on_image: called after each job with how many there will be, where that is known.
 
     Raises: UsageError, StoreError. Interrupted, it leaves only whole files.
@@ -138,7 +134,7 @@ def fetch(
     with ExitStack() as stack:
         layout = _layout(stack, folder, sweep, where, options)
         failed = stack.enter_context(replacing(folder / "failed.jsonl")) if options.with_failed else None
-        rows = _rows(manifest_rows(sweep, store, where=where), options.status, tally, failed)
+        rows = _rows(manifest_rows(sweep, store, where=where, plan=plan), options.status, tally, failed)
         if layout is None:
             write_jsonl(folder, _listed(_with_urls(rows, store, options), tally, on_row))
         else:

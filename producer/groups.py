@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from producer.fields import CHECKS, check_axis, check_text, detail, merged, problem
+from producer.labels import LABEL_NAME_MAX, label_texts, read_numbered
 from producer.ranges import Span, expand_range, is_range
 from producer.rules import written_rule
 from producer.styles import style_trouble
@@ -109,6 +110,55 @@ def check_styles(value: Any) -> dict[str, dict[str, str]]:
 def check_wildcards(value: Any) -> dict[str, tuple[str, ...]]:
     """Return the wildcards of a sweep: a name and its lines."""
     return _check_columns("wildcards", value, lambda name: "")
+
+
+def check_labels(value: Any) -> dict[str, dict[str, tuple[str | None, ...]]]:
+    """Return what stands beside the values of axes: an axis, a label's name, and a text for each value."""
+    if not isinstance(value, Mapping):
+        raise problem("labels", f"labels is {kind(value)}: write a mapping: {{prompt: {{category: [...]}}}}")
+    found: dict[str, dict[str, tuple[str | None, ...]]] = {}
+    details: list[InitErrorDetails] = []
+    for axis, columns in value.items():
+        if not isinstance(columns, Mapping):
+            text = f"labels: {axis} is {kind(columns)}: write a mapping: {{category: [...]}}"
+            details.append(detail((axis,), "labels", text))
+            continue
+        found[axis] = {}
+        for name, values in columns.items():
+            if trouble := _label_trouble(name, values):
+                details.append(detail((axis, name), "labels", f"labels: {trouble}"))
+            else:
+                found[axis][name] = _label_texts(values)
+    if details:
+        raise merged(details)
+    return found
+
+
+def _label_trouble(name: Any, values: Any) -> str:
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LABEL_NAME_MAX:
+        return f"{show(name)} is no name: use up to {LABEL_NAME_MAX} characters of one line"
+    if isinstance(values, Mapping):
+        try:
+            read_numbered(values)
+        except ValueError as error:
+            return f"{name} is {kind(values)}: {error}"
+        return ""
+    if not isinstance(values, str | list | tuple) or not values:
+        return f"{name} is {kind(values)}: write a list, or a text with a line for each value"
+    odd = (
+        None
+        if isinstance(values, str)
+        else next((x for x in values if isinstance(x, list | tuple | dict)), None)
+    )
+    return "" if odd is None else f"{name} has {kind(odd)} in it: write texts, numbers and null"
+
+
+def _label_texts(values: str | Sequence[Any] | Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return a label's texts: of a list, of a text with a line for each, or numbered. An empty one is none."""
+    if isinstance(values, Mapping):
+        return read_numbered(values)
+    items = values.removesuffix("\n").split("\n") if isinstance(values, str) else values
+    return label_texts(items)
 
 
 def var_text(name: str, value: Any) -> str:

@@ -54,7 +54,8 @@ def retry_failed(
     chosen: list[int] = []
     left: Counter[str] = Counter()
     wanted = {
-        row["index"] for row in manifest_rows(sweep, store, where={**(where or {}), "status": "failed"})
+        row["index"]
+        for row in manifest_rows(sweep, store, where={**(where or {}), "status": "failed"}, plan=plan)
     }
     for row in manifest_rows(sweep, store, where={"status": "failed"}):
         code = row["error_code"]

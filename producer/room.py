@@ -22,7 +22,6 @@ from producer.lineage import Edition, choose, editions
 from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
-from producer.results import read_where
 from producer.retry import Retried, retry_failed
 from producer.search import FoundRow, search_rows
 from producer.source import SweepFile, read_sweep_file
@@ -32,6 +31,7 @@ from producer.store_sweeps import StoredSweep, find_stored, stored_ids, stored_s
 from producer.submit import Submission, rebuild, submit_plan
 from producer.surroundings import find_facts, find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
+from producer.where import read_where
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
@@ -366,7 +366,9 @@ class Printroom:
         """
         sweep = self.find(sweep, in_store=True)
         check = self._completeness(sweep)
-        rows = _then(reading.manifest_rows(sweep, self.store, where=self._where(sweep, where)), check)
+        plan = self.plan(sweep)
+        wanted = read_where(where or {}, plan.label_names)
+        rows = _then(reading.manifest_rows(sweep, self.store, where=wanted, plan=plan), check)
         return reading.with_urls(rows, self.store, expires_seconds=expires_seconds) if urls else rows
 
     def search(
@@ -383,7 +385,8 @@ class Printroom:
     def why_nothing(self, sweep: str, where: WhereSource) -> list[str]:
         """Say which values there are, for each field of a filter that no row of a sweep meets."""
         sweep = self.find(sweep, in_store=True)
-        return reading.why_nothing(sweep, self.store, self._where(sweep, where))
+        plan = self.plan(sweep)
+        return reading.why_nothing(sweep, self.store, read_where(where, plan.label_names), plan=plan)
 
     def fetch(
         self,
@@ -405,6 +408,7 @@ class Printroom:
             options=options,
             name=plan.name,
             jobs=len(plan),
+            plan=plan,
             on_image=on_image,
         )
         check()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from producer.sweep_text import read_inline
+from shared.errors import SweepError
 from shared.guidance import RULE_FIELDS, RuleInvalid, check_field, parse_rule
 
 #: Most rules on one axis. More is a slip: lists in six fields multiply fast.
@@ -30,6 +32,18 @@ class RuleProblem:
     #: Field and position in its list, as far as they are known.
     place: tuple[str | int, ...]
     text: str
+
+
+def rule_of_text(text: str) -> str | None:
+    """Return the rule that a text means, as it is kept: a name, or a mapping in YAML. Raises: ValueError."""
+    try:
+        return parse_rule(read_inline(text, what="guidance_rule"))
+    except SweepError as error:
+        raise ValueError(str(error)) from error
+
+
+#: How a condition reads a text that it compares with a rule: one rule may be written in several ways.
+RULE_READING: Mapping[str, Callable[[str], str | None]] = {"guidance_rule": rule_of_text}
 
 
 def count_rules(value: Any) -> int:

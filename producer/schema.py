@@ -112,6 +112,10 @@ _FILE_OPTIONS: Mapping[str, Schema] = {
         ],
         "description": "What separates the cells of a line; found out if left out. none: one column.",
     },
+    "labels": {
+        **_any(_TEXT, _list(_TEXT)),
+        "description": "Columns that are labels of the rows; all that are no fields of a job if left out. none: none.",
+    },
     "encoding": {
         **_of("string", minLength=1),
         "description": "How a text file is encoded, such as cp1252; UTF-8 if left out, or UTF-16 with its mark.",
@@ -241,6 +245,8 @@ _MODEL = _any(
         required=("name",),
     ),
 )
+_LABEL = _any(_TEXT, _NULL, _of("number"), _of("boolean"))
+_LABELS = _any(_TEXT, _list(_LABEL), _mapping({"texts": _TEXT, "rows": _TEXT}, required=("texts", "rows")))
 _CONDITIONS = _any(_TEXT, _list(_TEXT, maxItems=100))
 
 #: Field of a job -> what one value of it may be: what a case holds.
@@ -402,6 +408,12 @@ _KEYS: Mapping[str, tuple[Schema, str, Any]] = {
         {},
     ),
     "style": (_axis(_any(_TEXT, _NULL)), "Which of the styles to draw in; null is none.", None),
+    "labels": (
+        _of("object", additionalProperties=_of("object", additionalProperties=_LABELS)),
+        "What people call the values of an axis, beside it: {prompt: {category: [animal, food]}}, a list as long as the"
+        " axis or a text with a line for each. No part of a job. Prompt files bring their columns.",
+        {},
+    ),
     "where": (
         _CONDITIONS,
         "Expressions that every job meets, such as 'steps < 30 or guidance_scale > 5'.",

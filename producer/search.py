@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from producer.results import Where, manifest_rows, read_where
-from producer.store_sweeps import stored_ids, stored_sweeps
+from producer.results import manifest_rows
+from producer.store_sweeps import stored_ids, stored_plans
+from producer.where import Where, read_where
 from shared.errors import StoreError, StoreUnavailable, UsageError
 from shared.store.base import Store
 
@@ -36,25 +37,23 @@ def search_rows(
     Raises: UsageError for a field that no sweep has; StoreUnavailable.
     """
     ids = stored_ids(store)
-    unknown: UsageError | None = None
+    labels: dict[str, None] = {}
     is_known = False
-    for one in stored_sweeps(ids, store):
+    for sweep, plan in stored_plans(ids, store):
+        labels |= dict.fromkeys(plan.label_names)
         try:
-            wanted = read_where(where, one.labels)
-        except UsageError as error:
-            unknown = error
+            wanted = read_where(where, plan.label_names)
+        except UsageError:
             on_sweep(len(ids))
             continue
         is_known = True
         try:
-            for row in manifest_rows(one.sweep, store, where=wanted):
-                yield FoundRow(sweep=one.sweep, name=one.name, row=row)
+            for row in manifest_rows(sweep, store, where=wanted, plan=plan):
+                yield FoundRow(sweep=sweep, name=plan.name, row=row)
         except StoreUnavailable:
             raise
         except StoreError as error:  # one sweep's damage hides no other
-            log.warning("sweep_not_searched", extra={"sweep": one.sweep, "reason": str(error)})
+            log.warning("sweep_not_searched", extra={"sweep": sweep, "reason": str(error)})
         on_sweep(len(ids))
     if not is_known:
-        read_where(where)  # without any sweep, what is wrong with the conditions themselves
-        if unknown is not None:
-            raise unknown
+        read_where(where, labels)  # what is wrong with the conditions, whichever sweep they are held against

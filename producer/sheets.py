@@ -10,9 +10,10 @@ from typing import Any
 
 from PIL.Image import Image
 
+from producer.conditions import Condition
 from producer.fields import FIELDS
 from producer.images import read_image
-from producer.results import LABEL, canonical_where, is_wanted, manifest_rows, where_texts
+from producer.results import manifest_rows
 from producer.sheet import MAX_PIXELS, Baseline, Cell, State, draw_sheet, find_baseline
 from producer.sheet.cells import key, value, variables_of
 from producer.sheet.draw import draw
@@ -21,6 +22,7 @@ from producer.sheet.layout import box, first_scale
 from producer.sheet.page import write_page
 from producer.sheet.sides import choose_sides
 from producer.sheet.tiles import tile, write_tiles
+from producer.where import LABEL, Where, canonical_where, fields_of, hints, is_wanted, read_where, where_texts
 from shared.errors import BrokerError, UsageError
 from shared.job import RECIPE_FIELDS, Job
 from shared.ledger import Ledger
@@ -95,7 +97,7 @@ def sweep_sheet(
     rows: Side,
     columns: Side,
     where: Mapping[str, Any],
-    diff: Mapping[str, Any] | None = None,
+    diff: Where | Sequence[str] | None = None,
     thumb_px: int | None = None,
     live: Live | None = None,
 ) -> Image:
@@ -105,7 +107,7 @@ def sweep_sheet(
         rows, columns: a field of a job, or two of which the first is outer; chosen among those that vary where not
             given.
         where: only jobs with these values.
-        diff: the field and the value of the baseline that every image is compared with.
+        diff: the field and the value of the baseline that every image is compared with; a label is a field too.
         thumb_px: longest side of the largest image.
         live: what Redis knows (`look`).
 
@@ -134,7 +136,7 @@ def write_sheet(
     rows: Side = None,
     columns: Side = None,
     where: Mapping[str, Any] | None = None,
-    diff: Mapping[str, Any] | None = None,
+    diff: Where | Sequence[str] | None = None,
     thumb_px: int | None = None,
     max_pixels: int = MAX_PIXELS,
     live: Live | None = None,
@@ -202,19 +204,28 @@ def _cells(
     cells: dict[int, Cell] = {}
     for row in manifest_rows(sweep, store):
         if (job := jobs.get(row["index"])) is not None:
-            cells[row["index"]] = _made(job, row, store, plan.labels(row["index"]))
+            cells[row["index"]] = _made(job, row, store, _labels(plan, row["index"]))
     for index in jobs.keys() - cells.keys():
         state = _unmade(plan, index, live)
-        cells[index] = Cell(job=jobs[index], state=state, variables=plan.labels(index))
+        cells[index] = Cell(job=jobs[index], state=state, **_labels(plan, index))
     return [cells[index] for index in sorted(cells)]
 
 
-def _made(job: Job, row: Mapping[str, Any], store: Store, labels: Mapping[str, str]) -> Cell:
+def _labels(plan: Plan, index: int) -> dict[str, Any]:
+    """Return a job's labels as a cell has them: the sweep's own axes, and what stands beside them."""
+    labels, beside = plan.labels(index), plan.column_names
+    return {
+        "variables": {name: text for name, text in labels.items() if name not in beside},
+        "columns": {name: text for name, text in labels.items() if name in beside},
+    }
+
+
+def _made(job: Job, row: Mapping[str, Any], store: Store, labels: Mapping[str, Any]) -> Cell:
     if row["status"] == "failed":
         reason = f"{row['error_code']}: {row['error']}"
-        return Cell(job=job, state="failed", reason=reason, variables=labels)
+        return Cell(job=job, state="failed", reason=reason, **labels)
     kept = {name: value for name, value in row.items() if name not in _NOT_KEPT}
-    return Cell(job=job, state="done", load=partial(read_image, store, kept), variables=labels)
+    return Cell(job=job, state="done", load=partial(read_image, store, kept), **labels)
 
 
 def _unmade(plan: Plan, index: int, live: Live | None) -> State:
@@ -228,21 +239,21 @@ def _unmade(plan: Plan, index: int, live: Live | None) -> State:
     return "paused" if live.state == "paused" else "waiting"
 
 
-def _baseline(cells: Sequence[Cell], diff: Mapping[str, Any] | None, plan: Plan) -> Baseline | None:
+def _baseline(cells: Sequence[Cell], diff: Where | Sequence[str] | None, plan: Plan) -> Baseline | None:
     if not diff:
         return None
-    found = canonical_where(diff)
+    found = read_where(diff, plan.label_names)
     [(name, wanted), *more] = found.items()
-    if more or isinstance(wanted, tuple):
+    if more or isinstance(wanted, tuple | Condition):
         raise UsageError(f"--diff {' '.join(where_texts(found))}: write one field=value, such as seed=0")
-    return find_baseline(cells, name, wanted, plan.models)
+    return find_baseline(cells, name.removeprefix(LABEL), wanted, plan.models)
 
 
 def _choose(plan: Plan, where: Mapping[str, Any], jobs_max: int) -> dict[int, Job]:
     """Return the jobs of a plan that have these values, by index."""
     where = canonical_where(where, plan.label_names)
     known = (*RECIPE_FIELDS, *plan.label_names)
-    unknown = [name for name in where if name.removeprefix(LABEL) not in known]
+    unknown = [name for name in fields_of(where) if name.removeprefix(LABEL) not in known]
     if unknown:
         raise UsageError(f"no field {unknown[0]!r} to choose jobs by; there are: {', '.join(known)}")
     jobs: dict[int, Job] = {}
@@ -254,7 +265,9 @@ def _choose(plan: Plan, where: Mapping[str, Any], jobs_max: int) -> dict[int, Jo
     if len(plan) > _SCAN_MAX or len(jobs) > jobs_max:
         raise UsageError(_too_many(jobs_max))
     if not jobs:
-        raise UsageError(f"no job of this sweep has {', '.join(where_texts(where))}")
+        raise UsageError(
+            "; ".join([f"no job of this sweep has {', '.join(where_texts(where))}", *hints(where)])
+        )
     return jobs
 
 
@@ -282,7 +295,7 @@ def _box(cells: Sequence[Cell], thumb_px: int | None, diff: bool) -> tuple[int, 
 def _layout(
     cells: Sequence[Cell], rows: Side, columns: Side, *, thumb_px: int | None = None, diff: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose the sides. A sweep's own axes (vars, styles) go before the texts that follow from them."""
+    """Choose the sides. A sweep's own axes (vars, styles, choices) go before the texts that follow from them."""
     labels = sorted(variables_of(cells), key=lambda name: name != "style")
     varying = {name for name in (*FIELDS, *labels) if len({value(cell, name) for cell in cells}) > 1}
     own = [name for name in labels if name in varying]

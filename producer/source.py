@@ -335,6 +335,8 @@ def _complete_text(document: Document, path: Path, files: Sequence[SourceFile]) 
         document.value if "name" in document.value else {"name": name_of_file(path.name), **document.value}
     )
     text = comments + sweep_yaml(value)
+    if len(text.encode()) > FILE_BYTES_MAX and "labels" in value:  # the plan has them as well
+        text = comments + sweep_yaml({key: found for key, found in value.items() if key != "labels"})
     if len(text.encode()) > FILE_BYTES_MAX:
         size = f"with all that it names the sweep has {len(text) / (1 << 20):,.0f} MiB"
         raise SweepError([f"{path.name}: {size}: at most {FILE_BYTES_MAX >> 20} can be kept: split it"])

@@ -27,6 +27,7 @@ from producer.columns import (
     own_columns,
 )
 from producer.dialects import NO_DELIMITER
+from producer.labels import Beside, labels_of, written_labels
 from producer.paths import find_path, find_paths, is_absolute
 from producer.prompt_options import OPTION_DIALECTS, OptionDialect, find_options, is_comment, read_options
 from producer.sweep_text import VALUES_MAX, Document, Located, Problem, source_name
@@ -46,8 +47,8 @@ from producer.wording import kind, near, show
 FOLDER_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 _FORMAT_KEYS = ("delimiter", "quoting", "encoding")
-_AXIS_KEYS = ("file", "folder", "column", "comments", "options", *_FORMAT_KEYS, "limit", "offset")
-_GROUP_KEYS = ("file", "folder", "columns", *_FORMAT_KEYS, "limit", "offset")
+_AXIS_KEYS = ("file", "folder", "column", "labels", "comments", "options", *_FORMAT_KEYS, "limit", "offset")
+_GROUP_KEYS = ("file", "folder", "columns", "labels", *_FORMAT_KEYS, "limit", "offset")
 _QUOTING = {"none": True, "csv": False}
 
 #: Words for delimiters that are hard to type or to see.
@@ -105,6 +106,9 @@ def inline_sources(document: Document, *, folder: Path | None) -> Inlined:
     places = dict(document.located.children)
     for key, found in document.value.items():
         value[key], places[key] = inliner.key(key, found, places[key])
+    if inliner.labels and isinstance(said := value.get("labels", {}), Mapping):
+        value["labels"] = _with_labels(said, written_labels(inliner.labels))
+        places["labels"] = places.get("labels", Located(0))
     if inliner.cases is not None:
         del value["prompt"], places["prompt"]
         value["cases"], places["cases"] = inliner.cases
@@ -227,6 +231,10 @@ class _Inliner:
         self.notes: list[str] = []
         #: What stands in place of the prompts, where the lines of their file carry options; with its place.
         self.cases: tuple[list[dict[str, Any]], Located] | None = None
+        #: Axis -> name -> what each of its values is called besides.
+        self.labels: dict[str, Mapping[str, Sequence[str | None]]] = {}
+        #: What stands beside the column that was read last.
+        self._beside: Mapping[str, Sequence[str | None]] = {}
         self._folder = folder
         self._values = 0
         self._top = {key for key, value in document.value.items() if value is not None}
@@ -281,6 +289,7 @@ class _Inliner:
             if column is None:
                 return [], replace(place, refused=True)
             values, rows = column
+            self._label(_axis_name(where), self._beside)
             return values, replace(place, raw=None, children=rows)
         if isinstance(value, list | tuple) and any(map(_names_file, value)):
             return self._spliced(where, field, value, place)
@@ -292,6 +301,7 @@ class _Inliner:
         """Return a list with the values of its files in their places."""
         values: list[Any] = []
         rows: list[Located] = []
+        labels: dict[str, list[str | None]] = {}
         refused = place.refused
         for position, item in enumerate(value):
             here = place.children[position]
@@ -301,8 +311,14 @@ class _Inliner:
             elif (column := self._column(where, field, item, here)) is None:
                 refused = True
             else:
+                for name, texts in self._beside.items():
+                    own = labels.setdefault(name, [])
+                    own += [None] * (len(values) - len(own)) + [*texts]
                 values += column[0]
                 rows += column[1].values()
+        for texts in labels.values():
+            texts += [None] * (len(values) - len(texts))
+        self._label(_axis_name(where), labels)
         return values, replace(place, children=dict(enumerate(rows)), refused=refused)
 
     def _prompts(self, value: dict[str, Any], place: Located) -> tuple[Any, Located]:
@@ -319,7 +335,11 @@ class _Inliner:
                 self._note(place, "file", f"prompt: file={show(read.shown)}: {error}")
                 return [], replace(place, refused=True)
         if dialect is None:
-            values, rows = self._taken("prompt", "prompt", read, column)
+            taken = self._taken("prompt", "prompt", read, column, value, place)
+            if taken is None:
+                return [], replace(place, refused=True)
+            values, rows = taken
+            self._label("prompt", self._beside)
             return values, replace(place, raw=None, children=rows)
         return self._cases(read, dialect, place)
 
@@ -365,15 +385,42 @@ class _Inliner:
                 said = f"{show(read.shown)} has lines with {_PROGRAMS[dialect]}'s options: {mend}"
                 self._note(place, "file", f"{where}: {said}")
                 return None
-        return self._taken(where, field, read, column)
+        return self._taken(where, field, read, column, value, place)
 
-    def _taken(self, where: str, field: str | None, read: _Read, column: str) -> tuple[list[Any], _Rows]:
-        """Return the values of one column and their places."""
+    def _taken(
+        self,
+        where: str,
+        field: str | None,
+        read: _Read,
+        column: str,
+        value: Mapping[str, Any],
+        place: Located,
+    ) -> tuple[list[Any], _Rows] | None:
+        """Return the values of one column and their places; None where its labels are refused."""
         rows = _Rows(read)
+        beside = self._labels_of(where, read, (column,), value, place)
+        if beside is None:
+            return None
+        self._beside = beside.columns
         values = self._typed(where, field, (column,), read, rows)
         is_other = column != NAMELESS and field is not None and folded(column) != folded(field)
-        self._record(read, 1, (f"{show(column)} taken as {field}",) if is_other else ())
+        self._record(read, 1, (*((f"{show(column)} taken as {field}",) if is_other else ()), *beside.notes))
         return values, rows
+
+    def _labels_of(
+        self, where: str, read: _Read, taken: Sequence[str], value: Mapping[str, Any], place: Located
+    ) -> Beside | None:
+        """Return what stands beside the columns that are taken of a file, or say why it cannot."""
+        try:
+            return labels_of(read.table, {*taken, *self._holes}, value.get("labels"))
+        except FileInvalid as error:
+            self._note(place, "labels", f"{where}: {show(read.shown)} {error}")
+            return None
+
+    def _label(self, axis: str, columns: Mapping[str, Sequence[str | None]]) -> None:
+        """Keep what stands beside an axis."""
+        if columns:
+            self.labels[axis] = columns
 
     def _one_column(
         self, where: str, field: str | None, value: dict[str, Any], place: Located
@@ -417,7 +464,13 @@ class _Inliner:
             chosen = named_columns(names, read.table) if names is not None else self._own(read.table)
         except FileInvalid as error:
             return self._refuse({}, place, place, f"{where}: {show(read.shown)} {error}")
-        return self._filled(where, chosen, read, place)
+        taken = [column for columns in chosen.names.values() for column in columns]
+        beside = self._labels_of(where, read, taken, value, place)
+        if beside is None:
+            return {}, replace(place, refused=True)
+        if beside.columns:
+            self.labels[next(iter(chosen.names))] = beside.columns
+        return self._filled(where, replace(chosen, notes=(*chosen.notes, *beside.notes)), read, place)
 
     def _own(self, table: Table) -> Chosen:
         holes = self._holes.union(
@@ -620,6 +673,20 @@ class _Inliner:
         return value, replace(place, refused=True)
 
 
+def _axis_name(where: str) -> str:
+    """Return what an axis is called in the sweep, of what messages call it."""
+    return re.sub(r"\A(vars|replace): ", "", where)
+
+
+def _with_labels(said: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the labels that a sweep says itself, and those of its files; its own go first."""
+    both = {axis: own for axis, own in said.items() if not isinstance(own, Mapping)}
+    merged = {
+        axis: {**found.get(axis, {}), **said.get(axis, {})} for axis in (*said, *found) if axis not in both
+    }
+    return {**both, **merged}
+
+
 def _names_file(value: Any) -> bool:
     return isinstance(value, dict) and ("file" in value or "folder" in value)
 
@@ -660,6 +727,11 @@ _OPTION_CHECKS: Mapping[str, Callable[[Any], str]] = {
         else "write one character: ';', or tab, or none for one column"
     ),
     "encoding": _encoding_mend,
+    "labels": lambda value: (
+        ""
+        if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+        else "write names of columns, or none"
+    ),
     "options": lambda value: (
         "" if value in (*OPTION_DIALECTS, "none") else f"write {', '.join(OPTION_DIALECTS)} or none"
     ),

@@ -32,8 +32,6 @@ class StoredSweep:
     sweep: str
     name: str
     jobs: int
-    #: Names of its own values: vars, styles (`Plan.label_names`).
-    labels: tuple[str, ...] = ()
 
 
 def stored_ids(store: Store) -> list[str]:
@@ -42,7 +40,13 @@ def stored_ids(store: Store) -> list[str]:
 
 
 def stored_sweeps(sweeps: Iterable[str], store: Store) -> Iterator[StoredSweep]:
-    """Yield what the plans of these sweeps say, reading a few ahead; one without a readable plan is passed over.
+    """Yield what the plans of these sweeps say; one without a readable plan is passed over. Raises: StoreError."""
+    for sweep, plan in stored_plans(sweeps, store):
+        yield StoredSweep(sweep=sweep, name=plan.name, jobs=len(plan))
+
+
+def stored_plans(sweeps: Iterable[str], store: Store) -> Iterator[tuple[str, Plan]]:
+    """Yield each of these sweeps with its plan, reading a few ahead; one without a readable plan is passed over.
 
     Raises: StoreError.
     """
@@ -75,12 +79,11 @@ def find_stored(text: str, store: Store, *, known: Collection[str]) -> list[str]
     return [one.sweep for one in stored_sweeps(unknown, store) if one.name == text]
 
 
-def _read(sweep: str, store: Store) -> StoredSweep | None:
+def _read(sweep: str, store: Store) -> tuple[str, Plan] | None:
     try:
-        plan = Plan.from_bytes(store.get(names.plan_key(sweep)))
+        return sweep, Plan.from_bytes(store.get(names.plan_key(sweep)))
     except ObjectMissing:
         return None  # its submit died before the plan
     except ValueError as error:
         log.warning("plan_unreadable", extra={"sweep": sweep, "reason": str(error)})
         return None
-    return StoredSweep(sweep=sweep, name=plan.name, jobs=len(plan), labels=plan.label_names)

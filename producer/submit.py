@@ -27,7 +27,8 @@ class Submission:
     """What came of submitting a sweep."""
 
     sweep: str
-    #: new: never seen; known: nothing was changed; rebuilt: Redis had lost it, the store had not.
+    #: new: never seen; known: nothing was changed; relabelled: known, and its jobs are called otherwise; rebuilt: Redis
+    #: had lost it, the store had not.
     outcome: str
     jobs: int
     chunks: int
@@ -98,15 +99,27 @@ def _outcome(
         require_sweep_here(ledger.status(plan.id), identity)
     if state not in (None, "rebuilding"):
         ledger.submit(plan.id, plan)  # changes nothing, unless the first submit died midway
-        return "known"
+        return "relabelled" if _relabel(plan, source, store, ledger) else "known"
     if state or store.head(names.plan_key(plan.id)) is not None:
         rebuild(plan.id, store=store, identity=identity, ledger=ledger)
         ledger.set_priority(plan.id, priority)
+        _relabel(plan, source, store, ledger)
         return "rebuilt"
     mark = identity.settle()
     store.put(names.source_key(plan.id), source, content_type="application/yaml")
     store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="application/zstd")
     return "new" if ledger.submit(plan.id, plan, priority=priority, store=mark) else "known"
+
+
+def _relabel(plan: Plan, source: bytes, store: Store, ledger: Ledger) -> bool:
+    """Give a known sweep the labels of its new plan, the same in all else. Returns False where they are equal."""
+    old = ledger.plan_bytes(plan.id)
+    if old is None or Plan.from_bytes(old).has_labels_of(plan):
+        return False
+    store.put(names.source_key(plan.id), source, content_type="application/yaml")
+    store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="application/zstd")
+    ledger.replace_plan(plan.id, plan)
+    return True
 
 
 def _recorded(sweep: str, store: Store) -> Iterator[tuple[int, Outcome]]:

@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
-from producer.conditions import ConditionInvalid, parse_condition
+from producer.comparisons import ConditionInvalid
+from producer.conditions import parse_condition
 from producer.fields import (
     FIELDS,
     Format,
@@ -42,6 +43,7 @@ from producer.fields import (
 )
 from producer.groups import (
     ZipGroup,
+    check_labels,
     check_replace,
     check_style_axis,
     check_styles,
@@ -50,9 +52,10 @@ from producer.groups import (
     check_zip,
     written_zip,
 )
+from producer.labels import written_labels
 from producer.prompts import TextMaker
 from producer.ranges import Span
-from producer.rules import count_rules
+from producer.rules import RULE_READING, count_rules
 from producer.source import SweepFile, read_sweep_file, read_sweep_mapping
 from producer.sweep_parts import (
     AXIS,
@@ -75,6 +78,7 @@ from producer.sweep_parts import (
 )
 from producer.sweep_problems import axis_length, lines, located_problem, unlocated_problem
 from producer.templates import TemplateInvalid
+from producer.wording import near
 from shared.axes import Draws
 from shared.errors import SweepError
 from shared.images.format import PNG
@@ -133,6 +137,12 @@ class Sweep(Strict):
     #: Name -> {prompt, negative_prompt}.
     styles: Annotated[dict[str, dict[str, str]], BeforeValidator(check_styles)] = Field(default={})
     style: Annotated[tuple[str | None, ...], BeforeValidator(check_style_axis)] = (None,)
+    #: Axis -> name -> what each of its values is called besides, for people; no part of a job or a sweep's id.
+    labels: Annotated[
+        dict[str, dict[str, tuple[str | None, ...]]],
+        BeforeValidator(check_labels),
+        PlainSerializer(written_labels),
+    ] = Field(default={})
     #: Expressions that every job meets, and such as none does.
     where: Conditions = ()
     skip: Conditions = ()
@@ -167,6 +177,23 @@ class Sweep(Strict):
         """The names of vars, wherever they are given."""
         zipped = (name for group in self.zip for name in group.names if name not in (*FIELDS, "style"))
         return frozenset((*self.vars, *zipped))
+
+    @property
+    def named_labels(self) -> dict[str, dict[str, tuple[str | None, ...]]]:
+        """`labels` by names that no two axes share: the second `category` is `negative_prompt.category`."""
+        found: dict[str, dict[str, tuple[str | None, ...]]] = {}
+        taken: set[str] = set()
+        for axis, columns in self.labels.items():
+            found[axis] = {
+                f"{axis}.{name}" if name in taken else name: texts for name, texts in columns.items()
+            }
+            taken |= columns.keys()
+        return found
+
+    @property
+    def label_names(self) -> frozenset[str]:
+        """What stands beside any axis, by its name."""
+        return frozenset(name for columns in self.named_labels.values() for name in columns)
 
     def text_maker(self) -> TextMaker:
         """Return what makes templates of the sweep's texts."""
@@ -335,6 +362,7 @@ def _made_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
             listed = f"there are: {', '.join(sweep.styles) or 'none'}"
             mend = f"did you mean {one_of(near)}?" if near else listed
             yield detail(loc, "style", f"style={name!r} is not in styles: {mend}")
+    yield from _label_problems(sweep)
     yield from _condition_problems(sweep)
     yield from _text_problems(sweep)
 
@@ -347,6 +375,36 @@ def _named_styles(sweep: Sweep) -> Iterator[tuple[tuple[str | int, ...], str | N
             column = group.names.index("style")
             for position, row in enumerate(group.rows):
                 yield ("zip", number, "style", position), row[column]
+
+
+def _label_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
+    """Yield labels beside no axis, and such as are not as many as its values."""
+    lengths = _labelled_lengths(sweep)
+    for axis, columns in sweep.labels.items():
+        if axis not in lengths:
+            hint = near(axis, lengths, otherwise=f"use one of {', '.join(lengths)}")
+            yield detail(("labels", axis), "labels", f"labels: {axis!r} is no list of this sweep: {hint}")
+            continue
+        for name, texts in columns.items():
+            if len(texts) != lengths[axis]:
+                said = f"labels: {name} has {len(texts):,} values beside {lengths[axis]:,} of {axis}"
+                yield detail(("labels", axis, name), "labels", f"{said}: write one for each, null for none")
+
+
+def _labelled_lengths(sweep: Sweep) -> dict[str, int]:
+    """Return the axes that may have labels, and how many values each has."""
+    lengths = {
+        field: len(values)
+        for field in (*FIELDS, "style")
+        if field not in sweep.case_fields
+        and isinstance(values := getattr(sweep, field), tuple)
+        and values
+        and (field != "seed" or sweep.repeat == 1)
+    }
+    lengths |= {name: len(values) for name, values in (*sweep.vars.items(), *sweep.replace.items())}
+    if sweep.cases:
+        lengths["cases"] = len(sweep.cases)
+    return lengths | {name: len(group.rows) for group in sweep.zip for name in group.names}
 
 
 def _per_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
@@ -364,7 +422,7 @@ def _condition_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
     for key in ("where", "skip"):
         for position, text in enumerate(getattr(sweep, key)):
             try:
-                condition = parse_condition(text, names=condition_names(sweep))
+                condition = parse_condition(text, names=condition_names(sweep), readings=RULE_READING)
             except ConditionInvalid as error:
                 yield detail((key, position), "condition", f"{key}: {error}")
                 continue
@@ -375,7 +433,7 @@ def _condition_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
 
 def condition_names(sweep: Sweep) -> frozenset[str]:
     """Return what an expression of the sweep may name."""
-    return frozenset((*FIELDS, "width", "height", "style", *sweep.hole_names))
+    return frozenset((*FIELDS, "width", "height", "style", *sweep.hole_names, *sweep.label_names))
 
 
 def _text_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:

@@ -196,7 +196,7 @@ def _refuse_tabs(lines: Sequence[tuple[int, str]]) -> None:
     if lines and (said := _SEP_LINE.match(lines[0][1])):
         mend = f'write delimiter: "{said[1]}" to read its columns'
         raise FileInvalid(f"{show(lines[0][1])} begins a table of a spreadsheet: {mend}", line=lines[0][0])
-    counts = {line.count("\t") for _, line in lines}
+    counts = {line.strip().count("\t") for _, line in lines}
     if len(lines) > 1 and len(counts) == 1 and 0 not in counts:
         mend = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
         raise FileInvalid(f"each line has tabs, as a table has: {mend}", line=lines[0][0])

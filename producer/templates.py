@@ -114,7 +114,7 @@ class TemplateParser:
         """Return the template that a text says. Raises TemplateInvalid."""
         if not _SOMETHING_SPECIAL.search(text):
             return template_of(text)
-        return _Reader(self, text, place=None, trail=(), depth=0).read()
+        return _with_numbers(_Reader(self, text, place=None, trail=(), depth=0).read())
 
     def options(self, name: str, reader: _Reader, position: int) -> Options:
         """Return the lines of the wildcards that a name stands for, for a reader that has come upon it."""
@@ -356,7 +356,9 @@ class _Reader:
                 break
             self._at = token.end()
             if name := _wildcard_name(token):
-                parts += self._inlined(Choice(options=self._parser.options(name, self, start)), start)
+                parts += self._inlined(
+                    Choice(options=self._parser.options(name, self, start), name=name), start
+                )
             elif mark == "{":
                 parts += self._brace(start)
             else:
@@ -407,7 +409,7 @@ class _Reader:
         self._refuse_sampling()
         bounds = self._match(_BOUNDS)
         separator = self._match(_SEPARATOR) if bounds else None
-        options = self._options(start)
+        options, name = self._options(start)
         low, high = _bounds(bounds, len(options))
         if low > high:
             self.stop(start, f"{low}-{high}: write the smaller number first")
@@ -421,6 +423,7 @@ class _Reader:
                 low=low,
                 high=high,
                 separator=separator["separator"] if separator else DEFAULT_SEPARATOR,
+                name=name,
             ),
             start,
         )
@@ -437,8 +440,8 @@ class _Reader:
         known = f"did you mean {{{near[0]}}}?" if near else "add it to the sweep's 'vars'"
         self.stop(start, f"nothing is called {name!r}: {known}; or write \\{{{name}\\}} for the text")
 
-    def _options(self, start: int) -> Options:
-        """Read options up to the closing brace. One alone is a wildcard, whose lines are then the options."""
+    def _options(self, start: int) -> tuple[Options, str]:
+        """Read options up to the closing brace. One alone is a wildcard, whose name and lines are then theirs."""
         self.depth += 1
         self._options_open += 1
         self._check_depth(start)
@@ -456,11 +459,11 @@ class _Reader:
         self.depth -= 1
         self._options_open -= 1
         if len(options) > 1:
-            return self.merge(options, start)
+            return self.merge(options, start), ""
         return self._only(parts, start)
 
-    def _only(self, parts: tuple[_Part, ...], start: int) -> Options:
-        """Return the options of braces without |."""
+    def _only(self, parts: tuple[_Part, ...], start: int) -> tuple[Options, str]:
+        """Return the options of braces without |, and the wildcard that they are the lines of."""
         inside = self._text[start + 1 : self._at - 1]
         wildcard = _TOKEN.fullmatch(inside[inside.rfind("$$") + 2 if "$$" in inside else 0 :].strip())
         if wildcard is None or wildcard["wildcard"] is None:
@@ -468,7 +471,7 @@ class _Reader:
             self.stop(start, f"one option is no choice: {mend}")
         name = _wildcard_name(wildcard)
         assert name is not None
-        return self._parser.options(name, self, start)
+        return self._parser.options(name, self, start), name
 
     def _inlined(self, choice: Choice, start: int) -> tuple[_Part, ...]:
         """Return a choice, or what stands in its place where there is nothing to choose."""
@@ -551,6 +554,19 @@ def _merged(parts: Iterable[_Part]) -> tuple[_Part, ...]:
         elif text := "".join(map(str, run)):
             merged.append(text)
     return tuple(merged)
+
+
+def _with_numbers(template: TextTemplate) -> TextTemplate:
+    """Return a template whose nameless choices are called by their number; those within options stay nameless."""
+    numbers = itertools.count(1)
+    return TextTemplate(
+        tuple(
+            dataclasses.replace(part, name=f"choice_{next(numbers)}")
+            if isinstance(part, Choice) and not part.name
+            else part
+            for part in template.parts
+        )
+    )
 
 
 def _option_item(parts: tuple[_Part, ...]) -> str | TextTemplate:

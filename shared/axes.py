@@ -6,7 +6,8 @@ Fields are those of a job, and a few that make one: `$name` fills a hole of the 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -14,8 +15,10 @@ from typing import Any
 
 from shared.job import RECIPE_FIELDS, canonical_json
 from shared.texts import (
+    Chosen,
     Text,
     TextTemplate,
+    choice_names_to_json,
     templates_from_json,
     templates_to_json,
     text_from_json,
@@ -153,28 +156,56 @@ class TextAxis:
 
     def at(self, digit: int) -> tuple[Any, ...]:
         """Return the values at a digit, in the order of `fields`; texts may have holes."""
+        return self._values(digit, {})
+
+    def chosen(self, digit: int) -> dict[str, list[Chosen]]:
+        """Return what the named choices of each text have become at a digit, by field."""
+        noted: dict[str, list[Chosen]] = {name: [] for name in self.fields}
+        self._values(digit, noted)
+        return noted
+
+    def row_of(self, digit: int) -> int:
+        """Return which row a digit is in."""
         if not 0 <= digit < self.length:
             raise IndexError(f"{digit} is outside 0 .. {self.length - 1}")
-        number = bisect_right(self._stops, digit)
+        return bisect_right(self._stops, digit)
+
+    def _values(self, digit: int, noted: Mapping[str, list[Chosen]]) -> tuple[Any, ...]:
+        number = self.row_of(digit)
         row, place = self.rows[number], digit - (self._stops[number - 1] if number else 0)
         values = list(row)
         lead: Text | None = None
         if "prompt" in self.fields:
             position = self.fields.index("prompt")
-            values[position] = lead = self._prompt(row[position], place)
+            values[position] = lead = self._prompt(row[position], place, noted.get("prompt"))
         for position, value in enumerate(values):
             if isinstance(value, TextTemplate):
-                is_drawn = value.has_choices
+                is_drawn, chosen = value.has_choices, noted.get(self.fields[position])
                 values[position] = (
-                    value.draw(self.seed, _number_of(lead)) if is_drawn else value.combination(0)
+                    value.draw(self.seed, _number_of(lead), chosen) if is_drawn else value.combination(0)
                 )
         return tuple(values)
 
-    def _prompt(self, template: TextTemplate, place: int) -> Text:
+    def _prompt(self, template: TextTemplate, place: int, chosen: list[Chosen] | None) -> Text:
         if self.draws is None or not template.has_choices:
-            return template.combination(place)
+            return template.combination(place, chosen)
         # By what the template says: two of them drawn by their places alone would throw the same dice.
-        return template.draw(self.draws.seed, _number_of(template.combination(0)) + place)
+        return template.draw(self.draws.seed, _number_of(template.combination(0)) + place, chosen)
+
+    @cached_property
+    def name_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """How often at most each name of a choice occurs in a text, by field; only fields with such names."""
+        found: dict[str, Counter[str]] = {}
+        seen: set[tuple[str, ...]] = set()
+        for row in self.rows:
+            for name, value in zip(self.fields, row, strict=True):
+                if isinstance(value, TextTemplate) and value.has_choices:
+                    # A million prompts have a handful of ways to name what they choose from.
+                    shape = (name, *(f"{choice.name} {id(choice.options)}" for choice in value.choices))
+                    if shape not in seen:
+                        seen.add(shape)
+                        found[name] = found.get(name, Counter()) | Counter(value.name_counts)
+        return {name: counts for name, counts in found.items() if counts}
 
     @cached_property
     def _stops(self) -> list[int]:
@@ -209,15 +240,20 @@ def axis_to_json(axis: Axis) -> dict[str, Any]:
     return {"fields": list(axis.fields), "values": values}
 
 
-def axis_from_json(document: dict[str, Any]) -> Axis:
-    """Return the axis that `axis_to_json` was given."""
+def choice_names_of(axis: Axis) -> Any:
+    """Return the names of an axis' choices as plain values for JSON, which `axis_to_json` leaves out; None without."""
+    return choice_names_to_json(_table(axis)) if isinstance(axis, TextAxis) else None
+
+
+def axis_from_json(document: dict[str, Any], names: Any = None) -> Axis:
+    """Return the axis that `axis_to_json` was given, its choices named as `choice_names_of` says."""
     if "seed" in document:
         seed = document["seed"]
         if "per" in seed:
             return DerivedSeeds(start=seed["start"], count=seed["count"], per=tuple(seed["per"]))
         return SeedRange(**seed)
     if "rows" in document:
-        return _text_axis_from_json(document)
+        return _text_axis_from_json(document, names)
     values = tuple(
         tuple(text_from_json(v) if isinstance(v, list) else v for v in value) for value in document["values"]
     )
@@ -226,9 +262,8 @@ def axis_from_json(document: dict[str, Any]) -> Axis:
 
 def _text_axis_to_json(axis: TextAxis) -> dict[str, Any]:
     """Return a text axis with its templates in one table: rows have their places in it."""
-    places: dict[TextTemplate, int] = {}
-    for template in _templates(axis):
-        places.setdefault(template, len(places))
+    table = _table(axis)
+    places = {template: place for place, template in enumerate(table)}
     rows = [
         [{"text": places[value]} if isinstance(value, TextTemplate) else value for value in row]
         for row in axis.rows
@@ -236,15 +271,15 @@ def _text_axis_to_json(axis: TextAxis) -> dict[str, Any]:
     draws = None if axis.draws is None else {"count": axis.draws.count, "seed": axis.draws.seed}
     return {
         "fields": list(axis.fields),
-        "templates": templates_to_json(list(places)),
+        "templates": templates_to_json(table),
         "rows": rows,
         "draws": draws,
         "draw_seed": axis.seed,
     }
 
 
-def _text_axis_from_json(document: dict[str, Any]) -> TextAxis:
-    templates = templates_from_json(document["templates"])
+def _text_axis_from_json(document: dict[str, Any], names: Any) -> TextAxis:
+    templates = templates_from_json(document["templates"], names)
     rows = tuple(
         tuple(templates[value["text"]] if isinstance(value, dict) else value for value in row)
         for row in document["rows"]
@@ -253,8 +288,10 @@ def _text_axis_from_json(document: dict[str, Any]) -> TextAxis:
     return TextAxis(fields=tuple(document["fields"]), rows=rows, draws=draws, seed=document["draw_seed"])
 
 
-def _templates(axis: TextAxis) -> Iterator[TextTemplate]:
-    return (value for row in axis.rows for value in row if isinstance(value, TextTemplate))
+def _table(axis: TextAxis) -> list[TextTemplate]:
+    """Return the different templates of an axis, in the order of first use."""
+    templates = (value for row in axis.rows for value in row if isinstance(value, TextTemplate))
+    return list(dict.fromkeys(templates))
 
 
 def _number_of(lead: Text | None) -> int:

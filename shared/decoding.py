@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from shared.axes import HOLE, WORD, Axis, DerivedSeeds, ListAxis, SeedRange
+from shared.axes import HOLE, Axis, DerivedSeeds, ListAxis, SeedRange
 from shared.job import RECIPE_FIELDS, Job, canonical_json, make_job
-from shared.sample import Sample, split
+from shared.sample import Sample, digits_of
 from shared.texts import Text, fill
 
 #: The first field's JSON has the opening brace.
@@ -20,12 +20,6 @@ _NULL_NEGATIVE, _NULL_RULE = b'"negative_prompt":null', b'{"guidance_rule":null'
 _POSITION = {name: position for position, name in enumerate(RECIPE_FIELDS)}
 _RULE, _SCALE, _NEGATIVE, _SEED = (
     _POSITION[name] for name in ("guidance_rule", "guidance_scale", "negative_prompt", "seed")
-)
-
-#: Names of a row's columns, and what a sheet calls them: no label may be called so.
-_TAKEN = frozenset(
-    {*RECIPE_FIELDS, "size", "style", "index", "job_id", "status", "error_code", "chunk", "worker", "device"}
-    | {"model_name", "prompt_tokens", "negative_tokens"}
 )
 
 #: Where a style's negative prompt has the job's own. A1111 gives both columns of its styles the same hole.
@@ -37,9 +31,6 @@ class Decoder(Protocol):
 
     def job(self, index: int) -> Job:
         """Return the job at an index of the block."""
-
-    def labels(self, index: int) -> dict[str, str]:
-        """Return what the sweep calls a job, beside its own fields: its vars, its style, words in place of others."""
 
 
 def make_decoder(
@@ -69,44 +60,14 @@ class _OpenDecoder:
 
     def job(self, index: int) -> Job:
         values = dict(self._fixed)
-        for axis, digit in zip(self._axes, self._digits(index), strict=True):
+        digits = digits_of(index, self._lengths, self._sample, salt=self._salt)
+        for axis, digit in zip(self._axes, digits, strict=True):
             values.update(zip(axis.fields, axis.at(digit), strict=True))
         values = finish_texts(values)
         for axis in self._axes:
             if isinstance(axis, DerivedSeeds):
                 values["seed"] = axis.seed(values["seed"], values)
         return make_job(**{name: values[name] for name in RECIPE_FIELDS})
-
-    def labels(self, index: int) -> dict[str, str]:
-        values: dict[str, Any] = {}
-        for axis, digit in zip(self._axes, self._digits(index), strict=True):
-            if any(map(is_label, axis.fields)):
-                values.update(zip(axis.fields, axis.at(digit), strict=True))
-        holes = {name[len(HOLE) :]: value for name, value in values.items() if name.startswith(HOLE)}
-        return {
-            label_name(name): fill(value, holes) if isinstance(value, tuple) else str(value)
-            for name, value in values.items()
-            if is_label(name) and value is not None
-        }
-
-    def _digits(self, index: int) -> list[int]:
-        if self._sample is None:
-            return split(index, self._lengths)
-        return self._sample.digits(index, self._lengths, salt=self._salt)
-
-
-def is_label(field: str) -> bool:
-    """Whether an axis' field is a value of a job for people: a var, a word in place of another, a style's name."""
-    return field == "style" or field.startswith(HOLE)
-
-
-def label_name(field: str) -> str:
-    """Return what people call such a field: the name of a var, the word that is replaced, `style`.
-
-    A word that is the name of a column is `var.WORD`: `seed` is the job's seed.
-    """
-    name = field.removeprefix(HOLE).removeprefix(WORD)
-    return f"var.{name}" if name in _TAKEN and field != "style" else name
 
 
 def finish_texts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,9 +141,6 @@ class _PlainDecoder:
             fragments[_RULE] = _NULL_RULE
         values.append(blake2b(b",".join(fragments), digest_size=16).hexdigest())
         return tuple.__new__(Job, values)  # Job._make, without its check of the length
-
-    def labels(self, index: int) -> dict[str, str]:
-        return {}
 
     def _decode_outer(self, index: int) -> tuple[list[Any], list[bytes]]:
         values, fragments = self._fixed.copy(), self._fixed_fragments.copy()

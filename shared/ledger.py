@@ -222,6 +222,11 @@ class Ledger:
         return cast("bytes | None", self._redis.get(self._sweep_key(sweep, "plan")))
 
     @_named
+    def replace_plan(self, sweep: str, plan: Plan) -> None:
+        """Replace the hot copy of a plan, if there is one, by the same plan with other labels."""
+        self._redis.set(self._sweep_key(sweep, "plan"), plan.to_bytes(), xx=True)
+
+    @_named
     def sweeps(self) -> list[str]:
         """Return every known sweep, oldest first."""
         return [

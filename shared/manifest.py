@@ -130,8 +130,8 @@ MANIFEST_SCHEMA = pa.schema(
         _column(
             "labels",
             pa.map_(pa.string(), pa.string()),
-            "What the sweep calls the job, for people: its vars, its style, replaced words. No part of the job; null"
-            " where there are none.",
+            "What the sweep calls the job, for people: its vars, style, replaced words, choices of templates, columns"
+            " of its prompt files. No part of the job; null where there are none.",
             nullable=True,
         ),
         _column("finished_at", pa.timestamp("us", tz="UTC"), "When the row's job ended, UTC."),

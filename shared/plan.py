@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -19,11 +19,22 @@ from typing import Any, Literal, cast, get_args
 import zstandard
 
 from shared import names
-from shared.axes import Axis, DerivedSeeds, Draws, ListAxis, SeedRange, TextAxis, axis_from_json, axis_to_json
-from shared.decoding import Decoder, is_label, label_name, make_decoder
+from shared.axes import (
+    Axis,
+    DerivedSeeds,
+    Draws,
+    ListAxis,
+    SeedRange,
+    TextAxis,
+    axis_from_json,
+    axis_to_json,
+    choice_names_of,
+)
+from shared.decoding import Decoder, make_decoder
 from shared.errors import PlanUnreadable, PrintroomError, SweepError
 from shared.images.format import PNG, ImageFormat, parse_format
 from shared.job import SAMPLER_VERSION, Job, canonical_json
+from shared.labels import WHOLE_BLOCK, BlockLabels, LabelColumn, LabelledAxis, LabelNames
 from shared.sample import Sample
 
 __all__ = [
@@ -82,6 +93,8 @@ class Block:
     jobs_per_chunk: int
     #: Some jobs of the product, in an order of their own; None for all of it.
     sample: Sample | None = None
+    #: Positions in `Plan.columns`: of each axis, and behind these of the block as a whole. () where there are none.
+    columns: tuple[tuple[int, ...], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +124,10 @@ class Plan:
     image_format: ImageFormat = PNG
     #: How images lie in the store: an object each (`images`), or tar shards (`webdataset`). No part of a job either.
     layout: Layout = "images"
+    #: Labels that stand beside the values of axes. They travel with the plan and are no part of its id.
+    columns: tuple[LabelColumn, ...] = field(default=(), repr=False, compare=False)
     _decoders: dict[int, Decoder] = field(default_factory=dict, repr=False, compare=False)
+    _labels: dict[int, BlockLabels] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self._job_stops[-1] if self._job_stops else 0
@@ -123,7 +139,7 @@ class Plan:
 
     @cached_property
     def id(self) -> str:
-        """blake2b-128 of the plan's canonical JSON, 32 hex digits: the sweep id."""
+        """blake2b-128 of the plan's canonical JSON without its labels, 32 hex digits: the sweep id."""
         return blake2b(self._canonical, digest_size=16).hexdigest()
 
     def job(self, index: int) -> Job:
@@ -132,18 +148,34 @@ class Plan:
         return self._decoder_of(number).job(index - self._job_starts[number])
 
     def labels(self, index: int) -> dict[str, str]:
-        """Return what the sweep calls the job at an index, for people: vars, style, words in place of others.
+        """Return what the sweep calls the job at an index, for people: vars, style, choices, columns of its files.
 
         They are no part of the job: two jobs with different labels may be one image. Raises IndexError.
         """
         number = self._block_of(index, self._job_stops)
-        return self._decoder_of(number).labels(index - self._job_starts[number])
+        labels = self._labels.get(number)
+        if labels is None:
+            labels = self._labels[number] = self._block_labels(self.blocks[number])
+        return labels.at(index - self._job_starts[number])
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
-        """The names that `labels` may have, in the order of the axes."""
-        names = (field for axis in self.axes for field in axis.fields if is_label(field))
-        return tuple(dict.fromkeys(map(label_name, names)))
+        """The names that `labels` may have: vars, words and style, then columns of files, then choices."""
+        names = self._label_names
+        return tuple(dict.fromkeys((*names.fields, *names.columns, *names.choices)))
+
+    def has_labels_of(self, other: Plan) -> bool:
+        """Whether another plan of the same id calls its jobs alike."""
+        return self._labels_to_json() == other._labels_to_json()
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Those of `label_names` that are columns of files: they stand beside an axis and are none themselves."""
+        return self._label_names.columns
+
+    @cached_property
+    def _label_names(self) -> LabelNames:
+        return LabelNames(self.axes, self.columns)
 
     def is_plain(self, block: Block) -> bool:
         """Whether a block is a whole product of finished values, so that its jobs can be counted by its axes."""
@@ -189,15 +221,21 @@ class Plan:
             first = stop
 
     def to_bytes(self) -> bytes:
-        """Return the plan as compressed canonical JSON. Raises: SweepError where nobody would open it."""
-        if len(self._canonical) > _BYTES_MAX:
+        """Return the plan as compressed JSON, labels in a key of their own that a reader may pass over.
+
+        Raises: SweepError where nobody would open it.
+        """
+        data, labels = self._canonical, self._labels_to_json()
+        if labels is not None:
+            data = b'%b,"labels":%b}' % (data[:-1], canonical_json(labels))
+        if len(data) > _BYTES_MAX:
             raise SweepError(
                 [
-                    f"the plan takes {len(self._canonical):,} bytes, and at most {_BYTES_MAX:,} are stored: submit the"
-                    " prompts as several sweeps"
+                    f"the plan takes {len(data):,} bytes, and at most {_BYTES_MAX:,} are stored: submit the prompts as"
+                    " several sweeps"
                 ]
             )
-        return zstandard.ZstdCompressor(level=3).compress(self._canonical)
+        return zstandard.ZstdCompressor(level=3).compress(data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
@@ -209,13 +247,21 @@ class Plan:
                     f"plan format {document.get('format')!r:.40}: this version reads {PLAN_FORMAT}"
                 )
             sampler, image_format = document["sampler"], parse_format(document["image_format"])
+            labels = document.get("labels") or {"columns": [], "blocks": [], "choices": {}}
+            names = labels["choices"]
+            columns = labels["blocks"] or [()] * len(document["blocks"])
             plan = cls(
                 name=document["name"],
                 models=document["models"],
-                axes=tuple(axis_from_json(axis) for axis in document["axes"]),
-                blocks=tuple(
-                    _block_from_json(block, sampler, image_format.encoder) for block in document["blocks"]
+                axes=tuple(
+                    axis_from_json(axis, names.get(str(number)))
+                    for number, axis in enumerate(document["axes"])
                 ),
+                blocks=tuple(
+                    _block_from_json(block, sampler, image_format.encoder, own)
+                    for block, own in zip(document["blocks"], columns, strict=True)
+                ),
+                columns=tuple(map(LabelColumn.from_json, labels["columns"])),
                 sampler=sampler,
                 image_format=image_format,
                 layout=_layout_from_json(document["layout"]),
@@ -238,6 +284,7 @@ class Plan:
 
     @cached_property
     def _canonical(self) -> bytes:
+        """All that is hashed."""
         return canonical_json(
             {
                 "format": PLAN_FORMAT,
@@ -250,6 +297,18 @@ class Plan:
                 "blocks": [_block_to_json(block) for block in self.blocks],
             }
         )
+
+    def _labels_to_json(self) -> dict[str, Any] | None:
+        """Return what is not hashed; None where there is nothing of it."""
+        named = ((str(number), choice_names_of(axis)) for number, axis in enumerate(self.axes))
+        choices = {number: names for number, names in named if names}
+        if not choices and not self.columns:
+            return None
+        return {
+            "columns": [column.to_json() for column in self.columns],
+            "blocks": [[list(own) for own in block.columns] for block in self.blocks] if self.columns else [],
+            "choices": choices,
+        }
 
     @cached_property
     def _job_stops(self) -> list[int]:
@@ -273,11 +332,16 @@ class Plan:
         return decoder
 
     def _decoder(self, block: Block) -> Decoder:
-        bucket = block.bucket
-        fixed = {**{name: getattr(bucket, name) for name in _BLOCK_FIELDS}, "sampler": self.sampler}
+        fixed = {**{name: getattr(block.bucket, name) for name in _BLOCK_FIELDS}, "sampler": self.sampler}
         axes = [self.axes[position] for position in block.axes]
-        salt = f"{bucket.model} {bucket.width}x{bucket.height}"
-        return make_decoder(fixed, axes, block.sample, salt=salt)
+        return make_decoder(fixed, axes, block.sample, salt=_salt(block))
+
+    def _block_labels(self, block: Block) -> BlockLabels:
+        axes = [*(self.axes[position] for position in block.axes), WHOLE_BLOCK]
+        columns = [tuple(self.columns[position] for position in own) for own in block.columns]
+        columns += [()] * (len(axes) - len(columns))
+        labelled = [LabelledAxis(axis=axis, columns=own) for axis, own in zip(axes, columns, strict=True)]
+        return BlockLabels(labelled, block.sample, self._label_names, salt=_salt(block))
 
     @staticmethod
     def _block_of(value: int, stops: list[int]) -> int:
@@ -290,6 +354,11 @@ def jobs_per_chunk(width: int, height: int, steps: int, rows: int = 2) -> int:
     """Return how many jobs of a size, step count and UNet rows make a chunk: 16 to 64, two minutes of a slow GPU."""
     fitting = CHUNK_PIXEL_STEPS * 2 // (width * height * steps * rows)
     return max(CHUNK_JOBS_MIN, min(CHUNK_JOBS_MAX, fitting))
+
+
+def _salt(block: Block) -> str:
+    """Return what tells the samples of several blocks apart."""
+    return f"{block.bucket.model} {block.bucket.width}x{block.bucket.height}"
 
 
 def _running_sum(lengths: Iterable[int]) -> list[int]:
@@ -315,11 +384,17 @@ def _block_to_json(block: Block) -> dict[str, Any]:
     }
 
 
-def _block_from_json(document: dict[str, Any], sampler: str, encoder: str) -> Block:
+def _block_from_json(
+    document: dict[str, Any], sampler: str, encoder: str, columns: Sequence[Sequence[int]]
+) -> Block:
     bucket = Bucket(**{name: document[name] for name in _BLOCK_FIELDS}, sampler=sampler, encoder=encoder)
     sample = None if document["sample"] is None else Sample(**document["sample"])
     return Block(
-        bucket=bucket, axes=tuple(document["axes"]), jobs_per_chunk=document["jobs_per_chunk"], sample=sample
+        bucket=bucket,
+        axes=tuple(document["axes"]),
+        jobs_per_chunk=document["jobs_per_chunk"],
+        sample=sample,
+        columns=tuple(map(tuple, columns)),
     )
 
 

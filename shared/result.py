@@ -64,7 +64,7 @@ class Done:
     #: Worker that recorded this row.
     worker: str
     finished_at: datetime
-    #: What the sweep calls the job, for people: vars, style. No part of the job.
+    #: What the sweep calls the job, for people (`Plan.labels`). No part of the job.
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,7 +80,7 @@ class Failed:
     attempt: int
     worker: str
     finished_at: datetime
-    #: What the sweep calls the job, for people: vars, style. No part of the job.
+    #: What the sweep calls the job, for people (`Plan.labels`). No part of the job.
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -74,6 +74,11 @@ def split(index: int, lengths: Sequence[int]) -> list[int]:
     return digits[::-1]
 
 
+def digits_of(index: int, lengths: Sequence[int], sample: Sample | None, *, salt: str) -> list[int]:
+    """Return where on each axis a job stands: of a whole product, or of a sample of it."""
+    return split(index, lengths) if sample is None else sample.digits(index, lengths, salt=salt)
+
+
 def share_out(count: int, sizes: Sequence[int], *, seed: int) -> list[int]:
     """Return how many of `count` each of several parts gets: in proportion to its size, rounded by lot.
 

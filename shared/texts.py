@@ -12,8 +12,9 @@ import heapq
 import itertools
 import math
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -149,6 +150,15 @@ class Options:
         return 1 + max((item.depth for item in self.items if isinstance(item, TextTemplate)), default=0)
 
     @cached_property
+    def name_counts(self) -> Mapping[str, int]:
+        """How often at most each name of a choice occurs in one option."""
+        counts: Counter[str] = Counter()
+        for item in self.items:
+            if isinstance(item, TextTemplate):
+                counts |= Counter(item.name_counts)
+        return counts
+
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Most bytes of UTF-8 that each option takes, holes aside."""
         return tuple(_byte_count(item) if isinstance(item, str) else item.bytes_max for item in self.items)
@@ -166,6 +176,8 @@ class Choice:
     low: int = 1
     high: int = 1
     separator: str = DEFAULT_SEPARATOR
+    #: What people call it; "" for nothing. It decides no text, so choices that differ in it alone are equal.
+    name: str = field(default="", compare=False)
 
     @cached_property
     def count(self) -> int:
@@ -185,6 +197,15 @@ class Choice:
         sizes = self.options.sizes
         longest = max(sizes, default=0) if self.high == 1 else sum(heapq.nlargest(self.high, sizes))
         return longest + max(0, self.high - 1) * _byte_count(self.separator)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """What a named choice has become in one text."""
+
+    name: str
+    #: All of it: several options with their separators, and what was chosen within them.
+    text: Text
 
 
 @dataclass(frozen=True)
@@ -218,6 +239,16 @@ class TextTemplate:
         return own.union(*(choice.options.slots for choice in self.choices))
 
     @cached_property
+    def name_counts(self) -> Mapping[str, int]:
+        """How often at most each name of a choice occurs in one text."""
+        counts: Counter[str] = Counter()
+        for choice in self.choices:
+            counts.update({name: count * choice.high for name, count in choice.options.name_counts.items()})
+            if choice.name:
+                counts[choice.name] += 1
+        return counts
+
+    @cached_property
     def bytes_max(self) -> int:
         """Most bytes of UTF-8 that a text takes, holes aside."""
         return sum(
@@ -231,18 +262,25 @@ class TextTemplate:
         """How deep choices are nested in one another; 0 without choices."""
         return max((choice.options.depth for choice in self.choices), default=0)
 
-    def combination(self, number: int) -> Text:
+    def combination(self, number: int, chosen: list[Chosen] | None = None) -> Text:
         """Return the combination of a number, 0 <= number < count; the last choice moves fastest.
+
+        Args:
+            chosen: told what each named choice has become, those within options behind the one that they are in.
 
         Raises: IndexError for another number.
         """
         if not 0 <= number < self.count:
             raise IndexError(f"combination {number}: the template has {self.count}")
-        return make_text(_combine(self, number))
+        return make_text(_combine(self, number, chosen))
 
-    def draw(self, seed: int, number: int) -> Text:
-        """Return a text by chance, options by their weights: the same for a seed and a number on every machine."""
-        return make_text(_draw(self, _Dice(seed, number)))
+    def draw(self, seed: int, number: int, chosen: list[Chosen] | None = None) -> Text:
+        """Return a text by chance, options by their weights: the same for a seed and a number on every machine.
+
+        Args:
+            chosen: as in `combination`.
+        """
+        return make_text(_draw(self, _Dice(seed, number), chosen))
 
     def to_json(self) -> Any:
         """Return the template as JSON. Several are smaller together: `templates_to_json`."""
@@ -257,6 +295,24 @@ class TextTemplate:
     @cached_property
     def _hash(self) -> int:
         return hash(self.parts)
+
+
+def written(text: Text | TextTemplate, *, chars_max: int = 200) -> str:
+    """Return a text as a person would write it, no longer than a glance: holes in braces, choices by their names."""
+    parts = (text,) if isinstance(text, str) else text.parts if isinstance(text, TextTemplate) else text
+    pieces: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            pieces.append(part)
+        elif isinstance(part, Slot):
+            pieces.append(part.name[1:] if part.name.startswith("=") else f"{{{part.name}}}")
+        elif part.name and not part.name.startswith("choice_"):
+            pieces.append(f"__{part.name}__")
+        else:
+            options = itertools.islice(part.options.items, chars_max)
+            pieces.append(f"{{{'|'.join(written(item, chars_max=chars_max) for item in options)}}}")
+    whole = " ".join("".join(pieces).split())
+    return whole if len(whole) <= chars_max else f"{whole[: chars_max - 1]}…"
 
 
 def template_of(text: Text) -> TextTemplate:
@@ -276,10 +332,31 @@ def templates_to_json(templates: Sequence[TextTemplate]) -> Any:
     return {"options": writer.options, "choices": writer.choices, "templates": written}
 
 
-def templates_from_json(table: Any) -> list[TextTemplate]:
-    """Return the templates that `templates_to_json` wrote. Raises ValueError for anything else."""
+def choice_names_to_json(templates: Sequence[TextTemplate]) -> Any:
+    """Return the names of the choices in a table of these templates; None where no choice has one.
+
+    They stand beside the table and not in it, so that what a text says does not depend on them. Templates with
+    choices follow one another as in the table, each with the position of its names in a list of different ones.
+    """
+    writer = _TableWriter()
+    for template in templates:
+        writer.write(template)
+    lists: dict[tuple[str, ...], int] = {}
+    places = [
+        lists.setdefault(tuple(choice.name for choice in template.choices), len(lists))
+        for template in (*writer.option_templates, *templates)
+        if template.has_choices
+    ]
+    return {"lists": [list(names) for names in lists], "places": places} if any(map(any, lists)) else None
+
+
+def templates_from_json(table: Any, names: Any = None) -> list[TextTemplate]:
+    """Return the templates that `templates_to_json` wrote, their choices named as `choice_names_to_json` says.
+
+    Raises: ValueError for anything else.
+    """
     try:
-        return _read_table(table)
+        return _read_table(table, names)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not a table of templates: {error!r}") from error
 
@@ -288,19 +365,30 @@ def _byte_count(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _combine(template: TextTemplate, number: int) -> Iterator[str | Slot]:
+def _noted(choice: Choice, pieces: Iterator[str | Slot], chosen: list[Chosen] | None) -> Iterable[str | Slot]:
+    """Return what a choice has become, once it is noted."""
+    if chosen is None:
+        return pieces
+    place = len(chosen)
+    kept = tuple(pieces)
+    if choice.name:
+        chosen.insert(place, Chosen(name=choice.name, text=make_text(kept)))
+    return kept
+
+
+def _combine(template: TextTemplate, number: int, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
     digits: list[int] = []
     for choice in reversed(template.choices):
         number, digit = divmod(number, choice.count)
         digits.append(digit)
     for part in template.parts:
         if isinstance(part, Choice):
-            yield from _combine_choice(part, digits.pop())
+            yield from _noted(part, _combine_choice(part, digits.pop(), chosen), chosen)
         else:
             yield part
 
 
-def _combine_choice(choice: Choice, number: int) -> Iterator[str | Slot]:
+def _combine_choice(choice: Choice, number: int, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
     picks = choice.low
     for count in choice.pick_counts:
         if number < count:
@@ -310,12 +398,11 @@ def _combine_choice(choice: Choice, number: int) -> Iterator[str | Slot]:
     options = choice.options
     if picks == 1:  # by far the most frequent, and needs no search
         if options.count_stops is None:
-            yield from _combine_option(options, number, 0)
+            yield from _combine_option(options, number, 0, chosen)
         else:
             position = bisect_right(options.count_stops, number)
-            yield from _combine_option(
-                options, position, number - (options.count_stops[position - 1] if position else 0)
-            )
+            start = options.count_stops[position - 1] if position else 0
+            yield from _combine_option(options, position, number - start, chosen)
         return
     positions, number = _unrank_picks(options, picks, number)
     digits: list[int] = []
@@ -325,15 +412,17 @@ def _combine_choice(choice: Choice, number: int) -> Iterator[str | Slot]:
     for position in positions:
         if len(digits) < picks:
             yield choice.separator
-        yield from _combine_option(options, position, digits.pop())
+        yield from _combine_option(options, position, digits.pop(), chosen)
 
 
-def _combine_option(options: Options, position: int, number: int) -> Iterator[str | Slot]:
+def _combine_option(
+    options: Options, position: int, number: int, chosen: list[Chosen] | None
+) -> Iterator[str | Slot]:
     item = options.items[position]
     if isinstance(item, str):
         yield item
     else:
-        yield from _combine(item, number)
+        yield from _combine(item, number, chosen)
 
 
 def _count_picks(options: Options, picks: int) -> int:
@@ -431,15 +520,15 @@ class _Dice:
                 yield int.from_bytes(digest[start : start + 16], "little")
 
 
-def _draw(template: TextTemplate, dice: _Dice) -> Iterator[str | Slot]:
+def _draw(template: TextTemplate, dice: _Dice, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
     for part in template.parts:
         if isinstance(part, Choice):
-            yield from _draw_choice(part, dice)
+            yield from _noted(part, _draw_choice(part, dice, chosen), chosen)
         else:
             yield part
 
 
-def _draw_choice(choice: Choice, dice: _Dice) -> Iterator[str | Slot]:
+def _draw_choice(choice: Choice, dice: _Dice, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
     options = choice.options
     stops = options.weight_stops
     total = len(options) if stops is None else stops[-1]
@@ -454,7 +543,7 @@ def _draw_choice(choice: Choice, dice: _Dice) -> Iterator[str | Slot]:
         if isinstance(item, str):
             yield item
         else:
-            yield from _draw(item, dice)
+            yield from _draw(item, dice, chosen)
 
 
 class _TableWriter:
@@ -465,6 +554,16 @@ class _TableWriter:
         self.choices: list[Any] = []
         self._option_positions: dict[Options, int] = {}
         self._choice_positions: dict[Choice, int] = {}
+
+    @property
+    def option_templates(self) -> Iterator[TextTemplate]:
+        """The templates among the options, in the order of the table."""
+        return (
+            item
+            for options in self._option_positions
+            for item in options.items
+            if isinstance(item, TextTemplate)
+        )
 
     def write(self, template: str | TextTemplate) -> Any:
         if isinstance(template, str):
@@ -496,20 +595,30 @@ class _TableWriter:
         return self._option_positions[options]
 
 
-def _read_table(table: Any) -> list[TextTemplate]:
+def _read_table(table: Any, names: Any) -> list[TextTemplate]:
     options: list[Options] = []
     choices: list[Choice] = []
+    named_choices: dict[tuple[int, str], Choice] = {}
+    places = iter(names["places"] if names else ())
 
     def choice(position: int) -> Choice:
         for written in table["choices"][len(choices) : position + 1]:
             choices.append(Choice(**{**written, "options": options[written["options"]]}))
         return choices[position]
 
-    def template(written: list[Any]) -> TextTemplate:
-        return TextTemplate(tuple(part if isinstance(part, str) else named(part) for part in written))
+    def named(position: int, name: str) -> Choice:
+        found = named_choices.get((position, name))
+        if found is None:
+            found = named_choices[position, name] = replace(choice(position), name=name)
+        return found
 
-    def named(part: dict[str, Any]) -> Slot | Choice:
-        return Slot(part["slot"]) if "slot" in part else choice(part["choice"])
+    def template(written: list[Any]) -> TextTemplate:
+        has_choices = any(not isinstance(part, str) and "choice" in part for part in written)
+        own = iter(names["lists"][next(places, None)] if names and has_choices else ())
+        return TextTemplate(tuple(part if isinstance(part, str) else read(part, own) for part in written))
+
+    def read(part: dict[str, Any], own: Iterator[str]) -> Slot | Choice:
+        return Slot(part["slot"]) if "slot" in part else named(part["choice"], next(own, ""))
 
     for written in table["options"]:
         items = tuple(item if isinstance(item, str) else template(item) for item in written["items"])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from producer.preview.boxes import Box, block_boxes, shared_images
 from producer.preview.count import block_ranges
-from producer.preview.look import SampledJob
+from producer.preview.look import SampledJob, sampled
 from producer.spread import spread
 from shared.errors import UsageError
 from shared.plan import Block, Plan
@@ -178,7 +178,7 @@ def _missing(part: _Part, own: _Ids, others: _Ids, wanted: int) -> Iterator[Samp
     _, first = np.unique(own, return_index=True)
     places = first[~np.isin(own[first], others)]
     for place in np.sort(places)[:wanted]:
-        yield SampledJob(index=indices[place], job=part.plan.job(indices[place]))
+        yield sampled(part.plan, indices[place])
 
 
 def _outside(part: _Part, boxes: Sequence[Box], wanted: int) -> Iterator[SampledJob]:
@@ -190,7 +190,7 @@ def _outside(part: _Part, boxes: Sequence[Box], wanted: int) -> Iterator[Sampled
         job = part.plan.job(index)
         if job.id not in seen and not any(box.holds(job) for box in boxes):
             seen.add(job.id)
-            yield SampledJob(index=index, job=job)
+            yield sampled(part.plan, index)
 
 
 def _candidates(part: _Part) -> Iterator[int]:

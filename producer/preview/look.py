@@ -47,10 +47,17 @@ class SampledJob:
 
     index: int
     job: Job
+    #: What the sweep calls it (`Plan.labels`).
+    labels: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the job as plain values, its index first."""
-        return {"index": self.index, **self.job._asdict()}
+        """Return the job as plain values, its index first and what it is called last."""
+        return {"index": self.index, **self.job._asdict(), "labels": dict(self.labels)}
+
+
+def sampled(plan: Plan, index: int) -> SampledJob:
+    """Return the job at an index of a plan as one that stands for others."""
+    return SampledJob(index=index, job=plan.job(index), labels=plan.labels(index))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +90,8 @@ class Preview:
     buckets: tuple[BucketPreview, ...]
     #: (fields that move together, how many values), over all blocks, outermost first; single values left out.
     axes: tuple[tuple[str, int], ...]
+    #: Names of what jobs are called by, in `--where` and on sheets (`Plan.label_names`).
+    labels: tuple[str, ...]
     warnings: tuple[str, ...]
     #: How each model is read, as far as that is known.
     readings: tuple[ModelRead, ...]
@@ -109,6 +118,7 @@ class Preview:
             "times": [asdict(time) for time in self.times],
             "buckets": [asdict(bucket) for bucket in self.buckets],
             "axes": [{"fields": fields.split(", "), "values": count} for fields, count in self.axes],
+            "labels": list(self.labels),
             "warnings": list(self.warnings),
             "models": [asdict(one) for one in self.readings],
             "certain_failures": [asdict(failure) for failure in self.failures],
@@ -170,11 +180,12 @@ def preview(
         time_unknown="" if times else time_unknown,
         buckets=tuple(_buckets(plan, counts)),
         axes=tuple((", ".join(axis.fields), axis.length) for axis in used_axes(plan) if axis.length > 1),
+        labels=plan.label_names,
         warnings=(*notes, *warnings_of(plan, counts, texts), *model_warnings(plan, facts or {})),
         readings=read_models(plan, facts or {}),
         failures=certain_failures(plan, facts or {}),
         files=tuple(files),
-        sample=tuple(SampledJob(index=index, job=job) for index, job in seen_jobs(plan, sample, first=first)),
+        sample=tuple(sampled(plan, index) for index, _ in seen_jobs(plan, sample, first=first)),
     )
 
 

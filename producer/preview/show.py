@@ -27,6 +27,9 @@ from shared.job import Job
 #: Buckets listed on the terminal; `to_json` has them all.
 _BUCKETS_SHOWN = 20
 
+#: Labels that the summary names.
+_LABELS_SHOWN = 12
+
 #: Models and devices that the summary has a line for.
 _LINES_SHOWN = 5
 
@@ -104,6 +107,11 @@ def _facts(preview: Preview) -> Iterator[tuple[str, Text | str]]:
         yield "images", f"{preview.images:,} ({preview.duplicates:,} {same} the same image as another)"
     yield from _lines("read", [_file_line(file) for file in preview.files])
     yield "axes", Text(" x ".join(f"{count:,} {fields}" for fields, count in preview.axes) or "a single job")
+    if preview.labels:
+        more = (
+            f" and {len(preview.labels) - _LABELS_SHOWN} more" if len(preview.labels) > _LABELS_SHOWN else ""
+        )
+        yield "labels", Text(printable(", ".join(preview.labels[:_LABELS_SHOWN]) + more))
     yield "chunks", f"{preview.chunks:,}"
     yield "model loads", f"{preview.model_loads:,}"
     if preview.rows_max > _PLAIN_ROWS:

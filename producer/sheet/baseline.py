@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from producer.fields import FIELDS
-from producer.sheet.cells import Cell, Key, key, value, variables_of
+from producer.sheet.cells import Cell, Key, fields_of, key, value, variables_of
 from producer.sheet.words import field_name, label
 from shared.errors import UsageError
 
@@ -76,8 +76,8 @@ def find_baseline(cells: Sequence[Cell], field: str, wanted: Any, models: Mappin
     """
     variables = variables_of(cells)
     known = (*FIELDS, *variables)
-    if field not in known:
-        raise UsageError(f"--diff {field}: unknown field; use one of {', '.join(known)}")
+    if field not in fields_of(cells):
+        raise UsageError(f"--diff {field}: unknown field; use one of {', '.join(fields_of(cells))}")
     if field == "size":
         raise UsageError("--diff size: images of two sizes have no difference; use another field")
     # A variable and the texts that it is filled into change together.

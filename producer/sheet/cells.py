@@ -10,6 +10,7 @@ from typing import Any, Literal
 from producer.fields import FIELDS
 from shared.errors import UsageError
 from shared.job import Job
+from shared.labels import number_of
 
 #: Fields one within the other, down the side and along the top.
 LEVELS_MAX = 2
@@ -33,12 +34,16 @@ class Cell:
     reason: str | None = None
     #: What the sweep's own variables are in this job; they are fields like any other.
     variables: Mapping[str, Hashable] = field(default_factory=dict)
+    #: What stands beside its values in a prompt file: fields to lay a sheet out by, and no axes by themselves.
+    columns: Mapping[str, Hashable] = field(default_factory=dict)
 
 
 def value(cell: Cell, name: str) -> Any:
     """Return what a field is in a job; a size is (width, height)."""
     if name in cell.variables:
         return cell.variables[name]
+    if name in cell.columns:
+        return cell.columns[name]
     return (cell.job.width, cell.job.height) if name == "size" else getattr(cell.job, name, None)
 
 
@@ -50,6 +55,24 @@ def key(cell: Cell, names: Sequence[str]) -> Key:
 def variables_of(cells: Iterable[Cell]) -> tuple[str, ...]:
     """Return the variables of a sweep, in the order they come in."""
     return tuple(dict.fromkeys(name for cell in cells for name in cell.variables))
+
+
+def fields_of(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """Return all that a sheet can be laid out by: the fields of a job, a sweep's variables, columns of its files."""
+    cells = list(cells)
+    columns = dict.fromkeys(name for cell in cells for name in cell.columns)
+    return tuple(dict.fromkeys((*FIELDS, *variables_of(cells), *columns)))
+
+
+def ordered(name: str, values: Iterable[Hashable]) -> list[Hashable]:
+    """Return the different values of a field in the order of a sheet: as they come in, numbers of labels by size."""
+    found = list(dict.fromkeys(values))
+    if name in FIELDS:
+        return found
+    numbers = {one: number_of(one) if isinstance(one, str) else None for one in found if one is not None}
+    if None in numbers.values():
+        return found
+    return sorted(found, key=lambda one: (one is None, numbers.get(one) or 0))
 
 
 def check_axes(rows: Sequence[str], columns: Sequence[str], known: Sequence[str] = FIELDS) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from producer.fields import FIELDS
-from producer.sheet.cells import Cell, Key, check_axes, key, value, variables_of
+from producer.sheet.cells import Cell, Key, check_axes, fields_of, key, ordered, value, variables_of
 from producer.sheet.words import field_name, label, labels_of, phrase
 from shared.errors import UsageError
 
@@ -81,8 +81,8 @@ def make_grid(
 ) -> Grid:
     """Give every job its place. Of equal jobs in one place a finished one stands there.
 
-    Values stand in plan order. On a list, and where most places would be empty, numbers stand by size: they are a
-    sample, in an order that says nothing.
+    Values stand in plan order, and labels that are numbers by size. On a list, and where most places would be empty,
+    all numbers stand by size: they are a sample, in an order that says nothing.
 
     Args:
         cells: in plan order.
@@ -93,8 +93,9 @@ def make_grid(
     """
     row_fields, column_fields = fields(rows), fields(columns)
     known = (*FIELDS, *variables_of(cells))
+    every = fields_of(cells)
     if row_fields:
-        check_axes(row_fields, column_fields, known)
+        check_axes(row_fields, column_fields, every)
     if not cells:
         raise UsageError("no jobs to draw: nothing in the sweep matches")
     placed = (*row_fields, *column_fields)
@@ -103,9 +104,9 @@ def make_grid(
     kept = _independent(cells, placed, varying)
     names = models or {}
     by_size = not row_fields or _is_sparse(cells, row_fields, column_fields, kept)
-    values = {name: _values(cells, name, by_size) for name in known}
+    values = {name: _values(cells, name, by_size) for name in every}
     labels = {name: labels_of(name, found, names) for name, found in values.items()}
-    ranks = {name: {one: rank for rank, one in enumerate(labels[name])} for name in known}
+    ranks = {name: {one: rank for rank, one in enumerate(labels[name])} for name in every}
     if by_size:
         order = (*kept, *placed)
         cells = sorted(cells, key=lambda cell: [ranks[name][value(cell, name)] for name in order])
@@ -211,7 +212,7 @@ def _is_sparse(
 
 def _values(cells: Sequence[Cell], name: str, by_size: bool) -> list[Any]:
     """Return a field's different values in plan order, or by size where all are numbers."""
-    found = list(dict.fromkeys(value(cell, name) for cell in cells))
+    found = ordered(name, (value(cell, name) for cell in cells))
     sizes = {one: _size(one) for one in found} if by_size else {}
     if by_size and all(size is not None for size in sizes.values()):
         found.sort(key=lambda one: sizes[one])

@@ -18,7 +18,7 @@ from producer import Printroom, doctor
 from producer.cli import cli
 from producer.export.folder import file_name
 from producer.fetch import FetchOptions
-from producer.results import parse_where
+from producer.where import parse_where
 from shared import names
 from shared.errors import (
     BrokerUnavailable,
@@ -172,6 +172,17 @@ class TestSubmit:
         second = bench.room.submit(SWEEP)
         assert (second.outcome, second.sweep) == ("known", first.sweep)
         assert [first.sweep] == [status.sweep for status in bench.room.statuses()]
+
+    def test_other_labels_are_taken(self, bench):
+        """The same jobs with other labels are the same sweep, which has the new ones; again is no change."""
+        sweep = {**SWEEP, "seed": [1, 2], "labels": {"seed": {"luck": ["good", "bad"]}}}
+        bare = bench.room.submit({**SWEEP, "seed": [1, 2]})
+        again = bench.room.submit(sweep)
+        assert (again.sweep, again.outcome) == (bare.sweep, "relabelled")
+        assert bench.room.plan(bare.sweep).label_names == ("luck",)
+        assert Plan.from_bytes(bench.store.get(names.plan_key(bare.sweep))).label_names == ("luck",)
+        assert "luck" in bench.store.get(names.source_key(bare.sweep)).decode()
+        assert bench.room.submit(sweep).outcome == "known"
 
     def test_a_submit_that_died_after_the_store(self, bench):
         """What reached the store and not Redis is made known by the next submit, with its priority."""

@@ -224,7 +224,7 @@ def test_columns_that_fill_holes_are_vars_and_the_others_are_left(tmp_path: Path
     )
     file = planned(tmp_path, "zip: {file: t.csv}")
     assert {"prompt", "step", "mood"} == set(file.document.value["zip"])
-    assert ("commas", "columns that are no part of a job: note") == file.files[0].read_as
+    assert ("commas", "labels: note") == file.files[0].read_as
     assert {"prompt", "step", "mood", "note"} == set(read_table(tmp_path / "t.csv").values)
 
 

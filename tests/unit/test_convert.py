@@ -31,7 +31,11 @@ def test_partiprompts_traps_are_kept_to_the_letter(tmp_path: Path, newline: str,
     path.write_bytes((mark + PARTI_SAMPLE.replace("\n", newline)).encode())
     expected = ['"G I G G L E" painted', "0", "edge ", '"open quote', "last one"]
     sweep = partiprompts_sweep(path)
-    assert sweep == {"name": "PartiPrompts", "prompt": expected}
+    assert sweep == {
+        "name": "PartiPrompts",
+        "prompt": expected,
+        "labels": {"prompt": {"Category": "x\nx\nx\nx\nx\n"}},
+    }
     assert parse_sweep(sweep_yaml(sweep)) == sweep_from_mapping(sweep)
 
 
@@ -39,7 +43,9 @@ def test_geneval_prompts_are_read_line_by_line(tmp_path: Path) -> None:
     """Empty lines are skipped; line separators inside a prompt are not line ends."""
     path = tmp_path / "g.jsonl"
     path.write_text('{"tag": "x", "prompt": "a\u2028b"}\r\n\n{"prompt": "0"}', encoding="utf-8")
-    assert geneval_sweep(path)["prompt"] == ["a\u2028b", "0"]
+    sweep = geneval_sweep(path)
+    assert sweep["prompt"] == ["a\u2028b", "0"]
+    assert sweep["labels"] == {"prompt": {"tag": "x\n\n"}}
 
 
 @pytest.mark.parametrize(

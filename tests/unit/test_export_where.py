@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.results import Condition, is_wanted, parse_where, where_texts
+from producer.where import (
+    FILTERS,
+    Comparison,
+    fields_of,
+    hints,
+    is_wanted,
+    parse_where,
+    read_where,
+    where_texts,
+)
 from shared.errors import UsageError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(lambda text: text != "null")
@@ -80,16 +89,17 @@ def test_null_has_no_order():
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
-        ("prompt>a", "--where prompt>a: only numbers have an order: use = or !="),
+        ("prompt>a", "--where prompt>a: column 7: only numbers have an order: use = or !="),
         ("guidance_rule<=apg", "only numbers have an order"),
         ("seed<null", "only numbers have an order"),
-        ("seed>=x", "--where seed>=x: seed is a number"),
-        ("seed==x", "--where seed==x: seed is a number"),
-        ("seed~3", "--where seed~3: ~ looks into text, and seed is none: use = or !="),
-        ("prompt~", "--where prompt~: nothing to look for"),
-        ("prompt=~[a", "'\\[a' is no regular expression: missing ]"),
+        ("seed>=x", "--where seed>=x: column 7: seed is a number"),
+        ("seed==x", "--where seed==x: column 7: seed is a number"),
+        ("seed~3", "--where seed~3: column 5: ~ looks into text, and seed is none: use = or !="),
+        ("prompt~", "--where prompt~: column 7: nothing to look for"),
+        ("prompt=~[a", "column 9: '\\[a' is no regular expression: missing ]"),
         ("promt~a", "no field 'promt': did you mean 'prompt'?"),
         ("sed>3", "no field 'sed'"),
+        ("prompt=~a[z-b]", "column 11: .* invalid character class range: z-b"),
         ("seed", "write field=value, such as seed=3, or seed>=3"),
     ],
 )
@@ -125,6 +135,79 @@ def test_a_regular_expression_takes_no_time():
 def test_a_sign_there_is_none_of():
     """From Python too, a sign is one of those there are, and looks for what it can find."""
     with pytest.raises(UsageError, match="sign '%': use one of = !="):
-        Condition(sign="%", value=1)
+        Comparison(sign="%", value=1)
     with pytest.raises(UsageError, match="sign '~' looks for text, not for 1"):
-        Condition(sign="~", value=1)
+        Comparison(sign="~", value=1)
+
+
+ROWS = [
+    {
+        "seed": 1,
+        "prompt": "a cat",
+        "status": "done",
+        "guidance_rule": None,
+        "label:style": "sunny",
+        "label:score": "3.5",
+    },
+    {
+        "seed": 2,
+        "prompt": "a dog and hat",
+        "status": "failed",
+        "guidance_rule": '{"rule":"apg"}',
+        "label:score": "10",
+    },
+    {"seed": 3, "prompt": "a Cat", "status": "done", "guidance_rule": None, "label:score": "many"},
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "seeds"),
+    [
+        ("seed=1 or seed=3", [1, 3]),
+        ("seed in [1, 2] and not status = 'failed'", [1]),
+        ("(prompt='a cat' or prompt ~ 'DOG') and seed<3", [1, 2]),
+        ("prompt='a cat' and seed=1", [1]),
+        ("prompt =~ '^a [cC]at$' and seed > 1", [3]),
+        ("'cat' in prompt", [1]),
+        ("score>3", [1, 2]),
+        ("score>=3.5 and score<10", [1]),
+        ("score=10", [2]),
+        ("label:score = 10.0 or seed = 9", [2]),
+        ("style is null", [2, 3]),
+        ("guidance_rule = 'apg' or seed = 9", [2]),
+        ("prompt=a dog and hat", [2]),
+        ("prompt~dog and", [2]),
+    ],
+)
+def test_expressions_choose_rows(condition, seeds):
+    """What is no field, sign and value is an expression; it is written as it is read."""
+    labels = ("style", "score")
+    where = read_where([condition], labels)
+    assert [row["seed"] for row in ROWS if is_wanted(where, lambda name: row.get(name))] == seeds  # noqa: B023
+    assert read_where(where_texts(where), labels) == where
+    assert set(fields_of(where)) <= {*FILTERS, "label:style", "label:score"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("status=failed or seed=1", "column 8: unknown name 'failed': .*; quote text: 'failed'"),
+        ("seed = 1 or (promt ~ 'a')", "column 14: unknown name 'promt': did you mean 'prompt'?"),
+        ("(prompt =~ 'a[')", r"column 14: 'a\[' is no regular expression: missing \]"),
+        ("seed=1 or seed=", "column 16: not a condition .it ends too early."),
+        ("guidance_rule='apgg' or seed=1", "column 15: .*rule='apgg' is unknown"),
+        ("seed=1 or status ~ 3", "column 20: 3 is a number: '~' looks for text in text"),
+    ],
+)
+def test_wrong_expressions_say_their_place(condition, said):
+    """The column is that of the condition as it was typed."""
+    with pytest.raises(UsageError, match=said):
+        is_wanted(parse_where([condition]), {"seed": 2, "status": "done"}.get)
+
+
+def test_a_value_that_reads_like_an_expression_is_told_of():
+    """The short form takes everything as it stands; where nothing meets it, a hint says how it is meant otherwise."""
+    (hint,) = hints(parse_where(["prompt=a cat or seed=1"]))
+    assert hint.endswith("an expression begins with a bracket: (prompt=a cat or seed=1)")
+    assert hints(parse_where(["prompt='a cat'"])) != []
+    assert hints(parse_where(["prompt=salt and pepper", "seed=1 or seed=2"])) == []

@@ -3,12 +3,13 @@
 import pytest
 
 from producer.compile import compile_sweep
-from producer.results import manifest_rows, parse_where, read_where
+from producer.results import manifest_rows, why_nothing
 from producer.search import search_rows
 from producer.sheets import _cells as cells_of
 from producer.sheets import _layout as layout_of
 from producer.sheets import sweep_sheet
 from producer.sweep import parse_sweep
+from producer.where import parse_where, read_where
 from shared import names
 from shared.errors import UsageError
 from shared.fingerprint import ResolvedModel
@@ -151,3 +152,49 @@ def test_all_sweeps_are_searched_by_their_own_labels(plan, store):
     assert len(list(search_rows(store, "style=sunny"))) == 8
     with pytest.raises(UsageError, match="no field 'stile'"):
         list(search_rows(store, ["stile=sunny"]))
+    with pytest.raises(UsageError, match="column 18: unknown name 'stile': did you mean 'style'"):
+        list(search_rows(store, "animal='dog' and stile='sunny'"))
+
+
+@pytest.mark.parametrize("recorded", [{}, {"style": "rainy"}])
+def test_rows_have_the_labels_of_their_plan(plan, folder_store, now, recorded):
+    """Rows recorded with no labels or others are found by the plan's, shown with them, and told of by them."""
+    chunk = plan.chunk(0)
+    rows = [
+        Failed(
+            index=i,
+            job=plan.job(i),
+            code="x",
+            reason="y",
+            attempt=1,
+            worker="w",
+            finished_at=now,
+            labels=recorded,
+        )
+        for i in range(chunk.start, chunk.stop)
+    ]
+    data = write_manifest(rows, sweep=plan.id, chunk=0)
+    folder_store.put(names.manifest_key(plan.id, 0), data, content_type="x")
+    folder_store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="x")
+    where = read_where(["style=sunny"], plan.label_names)
+    assert list(manifest_rows(plan.id, folder_store, where=where)) == []
+    found = list(manifest_rows(plan.id, folder_store, where=where, plan=plan))
+    assert [row["labels"] for row in found] == [plan.labels(row["index"]) for row in found]
+    assert (
+        len(found) == sum(plan.labels(i).get("style") == "sunny" for i in range(chunk.start, chunk.stop)) > 0
+    )
+    assert len(list(search_rows(folder_store, "style=sunny"))) == len(found)
+    (said,) = why_nothing(plan.id, folder_store, read_where(["style=rainy"], plan.label_names), plan=plan)
+    assert f"'sunny' ({len(found)})" in said
+
+
+def test_a_sheet_compares_with_a_label(plan, store):
+    """--diff knows labels by their names, as --where does."""
+    from producer.sheets import _baseline as baseline_of
+
+    cells = cells_of(plan.id, plan, store, {}, None, jobs_max=100)
+    baseline = baseline_of(cells, ["style=null"], plan)
+    assert (baseline.field, baseline.value) == ("style", None)
+    assert baseline_of(cells, {"animal": "dog"}, plan).value == "dog"
+    with pytest.raises(UsageError, match="write one field=value"):
+        baseline_of(cells, ["style='sunny' or seed=1"], plan)

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from producer import cli, sheets
-from producer.results import parse_where
 from producer.room import Printroom
 from producer.sheet import Cell
 from producer.sheets import Live, look, sweep_sheet, write_sheet
+from producer.where import parse_where
 from shared import names
 from shared.errors import BrokerUnavailable, UsageError
 from shared.manifest import write_manifest

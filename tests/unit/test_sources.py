@@ -127,7 +127,68 @@ def test_files_become_values(folder: Path, text: str, expected: dict[str, Any] |
     """Every place in which a file may stand, and that nothing else is touched."""
     found = inlined(folder, text)
     assert [] == said(found)
-    assert (read_yaml(text, filename="x").value if expected is None else expected) == found.document.value
+    values = {key: value for key, value in found.document.value.items() if key != "labels"}
+    assert (read_yaml(text, filename="x").value if expected is None else expected) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("prompt: {file: t.csv, column: caption}", {"prompt": {"scale": "7.5\n1e1\n"}}),
+        (
+            "prompt: [first, {folder: hf, column: text}, last]",
+            {"prompt": {"file_name": "\na.png\nb.png\n\n"}},
+        ),
+        ("vars: {neg: {file: t.csv, labels: scale}}", {"neg": {"scale": "7.5\n1e1\n"}}),
+        ("zip: {file: own.csv}", {"prompt": {"my note": "x\ny\n"}}),
+        ("zip: {file: own.csv, labels: none}", None),
+        ("zip: {file: own.csv, columns: [seed], labels: [animal]}", {"seed": {"animal": "cat\n\n"}}),
+        (
+            "zip: {file: own.csv}\nlabels: {prompt: {mine: [1, 2]}}",
+            {"prompt": {"my note": "x\ny\n", "mine": [1, 2]}},
+        ),
+        ("prompt: {file: t.jsonl, column: text}", None),  # boxes are no labels, nor are seeds
+        ("model: {file: own.csv, column: my note}", {"model": {"animal": "cat\n\n"}}),
+    ],
+)
+def test_other_columns_of_a_file_are_labels(folder: Path, text: str, expected: dict[str, Any] | None) -> None:
+    """What is no part of a job stands beside the values of the axis, a line for each; none is an empty line."""
+    found = inlined(folder, text)
+    assert [] == said(found)
+    assert expected == found.document.value.get("labels")
+
+
+def test_rows_of_ours_bring_their_labels(folder: Path) -> None:
+    """Of all that Printroom says of an image only the labels are for people."""
+    rows = [
+        {"job_id": "a", "prompt": "p", "guidance_rule": None, "scheduler": "euler", "model": "m", "key": "k"}
+        | {"labels": labels}
+        for labels in ({"style": "sunny"}, None, '{"style": "gloomy", "year": 5}')
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = inlined(folder, "zip: {file: rows.jsonl, columns: [prompt]}")
+    assert {"style": "sunny\n\ngloomy\n", "year": "\n\n5\n"} == found.document.value["labels"]["prompt"]
+
+
+def test_columns_that_hold_no_labels_are_said(folder: Path) -> None:
+    """Captions and lists are left out with a word, and refused where they are asked for."""
+    rows = [{"prompt": "p", "long": "x" * 600, "tags": ["a"], "kind": True}]
+    (folder / "odd.jsonl").write_text(json.dumps(rows[0]))
+    found = inlined(folder, "zip: {file: odd.jsonl}")
+    assert {"prompt": {"kind": "true\n"}} == found.document.value["labels"]
+    assert (
+        "'long' left out: it has texts of more than 500 characters",
+        "'tags' left out: it has a list in it",
+        "labels: kind",
+    ) == found.files[0].read_as
+    assert (
+        "'tags' that is no label: it has a list in it"
+        in said(inlined(folder, "zip: {file: odd.jsonl, labels: tags}"))[0]
+    )
+    assert (
+        "has no column 'knd': did you mean 'kind'?"
+        in said(inlined(folder, "zip: {file: odd.jsonl, labels: [knd]}"))[0]
+    )
 
 
 def test_a_rule_in_a_cell_is_a_name_or_a_mapping(folder: Path) -> None:
@@ -171,7 +232,7 @@ def test_files_are_listed_with_their_hashes(folder: Path) -> None:
     ]
     expected = (
         SourceFile(path="prompts.txt", sha256=hashes[0], values=2),
-        SourceFile(path="hf/metadata.jsonl", sha256=hashes[1], values=2),
+        SourceFile(path="hf/metadata.jsonl", sha256=hashes[1], values=2, read_as=("labels: file_name",)),
     )
     assert expected == found.files
 
@@ -309,7 +370,7 @@ def test_an_alias_of_a_file_is_read_in_both_places(folder: Path) -> None:
         (
             "zip: {file: t.csv, seed: [1, 2]}",
             [
-                "sweep.yaml, line 1: zip: unknown key 'seed': use file, folder, columns, delimiter, quoting, "
+                "sweep.yaml, line 1: zip: unknown key 'seed': use file, folder, columns, labels, delimiter, quoting, "
                 "encoding, limit, offset"
             ],
         ),

@@ -59,6 +59,7 @@ def test_a_sweep_needs_only_a_prompt_and_says_its_defaults() -> None:
         "expand": None,
         "wildcards": {},
         "styles": {},
+        "labels": {},
         "style": (None,),
         "where": (),
         "skip": (),
