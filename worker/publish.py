@@ -74,32 +74,38 @@ class Publisher(Protocol):
 
 
 class ObjectPublisher:
-    """Every image an object of its own, named by its job and shared by all sweeps."""
+    """Every image an object of its own, named by its job and shared by all sweeps.
+
+    Two workers whose bytes differ may render one job at the same moment, in two sweeps or after a lost lease. The first
+    image stays, and both rows tell of it.
+    """
 
     def __init__(
         self, *, store: Store, image_format: ImageFormat, patiently: Patiently, finish: Finish
     ) -> None:
         self._store, self._format, self._patiently, self._finish = store, image_format, patiently, finish
+        #: What this delivery has put. Each change is one step of Python's.
+        self._put: list[tuple[Job, StoredImage]] = []
 
     def open(self) -> None:
         """Do nothing: `take` asks for each image."""
 
     def take(self, job: Job) -> bool:
         """See `Publisher`."""
-        found = _read_object(self._store, job, self._format, self._patiently)
-        if found is None:
-            return False
-        self._finish(job, found.image, reused=True, sample_seconds=None)
-        return True
+        return self._take(job, other_than="")
 
     def publish(self, job: Job, data: bytes, provenance: Provenance, *, sample_seconds: float) -> bool:
         """See `Publisher`."""
-        key = names.image_key(job.id, self._format)
-        if self._patiently(lambda: self._store.head(key)) is not None and self.take(job):
-            return False  # another worker was faster; a manifest may already hold that file's sha256
-        self._patiently(lambda: self._store.put(key, data, content_type=self._format.media_type))
+        key, media_type = names.image_key(job.id, self._format), self._format.media_type
+        ours = _stored(key, data, provenance)
+        if not self._patiently(lambda: self._store.put_new(key, data, content_type=media_type)):
+            if self._take(job, other_than=ours.sha256):
+                return False  # another worker was faster; a manifest may already hold that file's sha256
+            # Our own, of a request whose answer was lost; or one that cannot be believed.
+            self._patiently(lambda: self._store.put(key, data, content_type=media_type))
         failpoint("uploaded")
-        self._finish(job, _stored(key, data, provenance), reused=False, sample_seconds=sample_seconds)
+        self._put.append((job, ours))
+        self._finish(job, ours, reused=False, sample_seconds=sample_seconds)
         return True
 
     def holds(self, job: Job) -> bool:
@@ -107,7 +113,19 @@ class ObjectPublisher:
         return False
 
     def flush(self) -> None:
-        """Do nothing: every image is in the store."""
+        """Look once more at what was put, where the store cannot tell who was first: a row tells of what is there."""
+        put, self._put = self._put, []
+        if not self._store.keeps_first:
+            for job, ours in put:
+                self._take(job, other_than=ours.sha256)
+
+    def _take(self, job: Job, *, other_than: str) -> bool:
+        """Take one image from the store, unless it is the one of this sha256."""
+        found = _read_object(self._store, job, self._format, self._patiently)
+        if found is None or found.image.sha256 == other_than:
+            return False
+        self._finish(job, found.image, reused=True, sample_seconds=None)
+        return True
 
 
 class ShardPublisher:

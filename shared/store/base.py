@@ -32,6 +32,18 @@ class Store(Protocol):
         Raises: StoreUnavailable, StoreDenied, StoreFull.
         """
 
+    def put_new(self, key: str, data: bytes, *, content_type: str) -> bool:
+        """Write an object, durably, where there is none. Returns False where there is one, which stays as it is.
+
+        Of several who write at the same moment one is first, if the store can tell (`keeps_first`).
+
+        Raises: StoreUnavailable, StoreDenied, StoreFull.
+        """
+
+    @property
+    def keeps_first(self) -> bool:
+        """Whether `put_new` is one step here. Known after the first one that has written."""
+
     def get(self, key: str) -> bytes:
         """Return an object's content.
 

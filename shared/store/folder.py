@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ _TEMPORARY = "~"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: What a file system without links says (FAT, some network mounts).
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 #: What the system says when a path leads through a file, or names a folder: no object is there.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
@@ -32,25 +34,56 @@ class FolderStore:
         self._root = Path(root).expanduser().absolute()
         #: The folder's absolute path.
         self.url = str(self._root)
+        self._has_links = True
+
+    @property
+    def keeps_first(self) -> bool:
+        """Whether this file system has links, by which `put_new` is one step."""
+        return self._has_links
 
     def put(self, key: str, data: bytes, *, content_type: str) -> None:
         """Write a file beside its final name, fsync it, rename it into place and fsync the folder.
 
         Raises: ValueError, StoreFull, StoreDenied, StoreUnavailable, StoreError.
         """
+        self._write(key, data, lambda temporary, path: bool(temporary.replace(path)))
+
+    def put_new(self, key: str, data: bytes, *, content_type: str) -> bool:
+        """Write a file as `put` does, and link it to its final name if there is no file of that name.
+
+        Raises: ValueError, StoreFull, StoreDenied, StoreUnavailable, StoreError.
+        """
+        return self._write(key, data, self._place_new)
+
+    def _write(self, key: str, data: bytes, place: Callable[[Path, Path], bool]) -> bool:
+        """Write a temporary file, and let it be placed; return what that returned."""
         path = self._path(key)
         temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}")
         try:
             self._make_folder(path.parent)
             try:
                 _write_durably(temporary, data)
-                temporary.replace(path)
-            except BaseException:
+                placed = place(temporary, path)
+            finally:
                 temporary.unlink(missing_ok=True)
-                raise
             _fsync_folder(path.parent)
         except OSError as e:
             raise self._error(e, f"cannot write {key}") from e
+        return placed
+
+    def _place_new(self, temporary: Path, path: Path) -> bool:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._has_links = False
+            if path.exists():
+                return False
+            temporary.replace(path)
+        return True
 
     def get(self, key: str) -> bytes:
         """Return a file's content.

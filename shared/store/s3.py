@@ -59,6 +59,8 @@ _PAGE_KEYS = 1000
 #: HTTP statuses of a part of an object, and of a range that begins where the object has ended.
 _PARTIAL = 206
 _PAST_THE_END = 416
+_PRECONDITION_FAILED = 412
+_NOT_IMPLEMENTED = 501
 
 #: Object metadata in which `put` leaves the content's MD5, for `get` to check. An ETag is not always one.
 _MD5 = "md5"
@@ -121,17 +123,48 @@ class S3Store:
             retries={"mode": "standard", "total_max_attempts": 1},
             tcp_keepalive=True,
         )
+        #: Whether the server makes conditional writes; None until the first one.
+        self._conditional: bool | None = None
         self._made: S3Client | None = None
         self._making = threading.Lock()
 
     def __repr__(self) -> str:
         return f"S3Store({self.url!r}, endpoint={self.endpoint!r})"
 
+    @property
+    def keeps_first(self) -> bool:
+        """Whether the server makes conditional writes (If-None-Match); False until it has shown it."""
+        return self._conditional is True
+
     def put(self, key: str, data: bytes, *, content_type: str) -> None:
         """Write an object; the server refuses bytes that were damaged on the way.
 
         Raises: ValueError, StoreUnavailable, StoreDenied, StoreFull.
         """
+        arguments = self._put_arguments(key, data, content_type)
+        self._request("write", key, lambda client: client.put_object(**arguments))
+
+    def put_new(self, key: str, data: bytes, *, content_type: str) -> bool:
+        """Write an object where there is none. See `Store.put_new`.
+
+        A server that does not know conditional writes ignores the condition, so the first object is written twice: a
+        server that knows them refuses the second. Raises: ValueError, StoreUnavailable, StoreDenied, StoreFull.
+        """
+        arguments = self._put_arguments(key, data, content_type)
+        if self._conditional is not False:
+            written = self._request("write", key, lambda client: _put_if_none(client, arguments))
+            if written and self._conditional is None:
+                again = self._request("write", key, lambda client: _put_if_none(client, arguments))
+                self._conditional = again is False
+            if written is not None:
+                return written
+            self._conditional = False
+        if self.head(key) is not None:
+            return False
+        self.put(key, data, content_type=content_type)
+        return True
+
+    def _put_arguments(self, key: str, data: bytes, content_type: str) -> dict[str, Any]:
         digest = _md5(data)
         arguments: dict[str, Any] = {
             "Bucket": self.bucket,
@@ -142,7 +175,7 @@ class S3Store:
         }
         if self._checksums == "when_required":
             arguments["ContentMD5"] = base64.b64encode(digest).decode()
-        self._request("write", key, lambda client: client.put_object(**arguments))
+        return arguments
 
     def get(self, key: str) -> bytes:
         """Return an object's content, checked against the MD5 that `put` left.
@@ -332,6 +365,19 @@ def backoff_seconds(attempt: int, draw: float) -> float:
     """
     # 2**20 is far past the cap; more would only make a huge number.
     return draw * min(_DELAY_MAX_SECONDS, _DELAY_FIRST_SECONDS * 2.0 ** min(attempt, 20))
+
+
+def _put_if_none(client: S3Client, arguments: dict[str, Any]) -> bool | None:
+    """Put an object unless there is one. Returns: whether it was written; None where the server cannot do so."""
+    try:
+        client.put_object(**arguments, IfNoneMatch="*")
+    except ClientError as error:
+        if status_of(error) == _PRECONDITION_FAILED:
+            return False
+        if status_of(error) == _NOT_IMPLEMENTED:
+            return None
+        raise
+    return True
 
 
 def _read(client: S3Client, bucket: str, key: str) -> bytes:

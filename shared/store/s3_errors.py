@@ -21,6 +21,7 @@ from shared.errors import ObjectMissing, StoreDenied, StoreError, StoreFull, Sto
 _TRANSIENT_STATUSES = {408, 425, 429}
 _TRANSIENT_CODES = {
     "BadDigest",
+    "ConditionalRequestConflict",
     "IncompleteBody",
     "InternalError",
     "OperationAborted",

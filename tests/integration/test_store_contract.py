@@ -54,6 +54,30 @@ class TestContract:
         assert store.get("images/ab/abc.png") == data
         assert store.head("images/ab/abc.png") == ObjectInfo(key="images/ab/abc.png", size_bytes=size_bytes)
 
+    def test_put_new_keeps_what_is_there(self, store: Store) -> None:
+        """An object is written where there is none, and never replaced; `put` still replaces it."""
+        assert store.put_new("images/ab/new.png", b"first", content_type=PNG)
+        assert not store.put_new("images/ab/new.png", b"second", content_type=PNG)
+        assert (store.get("images/ab/new.png"), store.keeps_first) == (b"first", True)
+        store.put("images/ab/new.png", b"third", content_type=PNG)
+        assert not store.put_new("images/ab/new.png", b"fourth", content_type=PNG)
+        assert [info.key for info in store.list("images/")] == ["images/ab/new.png"]
+        assert store.get("images/ab/new.png") == b"third"
+
+    def test_of_several_at_once_one_is_first(self, store: Store) -> None:
+        """Eight writers of one key at the same moment: one of them writes, and its bytes stay."""
+        store.put_new("images/ab/before.png", b"", content_type=PNG)
+        start = threading.Barrier(8)
+
+        def write(number: int) -> bool:
+            start.wait()
+            return store.put_new("images/ab/race.png", b"%d" % number, content_type=PNG)
+
+        with ThreadPoolExecutor(8) as pool:
+            written = list(pool.map(write, range(8)))
+        assert written.count(True) == 1
+        assert store.get("images/ab/race.png") == b"%d" % written.index(True)
+
     def test_folders(self, store: Store) -> None:
         """What lies directly under a prefix is told once each, in order, however much is below it."""
         for key in ("sweeps/b/x", "sweeps/b/y/z", "sweeps/a-1/x", "sweeps/a/x", "sweeps/file", "other/c/x"):
