@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from shared import names
 from shared.broker import ChunkMessage
 from shared.errors import (
+    BrokerError,
     MessageCorrupt,
     ModelLoadFailed,
     ObjectMissing,
@@ -48,6 +49,9 @@ log = logging.getLogger(__name__)
 
 #: Progress goes to Redis at most this often; the last of it goes with the commit.
 _PROGRESS_SECONDS = 0.5
+
+#: How often a chunk asks whether its sweep was cancelled.
+_LISTEN_SECONDS = 1.0
 
 #: Plans kept in memory.
 _PLANS_KEPT = 8
@@ -94,6 +98,7 @@ class _ChunkRun:
         self._unreported: list[int] = []
         self._reported_at = time.monotonic()
         self._stopped = threading.Event()
+        self._listened_at = time.monotonic()
         #: Job id -> every index of the chunk that asks for this image.
         self._indices: dict[str, list[int]] = {}
         self._jobs: dict[str, Job] = {}
@@ -197,6 +202,7 @@ class _ChunkRun:
         try:
             while waiting:
                 self._beat_with_engine()
+                self._listen()
                 if self._should_stop():
                     _cancel(waiting)
                 answered, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -345,6 +351,18 @@ class _ChunkRun:
         left = self._kit.engine.seconds_left()
         if left > 0:
             self._beat(allow_seconds=left)
+
+    def _listen(self) -> None:
+        """Hear of a cancel between two images, which may be minutes apart. A Redis that is away says nothing."""
+        if time.monotonic() - self._listened_at < _LISTEN_SECONDS:
+            return
+        self._listened_at = time.monotonic()
+        try:
+            state = self._kit.ledger.state(self._sweep)
+        except BrokerError:
+            return
+        if state == "cancelled":
+            self._stopped.set()
 
     def _should_stop(self) -> bool:
         return self._kit.draining.is_set() or self._stopped.is_set()

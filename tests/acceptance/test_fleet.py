@@ -163,6 +163,37 @@ def test_cancel_resume_and_extension(fleet, check_promise):
     assert fleet.room.ledger.status(extended).reused == len(ids) == 120
 
 
+VERY_SLOW = """
+import time
+from worker.sampling.rows import RowBatch
+plain_step = RowBatch.step
+def slow_step(batch):
+    time.sleep(0.5)
+    return plain_step(batch)
+RowBatch.step = slow_step
+"""
+
+
+def test_a_cancel_is_heard_between_two_images(fleet):
+    """Images may be half a minute apart: what has no rows yet is left at once, and the next sweep has its turn."""
+    fleet.start(patch=VERY_SLOW)
+    fleet.wait_up()
+    slow = {
+        "name": "slow",
+        "prompt": "a cat",
+        "seed": {"start": 0, "count": 64},
+        "steps": 12,
+        "size": "32x32",
+    }
+    sweep = fleet.room.submit(slow).sweep
+    fleet.wait_for(lambda: fleet.begun(), 60, "the chunk to begin")
+    fleet.room.cancel(sweep)
+    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_running == 0, 40, "the worker to let go")
+    assert fleet.room.ledger.status(sweep).done <= 8  # those that had rows: 16 rows are 8 guided jobs
+    other = fleet.room.submit({**slow, "name": "next", "seed": 99, "steps": 1}).sweep
+    fleet.wait_done(other, 30)
+
+
 POISON = """
 from worker.sampling.rows import RowBatch
 plain = RowBatch.step
