@@ -159,7 +159,7 @@ def test_redis_out_of_memory(private_fleet, check_promise):
     fleet = private_fleet
     fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 8}).sweep
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 12}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
     fleet.room.ledger._redis.config_set("maxmemory", "1")
     worker = fleet.workers[0]
@@ -201,7 +201,7 @@ def test_store_outage(
     fleet = make_fleet(tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed)
     fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 8}).sweep
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 16}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")
     seaweed.kill()
     fleet.wait_for(lambda: "store_unavailable" in fleet.workers[0].log, 60, "the worker to notice")
