@@ -23,8 +23,8 @@ from shared.settings import Settings
 from worker.models.random_weights import create_random_model
 
 #: A chunk holds 16 of these jobs.
-JOBS_PER_CHUNK = 16
-SWEEP = {"prompt": "a cat", "steps": 10, "size": "32x32"}
+JOBS_PER_CHUNK = 64
+SWEEP = {"prompt": "a cat", "steps": 4, "size": "32x32"}
 
 
 def main() -> None:

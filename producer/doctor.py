@@ -14,7 +14,7 @@ from typing import Literal
 from producer.doctor_store import examine_region, examine_space, examine_store
 from producer.status import unserved
 from producer.store_match import require_same_store
-from shared.errors import BrokerError, PrintroomError, StoreError, StoreMismatch
+from shared.errors import BrokerError, PlanUnreadable, PrintroomError, StoreError, StoreMismatch
 from shared.ledger import Ledger, WorkerInfo
 from shared.plan import Plan
 from shared.settings import Settings
@@ -227,7 +227,13 @@ def _models_nobody_holds(
         return
     for sweep in waiting[:_SWEEPS_MAX]:
         data = ledger.plan_bytes(sweep)
-        for line in unserved(Plan.from_bytes(data), workers) if data else ():
+        try:
+            lines = unserved(Plan.from_bytes(data), workers) if data else []
+        except PlanUnreadable as error:
+            mend = "run the version that submitted it, or cancel the sweep and submit it again"
+            yield Check(name=f"sweep {sweep[:12]}", level="warn", detail=str(error), mend=mend)
+            continue
+        for line in lines:
             mend = "put the model where a worker looks (PRINTROOM_MODELS), or cancel the sweep"
             yield Check(name=f"sweep {sweep[:12]}", level="warn", detail=line, mend=mend)
 

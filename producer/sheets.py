@@ -17,6 +17,7 @@ from producer.sheet import MAX_PIXELS, Baseline, Cell, State, draw_sheet, find_b
 from producer.sheet.cells import key, value, variables_of
 from producer.sheet.draw import draw
 from producer.sheet.grid import fields, make_grid
+from producer.sheet.layout import box, first_scale
 from producer.sheet.page import write_page
 from producer.sheet.sides import choose_sides
 from producer.sheet.tiles import tile, write_tiles
@@ -111,17 +112,16 @@ def sweep_sheet(
     Raises: UsageError for unknown fields and for more than JOBS_MAX jobs; StoreError.
     """
     cells = _cells(sweep, plan, store, where, live, jobs_max=JOBS_MAX)
-    wrap = columns is None
-    rows, columns = _layout(cells, rows, columns)
+    down, across = _layout(cells, rows, columns, thumb_px=thumb_px, diff=bool(diff))
     return draw_sheet(
         cells,
-        rows=rows,
-        columns=columns,
+        rows=down,
+        columns=across,
         title=plan.name,
         model_names=plan.models,
         thumb_px=thumb_px,
         baseline=_baseline(cells, diff, plan),
-        wrap=wrap,
+        wrap=columns is None,
     )
 
 
@@ -153,9 +153,9 @@ def write_sheet(
     kind = _kind(out)
     jobs_max = JOBS_MAX if kind == "page" else JOBS_TILED_MAX
     cells = _cells(sweep, plan, store, where or {}, live, jobs_max=jobs_max)
-    wrap = columns is None and kind != "page"  # which its reader lays out
-    rows, columns = _layout(cells, rows, columns)
-    grid = make_grid(cells, rows=rows, columns=columns, title=plan.name, models=plan.models, wrap=wrap)
+    down, across = _layout(cells, rows, columns, thumb_px=thumb_px, diff=bool(diff))
+    wrap = columns is None
+    grid = make_grid(cells, rows=down, columns=across, title=plan.name, models=plan.models, wrap=wrap)
     baseline = _baseline(cells, diff, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "page":
@@ -272,18 +272,29 @@ def _too_many(jobs_max: int) -> str:
     )
 
 
-def _layout(cells: Sequence[Cell], rows: Side, columns: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _box(cells: Sequence[Cell], thumb_px: int | None, diff: bool) -> tuple[int, int]:
+    """Return the room of the largest image, with its difference below it."""
+    largest = max(cell.job.width for cell in cells), max(cell.job.height for cell in cells)
+    width, height = box(largest, first_scale(largest, thumb_px))
+    return width, height * (2 if diff else 1)
+
+
+def _layout(
+    cells: Sequence[Cell], rows: Side, columns: Side, *, thumb_px: int | None = None, diff: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Choose the sides. A sweep's own axes (vars, styles) go before the texts that follow from them."""
     labels = sorted(variables_of(cells), key=lambda name: name != "style")
     varying = {name for name in (*FIELDS, *labels) if len({value(cell, name) for cell in cells}) > 1}
     own = [name for name in labels if name in varying]
     down_choice = (*own, *_ROW_CHOICE)
     across_choice = ("seed", *own[1:], *_COLUMN_CHOICE)
-    if rows is None and columns is None and len(varying) > 1:
+    if rows is None and columns is None:
         # A text that follows from vars or a style is no axis of its own.
         axes = varying - ({"prompt", "negative_prompt"} if own and not _texts_are_axes(cells, own) else set())
-        if len(axes) > 1:
-            return choose_sides(cells, _those(down_choice, axes), _those(across_choice, axes))
+        axes = axes or {"seed"}
+        return choose_sides(
+            cells, _those(down_choice, axes), _those(across_choice, axes), box=_box(cells, thumb_px, diff)
+        )
     across = fields(columns) if columns else _first(across_choice, varying, fields(rows) if rows else ())
     down = fields(rows) if rows else _first(down_choice, varying, across)
     return down, across

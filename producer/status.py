@@ -8,6 +8,7 @@ from typing import Any
 
 from producer.store_match import store_obstacles
 from producer.wording import counted
+from shared.errors import PlanUnreadable
 from shared.ledger import Ledger, SweepStatus, WorkerInfo
 from shared.model_reading import split_reading
 from shared.plan import Plan
@@ -81,7 +82,10 @@ def _obstacles(
     data = ledger.plan_bytes(sweep)
     if data is None:
         return found
-    plan = Plan.from_bytes(data)
+    try:
+        plan = Plan.from_bytes(data)
+    except PlanUnreadable as error:
+        return [*found, Obstacle(f"its plan in Redis cannot be read by this version: {error}")]
     return [*found, *unserved(plan, workers), *_unencoded(plan, workers)]
 
 

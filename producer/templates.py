@@ -203,11 +203,6 @@ def parse_literal(text: str, *, slots: Collection[str]) -> Text:
     )
 
 
-def escape_template(text: str) -> str:
-    """Return the template that stands for exactly this text."""
-    return re.sub(r"[\\{}|_]", r"\\\g<0>", text)
-
-
 def used_wildcards(texts: Iterable[str], wildcards: Mapping[str, Wildcard]) -> dict[str, Wildcard]:
     """Return the wildcards that templates need, and those that these need. Names of none are left to the parser."""
     used: dict[str, Wildcard] = {}

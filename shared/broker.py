@@ -5,7 +5,6 @@ Each setting that is not Celery's default has its reason in docs/architecture.md
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 
 from shared import names
+from shared.envelope import read_envelope
 from shared.errors import (
     BrokerUnavailable,
     MessageCorrupt,
@@ -71,11 +71,13 @@ def parse_message(body: Any) -> ChunkMessage:
     return ChunkMessage(sweep=sweep, chunk=chunk)
 
 
-def make_app(settings: Settings, *, transport: str | None = None, queue_order: str = "round_robin") -> Celery:
+def make_app(
+    settings: Settings, *, transport: str | type | None = None, queue_order: str = "round_robin"
+) -> Celery:
     """Return a Celery app that speaks to the broker of the settings.
 
     Args:
-        transport: import path of a kombu transport class, instead of kombu's own for Redis.
+        transport: a kombu transport class or the import path of one, instead of kombu's own for Redis.
         queue_order: import path (or kombu alias) of the order in which a worker looks at its queues.
     """
     address = parse_redis_url(settings.redis_url.get_secret_value())
@@ -86,6 +88,7 @@ def make_app(settings: Settings, *, transport: str | None = None, queue_order: s
         broker_transport_options=_transport_options(settings, queue_order, address),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
         accept_content=["json"],
         task_serializer="json",
         task_default_queue=names.IDLE_QUEUE,
@@ -173,21 +176,25 @@ class BrokerView:
                 for text in cast(list[bytes], self._redis.lrange(self._prefix + queue, 0, -1)):
                     found.add(_message_in(text))
             for text in cast(list[bytes], self._redis.hvals(self._prefix + "unacked")):
-                found.add(_message_in(text))
+                found.add(_delivered_in(text))
         except redis.RedisError as error:
             raise broker_error(error) from error
         return {message for message in found if message is not None}
 
 
 def _message_in(text: bytes) -> ChunkMessage | None:
-    """Read the chunk out of a kombu envelope; None where it is not one of ours."""
+    """Read the chunk out of a queue's entry; None where it is not one of ours."""
     try:
-        envelope = json.loads(text)
-        if isinstance(envelope, list):  # delivered: [envelope, exchange, routing key]
-            envelope = envelope[0]
-        args, _, _ = json.loads(base64.b64decode(envelope["body"]))
-        return parse_message(args[0])
-    except (ValueError, KeyError, IndexError, TypeError, MessageError):
+        return parse_message(read_envelope(text))
+    except MessageError:
+        return None
+
+
+def _delivered_in(text: bytes) -> ChunkMessage | None:
+    """Read the chunk out of what kombu keeps of a delivered message: [envelope, exchange, routing key]."""
+    try:
+        return _message_in(json.dumps(json.loads(text)[0]).encode())
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -214,7 +221,7 @@ def _tls_options(address: RedisAddress) -> dict[str, Any] | None:
     return {"ssl_cert_reqs": "required", **address.tls_options} if address.tls else None
 
 
-def _transport(path: str | None, address: RedisAddress) -> Any:
+def _transport(path: str | type | None, address: RedisAddress) -> Any:
     """Return kombu's transport of this path, and of this protocol: kombu has no option for it."""
     if address.protocol is None:
         return path

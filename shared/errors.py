@@ -186,6 +186,12 @@ class VersionUnsupported(MessageError):
     code = "version_unsupported"
 
 
+class PlanUnreadable(PrintroomError, ValueError):
+    """A stored plan is damaged, or was written by another version."""
+
+    code = "plan_unreadable"
+
+
 class WorkerFailed(PrintroomError):
     """The local worker process ended by itself. Carries the end of its log."""
 

@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.broker import BrokerView, ChunkMessage
+from shared.errors import PlanUnreadable
 from shared.ledger import Backlog, Ledger
 from shared.plan import Plan
-from shared.schedule import Candidate, Demand, Turn, assign
+from shared.schedule import Candidate, Demand, Schedule, assign
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ _WINDOW_PER_WORKER = 3
 #: Messages that wait where no worker listens yet, so that one which comes finds work at once.
 _WINDOW_MIN = 2
 
-#: How long the workers' turns hold without a feeder that publishes others.
-_TURNS_SECONDS = 10.0
+#: How long a schedule holds without a feeder that publishes another.
+_SCHEDULE_SECONDS = 10.0
 
 #: The feeder's lock; a feeder that dies is replaced after this long.
 _LOCK_SECONDS = 5.0
@@ -75,6 +76,8 @@ class Feeder:
         self._turn_seconds = turn_seconds
         self._token = uuid.uuid4().hex
         self._plans: dict[str, Plan] = {}
+        #: Active sweeps whose plans this version cannot read. They are tried again, and logged once.
+        self._unreadable: set[str] = set()
         self._next_reconcile = time.monotonic()
 
     def round(self) -> int | None:
@@ -112,9 +115,19 @@ class Feeder:
     def _load_plans(self) -> None:
         active = self._ledger.active_sweeps()
         self._plans = {sweep: plan for sweep, plan in self._plans.items() if sweep in active}
+        self._unreadable &= set(active)
         for sweep in active:
             if sweep not in self._plans and (data := self._ledger.plan_bytes(sweep)) is not None:
-                self._plans[sweep] = Plan.from_bytes(data)
+                self._load_plan(sweep, data)
+
+    def _load_plan(self, sweep: str, data: bytes) -> None:
+        """Read one plan. One that cannot be read, of a later version perhaps, is left to others: it stops nobody."""
+        try:
+            self._plans[sweep] = Plan.from_bytes(data)
+        except PlanUnreadable as error:
+            if sweep not in self._unreadable:
+                log.error("plan_unreadable", extra={"sweep": sweep, "reason": str(error)})
+            self._unreadable.add(sweep)
 
     def _queues(self) -> list[str]:
         return sorted({bucket.queue for plan in self._plans.values() for bucket in plan.buckets})
@@ -132,8 +145,8 @@ class Feeder:
             sweep: _Fed(outstanding=backlog.fed, waiting=max(0, backlog.fed - backlog.running))
             for sweep, backlog in backlogs.items()
         }
-        turns = self._publish_turns(sources, lengths, fed)
-        listeners = Counter(queue for turn in turns.values() for queue in turn.queues)
+        schedule = self._publish_schedule(sources, lengths, fed)
+        listeners = Counter(queue for turn in schedule.turns.values() for queue in turn.queues)
         return sum(
             self._fill(queue, several, _window(listeners[queue]), lengths[queue], fed)
             for queue, several in sorted(sources.items())
@@ -152,12 +165,12 @@ class Feeder:
                 )
         return sources
 
-    def _publish_turns(
+    def _publish_schedule(
         self,
         sources: Mapping[str, Sequence[_Source]],
         lengths: Mapping[str, int],
         fed: Mapping[str, _Fed],
-    ) -> dict[str, Turn]:
+    ) -> Schedule:
         """Decide which worker listens to which queues, and say so."""
         workers = [
             Candidate(
@@ -169,15 +182,17 @@ class Feeder:
             for worker in self._ledger.workers()
             if not worker.draining
         ]
-        turns = assign(
+        before = self._ledger.schedule()
+        schedule = assign(
             _demands(sources, lengths, fed),
             workers,
-            self._ledger.turns(),
+            before.turns if before is not None else {},
+            queues=self._queues(),
             now=self._ledger.server_time(),
             turn_seconds=self._turn_seconds,
         )
-        self._ledger.publish_turns(turns, expires_seconds=_TURNS_SECONDS)
-        return turns
+        self._ledger.publish_schedule(schedule, expires_seconds=_SCHEDULE_SECONDS)
+        return schedule
 
     def _fill(
         self, queue: str, sources: Sequence[_Source], window: int, length: int, fed: Mapping[str, _Fed]

@@ -23,7 +23,7 @@ from shared.names import REDIS_PREFIX, sweep_redis_key
 from shared.plan import Bucket, Chunk, Plan
 from shared.redis_errors import broker_error, is_denied
 from shared.redis_rights import PRODUCER_COMMANDS, WORKER_COMMANDS, try_rights
-from shared.schedule import Turn
+from shared.schedule import Schedule
 from shared.store.identity import StoreMark
 
 #: rebuilding: manifests are being read back; a rebuild that was interrupted starts again.
@@ -186,7 +186,7 @@ class Ledger:
     def __init__(self, client: redis.Redis, *, prefix: str = REDIS_PREFIX) -> None:
         self._redis = client
         self._prefix = prefix
-        self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
+        self._scripts = {name: client.register_script(script.text) for name, script in SCRIPTS.items()}
 
     # --- sweeps ---------------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class Ledger:
             "store": store.id,
             "store_place": store.place,
         }
-        created, present = self._run("submit", sweep, ["meta", "plan"], [plan.to_bytes(), *_flat(meta)])
+        created, present = self._run("submit", sweep, _flat(meta), plan_bytes=plan.to_bytes())
         self._redis.zadd(self._key("sweeps"), {sweep: self._time()}, nx=True)
         if present.decode() in ("active", "paused"):
             self.register(sweep, plan)
@@ -257,7 +257,7 @@ class Ledger:
 
         Returns: the state it is in now. Raises: SweepUnknown.
         """
-        answer = self._run("set_state", sweep, ["meta"], [state]).decode()
+        answer = self._run("set_state", sweep, wanted=state).decode()
         if not answer:
             raise SweepUnknown(f"{sweep}: no such sweep in Redis")
         self._follow_state(sweep, answer)
@@ -290,11 +290,10 @@ class Ledger:
         chunks: dict[int, list[int]] = {}
         for index in failed if only is None else sorted(set(failed) & set(only)):
             chunks.setdefault(plan.chunk_of(index), []).append(index)
-        parts = ["meta", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"]
         wanted, reopened = list(chunks.items()), 0
         for first in range(0, len(wanted), _REOPEN_CHUNKS):
             several = json.dumps(wanted[first : first + _REOPEN_CHUNKS])
-            reopened += int(self._run("reopen", sweep, parts, [several]))
+            reopened += int(self._run("reopen", sweep, chunks_json=several))
         if reopened:
             self._follow_state(sweep, self.status(sweep).state)
         return reopened
@@ -361,8 +360,8 @@ class Ledger:
     @_named
     def feed(self, sweep: str, block: int, first: int, stop: int, count: int) -> list[int]:
         """Choose up to `count` chunks of a block (chunks `first <= n < stop`) and mark them fed."""
-        parts = ["meta", "chunks", "fed", "again", "cursors"]
-        return [int(n) for n in self._run("feed", sweep, parts, [block, first, stop, count, _SCAN_MAX])]
+        fed = self._run("feed", sweep, block=block, first=first, stop=stop, count=count, scan_max=_SCAN_MAX)
+        return [int(n) for n in fed]
 
     @_named
     def backlogs(self, blocks: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, Backlog]:
@@ -403,9 +402,7 @@ class Ledger:
     @_named
     def begin(self, sweep: str, chunk: int) -> Begun:
         """Say that a worker holds a chunk, and ask what to do with it."""
-        verdict, attempt = self._run(
-            "begin", sweep, ["meta", "chunks", "fed", "again", "attempts", "running"], [chunk]
-        )
+        verdict, attempt = self._run("begin", sweep, chunk=chunk)
         return Begun(verdict=verdict.decode(), attempt=int(attempt))
 
     @_named
@@ -419,22 +416,13 @@ class Ledger:
         """
         failed = {str(index): [code, _shortened(reason)] for index, (code, reason) in outcome.failed.items()}
         body = {"done": list(outcome.done), "reused": list(outcome.reused), "failed": failed}
-        parts = [
-            "meta",
-            "done",
-            "failed",
-            "chunks",
-            "fed",
-            "attempts",
-            "codes",
-            "failures",
-            "reasons",
-            "rate",
-        ]
-        parts += ["again", "running"]
-        number = -1 if chunk is None else chunk.number
         answer = self._run(
-            "record", sweep, parts, [json.dumps(body), number, _RATE_SLOT_SECONDS, _RATE_SLOTS]
+            "record",
+            sweep,
+            outcome_json=json.dumps(body),
+            chunk=-1 if chunk is None else chunk.number,
+            slot_seconds=_RATE_SLOT_SECONDS,
+            slots=_RATE_SLOTS,
         ).decode()
         if answer == "done":
             self._follow_state(sweep, answer)
@@ -448,9 +436,7 @@ class Ledger:
     @_named
     def give_back(self, sweep: str, chunk: int, *, count_attempt: bool = False) -> None:
         """Return a chunk that was begun and not finished, for the feeder to feed again."""
-        self._run(
-            "give_back", sweep, ["fed", "again", "attempts", "chunks", "running"], [chunk, int(count_attempt)]
-        )
+        self._run("give_back", sweep, chunk=chunk, count_attempt=int(count_attempt))
 
     @_named
     def fed_chunks(self, sweep: str) -> set[int]:
@@ -460,8 +446,8 @@ class Ledger:
     @_named
     def mark_absent(self, sweep: str, chunks: Iterable[int], *, lost_after_seconds: float) -> list[int]:
         """Note which fed chunks are nowhere in the broker; return, and free, those missing for too long."""
-        parts = ["fed", "absent", "again", "running"]
-        return [int(n) for n in self._run("absent", sweep, parts, [lost_after_seconds, *sorted(chunks)])]
+        lost = self._run("absent", sweep, sorted(chunks), lost_after_seconds=lost_after_seconds)
+        return [int(n) for n in lost]
 
     # --- workers, buckets, locks ----------------------------------------------------------------------------
 
@@ -500,19 +486,18 @@ class Ledger:
         return [WorkerInfo.from_json(json.loads(text)) for text in texts if text is not None]
 
     @_named
-    def publish_turns(self, turns: Mapping[str, Turn], *, expires_seconds: float) -> None:
+    def publish_schedule(self, schedule: Schedule, *, expires_seconds: float) -> None:
         """Say what each worker is to listen to, for a time: without a feeder they listen to all they serve."""
-        text = json.dumps({name: turn.to_json() for name, turn in turns.items()})
-        self._redis.set(self._key("turns"), text, px=int(expires_seconds * 1000))
+        self._redis.set(self._key("schedule"), json.dumps(schedule.to_json()), px=int(expires_seconds * 1000))
 
     @_named
-    def turns(self) -> dict[str, Turn]:
-        """Return every worker's turn; nothing where none are published, or by a version that writes others."""
-        text = cast("bytes | None", self._redis.get(self._key("turns")))
+    def schedule(self) -> Schedule | None:
+        """Return what the feeder published last; None where that is long ago, or by a version that writes another."""
+        text = cast("bytes | None", self._redis.get(self._key("schedule")))
         try:
-            return {name: Turn.from_json(turn) for name, turn in json.loads(text or b"{}").items()}
+            return None if text is None else Schedule.from_json(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError):
-            return {}
+            return None
 
     @_named
     def buckets(self) -> dict[str, Bucket]:
@@ -539,12 +524,12 @@ class Ledger:
     def lock(self, name: str, token: str, *, expires_seconds: float) -> bool:
         """Take or keep a lock. True where it is ours for the time given."""
         milliseconds = int(expires_seconds * 1000)
-        return bool(self._scripts["lock"](keys=[self._key(f"lock:{name}")], args=[token, milliseconds]))
+        return bool(self._call("lock", [self._key(f"lock:{name}")], token=token, milliseconds=milliseconds))
 
     @_named
     def unlock(self, name: str, token: str) -> None:
         """Give a lock back, if it is still ours."""
-        self._scripts["unlock"](keys=[self._key(f"lock:{name}")], args=[token])
+        self._call("unlock", [self._key(f"lock:{name}")], token=token)
 
     @_named
     def dead_letter(self, evidence: Mapping[str, Any]) -> None:
@@ -623,8 +608,13 @@ class Ledger:
         elif state in ("done", "cancelled"):
             self._redis.srem(self._key("active"), sweep)
 
-    def _run(self, script: str, sweep: str, parts: Sequence[str], args: Sequence[Any]) -> Any:
-        return self._scripts[script](keys=[self._sweep_key(sweep, part) for part in parts], args=list(args))
+    def _run(self, script: str, sweep: str, rest: Iterable[Any] = (), **arguments: Any) -> Any:
+        """Run a script on the keys of a sweep."""
+        keys = [self._sweep_key(sweep, part) for part in SCRIPTS[script].keys]
+        return self._call(script, keys, rest, **arguments)
+
+    def _call(self, script: str, keys: list[str], rest: Iterable[Any] = (), **arguments: Any) -> Any:
+        return self._scripts[script](keys=keys, args=SCRIPTS[script].values(arguments, rest))
 
     def _sweep_key(self, sweep: str, part: str) -> str:
         return sweep_redis_key(self._prefix, sweep, part)

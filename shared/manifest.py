@@ -12,8 +12,10 @@ from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shared import names
 from shared.job import RECIPE_FIELDS, Job
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
@@ -25,6 +27,18 @@ _OLD_FORMATS = {2: ("offset",)}
 
 #: Columns that came later without a format of their own: files of any format may lack them.
 _ADDED = ("digital_source_type", "labels")
+
+#: What a chunk may have at the most, with room to spare: rows, and bytes of the columns when they are opened.
+_ROWS_MAX = 100_000
+_BYTES_MAX = 2**28
+
+#: Columns that files, paths and keys are made of.
+_PATTERNS = {
+    "job_id": names.ID_PATTERN,
+    "sha256": "[0-9a-f]{64}",
+    "key": names.IMAGE_KEY_PATTERN,
+    "status": "done|failed",
+}
 
 _FORMAT_KEY = b"printroom.manifest_format"
 
@@ -159,12 +173,14 @@ def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _require_small(file.metadata)
         absent = _check_schema(file.schema_arrow, columns)
         present = [name for name in columns if name not in absent]
         table = file.read(columns=present, use_threads=False)
         for name in absent:
             field = MANIFEST_SCHEMA.field(name)
             table = table.append_column(field, pa.nulls(file.metadata.num_rows, field.type))
+        _require_sound(table)
         return table.select(list(columns))
     except (pa.ArrowException, OSError) as e:  # pyarrow raises OSError for damaged pages
         raise ValueError(f"not a whole manifest ({len(data)} bytes): {e}") from e
@@ -196,6 +212,24 @@ def _check_schema(found: pa.Schema, columns: Sequence[str]) -> list[str]:
         if field is None or field.type != MANIFEST_SCHEMA.field(name).type:
             raise ValueError(f"manifest column {name}: missing or of another type")
     return absent
+
+
+def _require_small(metadata: pq.FileMetaData) -> None:
+    """Raise ValueError for a file that would not fit memory when it is opened, whatever its own size."""
+    opened = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
+    if metadata.num_rows > _ROWS_MAX or opened > _BYTES_MAX:
+        raise ValueError(f"{metadata.num_rows:,} rows of {opened:,} bytes: no chunk has so much")
+
+
+def _require_sound(table: pa.Table) -> None:
+    """Raise ValueError for a value that paths and keys are made of, and that is none of ours."""
+    for name, pattern in _PATTERNS.items():
+        if name not in table.column_names:
+            continue
+        values = table.column(name)
+        wrong = pc.invert(pc.match_substring_regex(values, f"^({pattern})$"))
+        if pc.any(wrong).as_py():  # null is neither
+            raise ValueError(f"{name} {values.filter(wrong)[0].as_py()!r:.100} is none of Printroom's")
 
 
 def _record(row: Result) -> dict[str, Any]:

@@ -44,6 +44,15 @@ def queue_name(model: str, width: int, height: int, sampler: str, encoder: str =
 # Objects, relative to the store's root.
 
 
+#: What an id is (RE2 and Python's re agree): 32 hex digits, of a job or a sweep.
+ID_PATTERN = "[0-9a-f]{32}"
+
+#: What `image_key` and `shard_key` make: nothing else is looked for in a store on a row's word.
+IMAGE_KEY_PATTERN = (
+    rf"images/[0-9a-f]{{2}}/{ID_PATTERN}(\.[a-z0-9]+){{1,2}}"
+    rf"|sweeps/{ID_PATTERN}/shards/[0-9]{{9}}-[0-9a-f]{{{SHARD_DIGITS}}}(\.[a-z0-9]+){{1,2}}\.tar"
+)
+
 #: Below it each sweep has a folder, called by its id.
 SWEEPS_PREFIX = "sweeps/"
 
@@ -82,7 +91,7 @@ def manifest_key(sweep: str, chunk: int) -> str:
 
 
 def chunk_of_manifest(key: str) -> int:
-    """Return the chunk number that `manifest_key` put into a key."""
+    """Return the chunk number that `manifest_key` put into a key. Raises: ValueError for another key."""
     return int(key.rsplit("/", 1)[1].removesuffix(".parquet"))
 
 

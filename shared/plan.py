@@ -21,6 +21,7 @@ import zstandard
 from shared import names
 from shared.axes import Axis, DerivedSeeds, Draws, ListAxis, SeedRange, TextAxis, axis_from_json, axis_to_json
 from shared.decoding import Decoder, is_label, label_name, make_decoder
+from shared.errors import PlanUnreadable, PrintroomError, SweepError
 from shared.images.format import PNG, ImageFormat, parse_format
 from shared.job import SAMPLER_VERSION, Job, canonical_json
 from shared.sample import Sample
@@ -44,6 +45,12 @@ JOBS_MAX = 2**32
 
 #: How a sweep's images lie in the store.
 Layout = Literal["images", "webdataset"]
+
+#: Bytes of a plan when it is opened: a hundred million prompts would not fit, a few million do.
+_BYTES_MAX = 2**30
+
+#: A bound on a block's numbers; what a model can do is asked elsewhere.
+_SIDE_MAX = 2**20
 
 _BLOCK_FIELDS = ("model", "width", "height")
 
@@ -182,18 +189,27 @@ class Plan:
             first = stop
 
     def to_bytes(self) -> bytes:
-        """Return the plan as compressed canonical JSON."""
+        """Return the plan as compressed canonical JSON. Raises: SweepError where nobody would open it."""
+        if len(self._canonical) > _BYTES_MAX:
+            raise SweepError(
+                [
+                    f"the plan takes {len(self._canonical):,} bytes, and at most {_BYTES_MAX:,} are stored: submit the"
+                    " prompts as several sweeps"
+                ]
+            )
         return zstandard.ZstdCompressor(level=3).compress(self._canonical)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
-        """Read what `to_bytes` wrote. Raises ValueError for any other bytes or format."""
+        """Read what `to_bytes` wrote. Raises: PlanUnreadable for any other bytes or format."""
         try:
-            document = json.loads(zstandard.ZstdDecompressor().decompress(data))
+            document = json.loads(_opened(data))
             if document.get("format") != PLAN_FORMAT:
-                raise ValueError(f"plan format {document.get('format')}: this version reads {PLAN_FORMAT}")
+                raise PlanUnreadable(
+                    f"plan format {document.get('format')!r:.40}: this version reads {PLAN_FORMAT}"
+                )
             sampler, image_format = document["sampler"], parse_format(document["image_format"])
-            return cls(
+            plan = cls(
                 name=document["name"],
                 models=document["models"],
                 axes=tuple(axis_from_json(axis) for axis in document["axes"]),
@@ -204,8 +220,21 @@ class Plan:
                 image_format=image_format,
                 layout=_layout_from_json(document["layout"]),
             )
-        except (zstandard.ZstdError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"not a plan: {error}") from error
+            _require_sound(plan)
+            return plan
+        except PlanUnreadable:
+            raise
+        except (
+            zstandard.ZstdError,
+            ValueError,  # JSON's among them
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            RecursionError,
+            PrintroomError,
+        ) as error:
+            raise PlanUnreadable(f"not a plan: {' '.join(str(error).split())[:200]}") from error
 
     @cached_property
     def _canonical(self) -> bytes:
@@ -292,3 +321,28 @@ def _block_from_json(document: dict[str, Any], sampler: str, encoder: str) -> Bl
     return Block(
         bucket=bucket, axes=tuple(document["axes"]), jobs_per_chunk=document["jobs_per_chunk"], sample=sample
     )
+
+
+def _require_sound(plan: Plan) -> None:
+    """Raise ValueError for what no compiler writes, and who reads a job or feeds a chunk would stumble over."""
+    texts: tuple[Any, ...] = (plan.name, *plan.models, *plan.models.values())
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("its name or its models are no text")
+    for block in plan.blocks:
+        sizes = (block.bucket.width, block.bucket.height, block.jobs_per_chunk)
+        if not all(type(size) is int and 0 < size <= _SIDE_MAX for size in sizes):
+            raise ValueError(f"width, height and jobs a chunk of a block are {sizes}")
+    if len(plan) > JOBS_MAX:
+        raise ValueError(f"{len(plan)} jobs")
+    for bucket in plan.buckets:
+        bucket.queue  # noqa: B018 - is made of the model's fingerprint
+    for index in {0, len(plan) - 1} if len(plan) else ():
+        plan.job(index)
+
+
+def _opened(data: bytes) -> bytes:
+    """Return what is packed, if it is not larger than any plan may be. Raises: PlanUnreadable, zstandard.ZstdError."""
+    size = zstandard.frame_content_size(data)
+    if not 0 <= size <= _BYTES_MAX:
+        raise PlanUnreadable(f"a plan of {size:,} bytes: at most {_BYTES_MAX:,} are opened")
+    return zstandard.ZstdDecompressor().decompress(data)

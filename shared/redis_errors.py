@@ -17,6 +17,15 @@ _NO_HOST_WORDS = (
 )
 _NO_HOST_MORE = ("temporary failure in name resolution", "no address associated with hostname")
 
+#: Replies of a server that is loading, failing over, or has too few replicas, or that a script keeps busy.
+_PASSING = ("LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED", "FAILOVER")
+
+_PASSING_KINDS = (
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+)
+
 #: How OpenSSL says that the other side does not speak TLS.
 _NO_TLS_WORDS = (
     "wrong_version_number",
@@ -42,8 +51,12 @@ def broker_error(error: redis.RedisError) -> BrokerError:
         )
     if isinstance(error, redis.exceptions.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
         return BrokerError(f"Redis refused us: check the password in {_URL} ({error})")
-    if isinstance(error, redis.exceptions.ReadOnlyError):
-        return BrokerError(f"this Redis is a replica, which takes no writes: name the primary in {_URL}")
+    if isinstance(error, redis.exceptions.ReadOnlyError) or text.startswith("READONLY"):
+        return BrokerUnavailable(
+            f"this Redis is a replica, which takes no writes: name the primary in {_URL}"
+        )
+    if isinstance(error, _PASSING_KINDS) or text.startswith(_PASSING):
+        return BrokerUnavailable(f"Redis does not take commands now: {_one_line(text)}")
     if isinstance(error, redis.exceptions.MovedError | redis.exceptions.ClusterCrossSlotError):
         return BrokerError(
             f"Redis Cluster is not supported: name a server of one primary in {_URL} ({error})"

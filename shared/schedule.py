@@ -65,19 +65,43 @@ class Turn:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """What the feeder publishes: every worker's turn, and the queues in which nothing waits.
+
+    A queue that it does not name has just come: whose turn it is will stand in the next schedule.
+    """
+
+    turns: Mapping[str, Turn]
+    idle: frozenset[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schedule as plain JSON values."""
+        turns = {name: turn.to_json() for name, turn in self.turns.items()}
+        return {"turns": turns, "idle": sorted(self.idle)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Schedule:
+        """Read a schedule. Raises: AttributeError, KeyError, TypeError, ValueError for what is none."""
+        turns = {str(name): Turn.from_json(turn) for name, turn in document["turns"].items()}
+        return cls(turns=turns, idle=frozenset(map(str, document["idle"])))
+
+
 def assign(
     demands: Iterable[Demand],
     workers: Iterable[Candidate],
     before: Mapping[str, Turn],
     *,
+    queues: Iterable[str],
     now: float,
     turn_seconds: float,
-) -> dict[str, Turn]:
-    """Return every worker's turn.
+) -> Schedule:
+    """Decide which worker listens to which queues.
 
     Args:
         demands: what waits; one entry for each model and priority.
         before: the turns until now.
+        queues: every queue that there is.
         now: Unix seconds.
         turn_seconds: how long a worker stays with one model while chunks of equal priority, which no worker serves,
             wait for another one.
@@ -91,18 +115,25 @@ def assign(
         level.share(before_that=now - turn_seconds)
         chosen |= level.chosen
     chosen |= _helpers(waiting, everyone, chosen)
-    return {name: _turn(worker, chosen.get(name), before.get(name), now) for name, worker in everyone.items()}
+    return Schedule(
+        turns={
+            name: _turn(worker, chosen.get(name), before.get(name), now) for name, worker in everyone.items()
+        },
+        idle=frozenset(queues).difference(*(demand.queues for demand in waiting)),
+    )
 
 
-def listened(serves: Collection[str], turns: Mapping[str, Turn], name: str) -> frozenset[str]:
-    """Return the queues that a worker listens to: those of its turn, or else those that nobody's turn names.
+def listened(serves: Collection[str], schedule: Schedule | None, name: str) -> frozenset[str]:
+    """Return the queues that a worker listens to: those of its turn, or else those in which nothing waits.
 
-    Without any turns (no feeder publishes them) a worker listens to all that it serves.
+    Without a schedule (no feeder publishes one) a worker listens to all that it serves.
     """
-    mine = turns.get(name)
-    if mine is not None and mine.queues:
-        return frozenset(serves) & mine.queues
-    return frozenset(serves).difference(*(turn.queues for turn in turns.values()))
+    if schedule is None:
+        return frozenset(serves)
+    turn = schedule.turns.get(name)
+    if turn is not None and turn.queues:
+        return turn.queues & frozenset(serves)
+    return schedule.idle & frozenset(serves)
 
 
 class _Level:

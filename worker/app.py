@@ -22,7 +22,7 @@ from shared.settings import Settings
 from shared.store.identity import identity_of
 from shared.store.open import open_store
 from worker.background import Background, beat_once, feed_once, look_at_store, take_turn, touch_heartbeat
-from worker.consumer import FollowBuckets
+from worker.consumer import FollowBuckets, keep_refused
 from worker.device import Device, choose_device
 from worker.kit import Kit, worker_name
 from worker.lease import Leases, LeaseStep
@@ -31,8 +31,12 @@ from worker.models.shelf import ModelShelf
 from worker.sampling.engine import Engine
 from worker.sampling.memory import RowCeilings
 from worker.tasks import register_task
+from worker.transport import keeping_evidence
 
 log = logging.getLogger(__name__)
+
+#: Exit status of a worker that ended though nobody had told it to: its supervisor starts another (EX_SOFTWARE).
+EXIT_ENDED_BY_ITSELF = 70
 
 #: How long the store client itself tries before `persist` takes over.
 _STORE_PATIENCE_SECONDS = 5.0
@@ -94,7 +98,9 @@ def _row_ceilings(settings: Settings, device: Device) -> RowCeilings:
 def make_worker_app(settings: Settings, kit: Kit) -> Celery:
     """Return the Celery app of a worker: our transport, our consumer, the task."""
     app = make_app(
-        settings, transport="worker.transport:Transport", queue_order="worker.transport:StickyCycle"
+        settings,
+        transport=keeping_evidence(partial(keep_refused, kit)),
+        queue_order="worker.transport:StickyCycle",
     )
     app.kit = kit
     app.conf.worker_consumer = "worker.consumer:Consumer"
@@ -137,14 +143,16 @@ def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> i
     log.info("worker_up", extra={"worker": kit.name, **facts, "models": kit.shelf.usable})
     try:
         app.worker_main(_arguments(kit, settings))
+        status = 0
     except SystemExit as stopped:
-        return int(stopped.code or 0)
+        status = int(stopped.code or 0)
     finally:
         background.stop()
         kit.engine.close()
         kit.publishers.shutdown(wait=True)
         _leave(kit, feeder)
-    return 0
+    # Celery also returns quietly from what it calls unrecoverable: nobody told this worker to stop.
+    return status or (0 if kit.draining.is_set() else EXIT_ENDED_BY_ITSELF)
 
 
 def _arguments(kit: Kit, settings: Settings) -> list[str]:

@@ -60,7 +60,7 @@ class Background:
 
 
 def beat_once(kit: Kit) -> None:
-    """Say that this worker lives and what it is able to serve; end the process if a task of it hangs."""
+    """Say that this worker lives and what it is; end the process if a task of it hangs."""
     kit.leases.tick()
     if kit.leases.stalled():
         log.critical(
@@ -68,16 +68,24 @@ def beat_once(kit: Kit) -> None:
         )
         os._exit(EXIT_STALLED)
     touch_heartbeat(kit.settings)
-    buckets = kit.ledger.buckets()
-    # Asked for only where it decides something.
-    workers = kit.ledger.workers() if kit.shelf.broken else []
-    kit.serves = frozenset(queue for queue, bucket in buckets.items() if can_serve(kit, bucket, workers))
-    kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
+    _say(kit)
 
 
 def take_turn(kit: Kit) -> None:
-    """Listen to the queues that the feeder's schedule gives to this worker."""
-    kit.wanted_queues = listened(kit.serves, kit.ledger.turns(), kit.name)
+    """Listen to the queues that the schedule gives to this worker; say at once what it is newly able to serve."""
+    # Asked for only where it decides something.
+    workers = kit.ledger.workers() if kit.shelf.broken else []
+    serves = frozenset(
+        queue for queue, bucket in kit.ledger.buckets().items() if can_serve(kit, bucket, workers)
+    )
+    if serves != kit.serves:
+        kit.serves = serves
+        _say(kit)
+    kit.wanted_queues = listened(serves, kit.ledger.schedule(), kit.name)
+
+
+def _say(kit: Kit) -> None:
+    kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
 
 
 def touch_heartbeat(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from shared.errors import BrokerError
+from shared.errors import BrokerError, MessageCorrupt
 from worker.kit import Kit
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,23 @@ class Consumer(CeleryConsumer):
         super().on_invalid_task(body, message, exc)
 
     def _keep(self, message: Any, error: Exception) -> None:
-        kit: Kit = self.app.kit
-        evidence = {"code": "message_corrupt", "reason": str(error), "body": repr(message.body)[:2000]}
-        kit.pulse.refuse("message_corrupt")
-        try:
-            kit.ledger.dead_letter({**evidence, "headers": repr(message.headers)[:1000], "worker": kit.name})
-        except BrokerError as broken:
-            log.error("evidence_lost", extra={**evidence, "because": str(broken)})
+        evidence = {"body": repr(message.body)[:2000], "headers": repr(message.headers)[:1000]}
+        _keep_evidence(self.app.kit, error, evidence)
+
+
+def keep_refused(kit: Kit, queue: str, text: bytes, error: MessageCorrupt) -> None:
+    """Keep the evidence of what the transport found in a queue and did not deliver."""
+    log.error("dead_letter", extra={"queue": queue, "reason": str(error)})
+    _keep_evidence(kit, error, {"queue": queue, "body": repr(text)[:2000]})
+
+
+def _keep_evidence(kit: Kit, error: Exception, facts: dict[str, str]) -> None:
+    evidence = {"code": "message_corrupt", "reason": str(error), **facts}
+    kit.pulse.refuse("message_corrupt")
+    try:
+        kit.ledger.dead_letter({**evidence, "worker": kit.name})
+    except BrokerError as broken:
+        log.error("evidence_lost", extra={**evidence, "because": str(broken)})
 
 
 class FollowBuckets(bootsteps.StartStopStep):

@@ -21,6 +21,7 @@ from shared.errors import (
     MessageCorrupt,
     ModelLoadFailed,
     ObjectMissing,
+    PlanUnreadable,
     RenderError,
     StoreMismatch,
     WorkerLost,
@@ -377,15 +378,23 @@ def _plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
     """Return a sweep's plan: from memory, from Redis, or from the store."""
     plan = kit.plans.get(sweep)
     if plan is None:
-        key = names.plan_key(sweep)
-        plan = Plan.from_bytes(
-            _patiently(kit, beat, lambda: kit.ledger.plan_bytes(sweep) or kit.store.get(key))
-        )
+        plan = _read_plan(kit, sweep, beat)
         # The two task threads share this; each step of it is one that Python does whole.
         kit.plans[sweep] = plan
         for old in list(kit.plans)[:-_PLANS_KEPT]:
             kit.plans.pop(old, None)
     return plan
+
+
+def _read_plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
+    """Read the copy in Redis, or the store's where there is none or a damaged one. Raises: PlanUnreadable."""
+    hot = _patiently(kit, beat, lambda: kit.ledger.plan_bytes(sweep))
+    if hot is not None:
+        try:
+            return Plan.from_bytes(hot)
+        except PlanUnreadable as error:
+            log.warning("plan_unreadable", extra={"sweep": sweep, "reason": str(error)})
+    return Plan.from_bytes(_patiently(kit, beat, lambda: kit.store.get(names.plan_key(sweep))))
 
 
 def _cancel(futures: Iterable[Future[Outcome]]) -> None:

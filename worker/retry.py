@@ -30,6 +30,7 @@ _RULES: tuple[tuple[type[BaseException], Decision], ...] = (
     (errors.BrokerUnavailable, Decision.WAIT),
     (errors.BrokerFull, Decision.WAIT),
     (errors.VersionUnsupported, Decision.REFUSE),
+    (errors.PlanUnreadable, Decision.REFUSE),
     (errors.StoreMismatch, Decision.REFUSE),
     (errors.MessageError, Decision.DEAD_LETTER),
     (errors.ModelLoadFailed, Decision.GIVE_BACK),

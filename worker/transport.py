@@ -1,4 +1,4 @@
-"""kombu's Redis transport with three mends: the server's clock, leases that workers renew, sticky queues.
+"""kombu's Redis transport with four mends: messages are checked, the server's clock, leases, sticky queues.
 
 Knows nothing of chunks. What kombu does without the mends, and how it was measured, stands in
 docs/architecture.md; `tests/acceptance/test_celery_faults.py` shows each fault with and without its mend.
@@ -6,13 +6,20 @@ docs/architecture.md; `tests/acceptance/test_celery_faults.py` shows each fault 
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Callable
+from queue import Empty
+from typing import Any, cast
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from kombu.utils.scheduling import round_robin_cycle
 
+from shared.envelope import read_envelope, write_envelope
+from shared.errors import MessageCorrupt
 from worker.failpoints import failpoint
+
+log = logging.getLogger(__name__)
 
 #: Consecutive messages from one queue before the others get a turn. A switch may load another model, so
 #: staying is cheap; the bound keeps a long sweep from starving the rest.
@@ -95,15 +102,55 @@ class LeasedQoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """A channel with our QoS."""
+    """A channel with our QoS, which delivers nothing but chunk messages."""
 
     QoS = LeasedQoS
+
+    def on_refused(self, queue: str, text: bytes, error: MessageCorrupt) -> None:
+        """Keep the evidence of what is no chunk message; it is in no queue any more. See `keeping_evidence`."""
+        log.error("message_dropped", extra={"queue": queue, "reason": str(error)})
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read what BRPOP answers, and deliver it in an envelope of our own. kombu's own trusts whatever it is."""
+        try:
+            answer = self._read_answer(options)
+        finally:
+            self._in_poll = None  # type: ignore[assignment]  # as kombu's own
+            self._flush_brpop_reauth()
+        if not answer:
+            raise Empty
+        key, text = answer
+        queue = key.decode().rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            argument = read_envelope(text)
+        except MessageCorrupt as error:
+            self.on_refused(queue, text, error)
+        else:
+            self.connection._deliver(write_envelope(argument, queue), queue)
+        return True
+
+    def _read_answer(self, options: dict[str, Any]) -> tuple[bytes, bytes] | None:
+        connection = self.client.connection
+        try:
+            return cast(
+                "tuple[bytes, bytes] | None", self.client.parse_response(connection, "BRPOP", **options)
+            )
+        except self.connection_errors:
+            connection.disconnect()  # the next round connects again
+            raise
 
 
 class Transport(kombu_redis.Transport):
     """The transport a worker names in `broker_transport`."""
 
     Channel = Channel
+
+
+def keeping_evidence(keep: Callable[[str, bytes, MessageCorrupt], None]) -> type[Transport]:
+    """Return a transport that hands over what it refuses: the queue it was in, its text, and what is wrong with it."""
+    channel = type("Channel", (Channel,), {"on_refused": staticmethod(keep)})
+    return type("Transport", (Transport,), {"Channel": channel})
 
 
 class StickyCycle(round_robin_cycle):

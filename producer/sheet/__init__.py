@@ -6,6 +6,6 @@ Knows nothing of plans, manifests and Redis; `producer.sheets` brings the jobs.
 from producer.sheet.baseline import Baseline, find_baseline
 from producer.sheet.cells import Cell, State
 from producer.sheet.draw import draw_sheet
-from producer.sheet.layout import MAX_PIXELS
+from producer.sheet.measures import MAX_PIXELS
 
 __all__ = ["MAX_PIXELS", "Baseline", "Cell", "State", "draw_sheet", "find_baseline"]

@@ -12,6 +12,18 @@ from producer.sheet.baseline import GAIN, Baseline, heat_colours
 from producer.sheet.cells import Cell
 from producer.sheet.grid import Grid, make_grid, runs
 from producer.sheet.layout import (
+    Frame,
+    Layout,
+    column_label,
+    label_px,
+    lay_out,
+    outer_column_label,
+    outer_row_label,
+    row_label,
+    section_gap_px,
+)
+from producer.sheet.lettering import Colour, fit, text_px, wrap, write, write_lines
+from producer.sheet.measures import (
     COLUMN_LEADING,
     COLUMN_TEXT,
     DIFFERENCE_GAP_PX,
@@ -23,20 +35,10 @@ from producer.sheet.layout import (
     OUTER_LABEL_PX,
     ROW_LEADING,
     ROW_TEXT,
-    SECTION_GAP_PX,
     SUBTITLE_LEADING,
     SUBTITLE_TEXT,
     TITLE_PX,
-    Frame,
-    Layout,
-    column_label,
-    label_px,
-    lay_out,
-    outer_column_label,
-    outer_row_label,
-    row_label,
 )
-from producer.sheet.lettering import Colour, fit, text_px, wrap, write, write_lines
 from producer.sheet.prints import Compared, Darkroom, Note, Print, in_order
 from producer.sheet.words import NO_JOB, STATE_WORDS, field_name
 
@@ -89,7 +91,8 @@ def draw_sheet(
 
     Args:
         cells: in plan order, which is the order of rows, columns and sections.
-        rows: the field that varies down the sheet, of FIELDS or the cells' variables; or two, outer first.
+        rows: the field that varies down the sheet, of FIELDS or the cells' variables; or two, outer first. Without
+            one it is a list, each image labelled with its `columns`.
         columns: what varies across.
         model_names: model fingerprint -> name for labels.
         max_pixels: width times height never goes beyond it by more than the labels of a single thumbnail need.
@@ -115,7 +118,7 @@ def draw(layout: Layout) -> Image.Image:
     for frame in layout.frames:
         _draw_labels(pen, layout, frame, y)
         places += _places(pen, layout, frame, y)
-        y += frame.height + SECTION_GAP_PX
+        y += frame.height + section_gap_px(layout.grid)
     _draw_places(pen, image, layout, places)
     if layout.notes:
         text = f"Shown: {'; '.join(layout.notes)}."
@@ -160,7 +163,10 @@ def _draw_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int)
         title = fit(frame.section.title, layout.width - 2 * MARGIN_PX, 18)
         write(pen, (MARGIN_PX, y), title, 18, _INK)
     top = y + frame.labels_y
-    left = MARGIN_PX + label_px(grid)
+    if grid.is_list:
+        _draw_column_labels(pen, layout, frame, top)
+        return
+    left = MARGIN_PX + label_px(grid.row_fields)
     if len(grid.row_fields) > 1:
         write(pen, (MARGIN_PX, top), field_name(grid.row_fields[0]), 13, _FAINT)
     write(pen, (_inner_x(grid), top), field_name(grid.row_fields[-1]), 13, _FAINT)

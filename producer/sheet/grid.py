@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from producer.fields import FIELDS
 from producer.sheet.cells import Cell, Key, check_axes, key, value, variables_of
-from producer.sheet.words import field_name, phrase
+from producer.sheet.words import field_name, label, labels_of, phrase
 from shared.errors import UsageError
 
-_DOT = "  ·  "
+#: Between the parts of a title.
+DOT = "  ·  "
 
-#: Longer rows are broken where nobody says what goes along the top; shorter pieces than the least look torn.
-WRAP_COLUMNS, WRAP_COLUMNS_MIN = 24, 8
-
-#: Width over height of what is broken.
-_SCREEN_ASPECT = 1.6
+#: Where fewer of a grid's places are filled, its values are a sample, and a list of the images is easier to read.
+SPARSE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +35,9 @@ class Section:
 class Grid:
     """What stands where on a sheet, without a measure."""
 
-    #: One field or two, outer first.
+    #: One field or two, outer first; none on a list, whose images stand one after the other.
     row_fields: tuple[str, ...]
+    #: One field or two, outer first; on a list each that an image is labelled with.
     column_fields: tuple[str, ...]
     title: str
     #: What is the same in all jobs, in words.
@@ -45,10 +45,29 @@ class Grid:
     sections: Sequence[Section]
     #: Model fingerprint -> name.
     models: Mapping[str, str]
-    #: Every job of the sheet, in plan order; a baseline may stand in another section.
+    #: Field -> its values in the order they stand in -> what tells each from the others, for titles ...
+    labels: Mapping[str, Mapping[Any, str]]
+    #: ... and uncut, for where there is room.
+    long_labels: Mapping[str, Mapping[Any, str]]
+    #: Every job of the sheet, in the order they stand in; a baseline may stand in another section.
     cells: Sequence[Cell]
     #: Largest width and height of the images, pixels.
     largest: tuple[int, int]
+    #: Whether rows that are too long for a screen are broken, as text is broken into lines.
+    wrap: bool
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the images stand one after the other, each with its own label."""
+        return not self.row_fields
+
+    def column_groups(self, columns: Sequence[Key]) -> Iterator[tuple[Key, int, int]]:
+        """Yield (outer values, start, stop) for every group of columns; a list has one."""
+        return iter([((), 0, len(columns))]) if self.is_list else runs(columns)
+
+    def phrase(self, field: str, value: Any) -> str:
+        """Return a field and the short label of a value, as a title has them."""
+        return phrase(field, value, self.labels[field][value])
 
 
 def make_grid(
@@ -62,34 +81,46 @@ def make_grid(
 ) -> Grid:
     """Give every job its place. Of equal jobs in one place a finished one stands there.
 
+    Values stand in plan order. On a list, and where most places would be empty, numbers stand by size: they are a
+    sample, in an order that says nothing.
+
     Args:
-        cells: in plan order, which is the order of rows, columns and sections.
-        rows, columns: a field, or two of which the first is outer.
+        cells: in plan order.
+        rows, columns: a field, or two of which the first is outer. Without rows it is a list, by all of `columns`.
         wrap: break rows that are too long for a screen, as text is broken into lines.
 
     Raises: UsageError for unknown fields, the same field twice, or no cells at all.
     """
     row_fields, column_fields = fields(rows), fields(columns)
     known = (*FIELDS, *variables_of(cells))
-    check_axes(row_fields, column_fields, known)
+    if row_fields:
+        check_axes(row_fields, column_fields, known)
     if not cells:
         raise UsageError("no jobs to draw: nothing in the sweep matches")
-    others = [name for name in known if name not in (*row_fields, *column_fields)]
+    placed = (*row_fields, *column_fields)
+    others = [name for name in known if name not in placed]
     varying = [name for name in others if len({value(cell, name) for cell in cells}) > 1]
-    kept = _independent(cells, (*row_fields, *column_fields), varying)
+    kept = _independent(cells, placed, varying)
     names = models or {}
-    sections = list(_sections(cells, row_fields, column_fields, kept, names))
-    if wrap:
-        sections = [strip for one in sections for strip in _strips(one, column_fields, names)]
+    by_size = not row_fields or _is_sparse(cells, row_fields, column_fields, kept)
+    values = {name: _values(cells, name, by_size) for name in known}
+    labels = {name: labels_of(name, found, names) for name, found in values.items()}
+    ranks = {name: {one: rank for rank, one in enumerate(labels[name])} for name in known}
+    if by_size:
+        order = (*kept, *placed)
+        cells = sorted(cells, key=lambda cell: [ranks[name][value(cell, name)] for name in order])
     return Grid(
         row_fields=row_fields,
         column_fields=column_fields,
         title=title,
         subtitle=_subtitle(cells[0], [n for n in others if n not in varying], varying, kept, names),
-        sections=sections,
+        sections=list(_sections(cells, row_fields, column_fields, kept, labels, ranks)),
         models=names,
+        labels=labels,
+        long_labels={name: labels_of(name, found, names, limit=None) for name, found in values.items()},
         cells=cells,
         largest=(max(cell.job.width for cell in cells), max(cell.job.height for cell in cells)),
+        wrap=wrap,
     )
 
 
@@ -134,11 +165,11 @@ def _subtitle(
     # Plain guidance everywhere is not worth a word.
     said = [name for name in constant if not (name == "guidance_rule" and cell.job.guidance_rule is None)]
     following = [field_name(name) for name in varying if name not in kept]
-    parts = [phrase(name, value(cell, name), models) for name in said]
+    parts = [phrase(name, one, label(name, one, models)) for name in said for one in [value(cell, name)]]
     if following:
         verb = "follows" if len(following) == 1 else "follow"
         parts.append(f"{' and '.join(following)} {verb} the other fields")
-    return _DOT.join(parts)
+    return DOT.join(parts)
 
 
 def _sections(
@@ -146,7 +177,8 @@ def _sections(
     rows: tuple[str, ...],
     columns: tuple[str, ...],
     varying: Sequence[str],
-    models: Mapping[str, str],
+    labels: Mapping[str, Mapping[Any, str]],
+    ranks: Mapping[str, Mapping[Any, int]],
 ) -> Iterator[Section]:
     groups: dict[Key, dict[tuple[Key, Key], Cell]] = {}
     for cell in cells:
@@ -155,43 +187,44 @@ def _sections(
         if place not in group or (group[place].state != "done" and cell.state == "done"):
             group[place] = cell
     for values, placed in groups.items():
-        phrases = (phrase(name, one, models) for name, one in zip(varying, values, strict=True))
+        phrases = (phrase(name, one, labels[name][one]) for name, one in zip(varying, values, strict=True))
         yield Section(
-            title=_DOT.join(phrases),
-            rows=_nested(row for row, _ in placed),
-            columns=_nested(column for _, column in placed),
+            title=DOT.join(phrases),
+            rows=_nested((row for row, _ in placed), [ranks[name] for name in rows]),
+            columns=_nested((column for _, column in placed), [ranks[name] for name in columns]),
             cells=placed,
         )
 
 
-def _strips(section: Section, columns: tuple[str, ...], models: Mapping[str, str]) -> Iterator[Section]:
-    """Yield a section in pieces of some of its columns, so that all of it together has about a screen's shape."""
-    count, rows = len(section.columns), len(section.rows)
-    if count <= WRAP_COLUMNS:
-        yield section
-        return
-    wide = max(WRAP_COLUMNS_MIN, round(math.sqrt(_SCREEN_ASPECT * count * (rows + 1))))
-    each = math.ceil(count / math.ceil(count / min(wide, count)))
-    for start in range(0, count, each):
-        part = section.columns[start : start + each]
-        ends = (part[0], part[-1]) if len(part) > 1 else (part[0],)
-        said = " to ".join(
-            ", ".join(phrase(name, one, models) for name, one in zip(columns, end, strict=True))
-            for end in ends
-        )
-        wanted = set(part)
-        yield replace(
-            section,
-            title=_DOT.join(filter(None, (section.title, said))),
-            columns=part,
-            cells={place: cell for place, cell in section.cells.items() if place[1] in wanted},
-        )
+def _nested(found: Iterable[Key], ranks: Sequence[Mapping[Any, int]]) -> list[Key]:
+    """Return keys so that equal outer values stand together, each level in the order of its values."""
+    return sorted(set(found), key=lambda one: [level[part] for level, part in zip(ranks, one, strict=True)])
 
 
-def _nested(found: Iterable[Key]) -> list[Key]:
-    """Return keys so that equal outer values stand together, each level in the order it came in."""
-    keys = list(dict.fromkeys(found))
-    ranks = [
-        {one: rank for rank, one in enumerate(dict.fromkeys(level))} for level in zip(*keys, strict=True)
-    ]
-    return sorted(keys, key=lambda one: [rank[part] for rank, part in zip(ranks, one, strict=True)])
+def _is_sparse(
+    cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str], sections: Sequence[str]
+) -> bool:
+    """Whether most places of the grid would be empty."""
+    places = math.prod(len({key(cell, side) for cell in cells}) for side in (rows, columns, sections))
+    return len({key(cell, (*rows, *columns, *sections)) for cell in cells}) < SPARSE * places
+
+
+def _values(cells: Sequence[Cell], name: str, by_size: bool) -> list[Any]:
+    """Return a field's different values in plan order, or by size where all are numbers."""
+    found = list(dict.fromkeys(value(cell, name) for cell in cells))
+    sizes = {one: _size(one) for one in found} if by_size else {}
+    if by_size and all(size is not None for size in sizes.values()):
+        found.sort(key=lambda one: sizes[one])
+    return found
+
+
+def _size(one: Any) -> Any:
+    """Return a number, or a size, to sort by; none of a text that is no number. No value stands before all."""
+    if one is None:
+        return -math.inf
+    if isinstance(one, str):
+        try:
+            one = float(one)
+        except ValueError:
+            return None
+    return None if isinstance(one, float) and math.isnan(one) else one

@@ -44,6 +44,7 @@ def fit(text: str, width_px: float, size_px: int) -> str:
     return text[: max(1, _fitting(text, width_px - size_px, size_px))].rstrip() + "…"
 
 
+@lru_cache(maxsize=65_536)
 def text_px(text: str, size_px: int) -> float:
     """Return how wide a text is."""
     return _font(size_px, _is_wide(text)).getlength(text)

@@ -32,6 +32,37 @@ function pivot(cells, count, rows, columns) {
   }));
 }
 
+// A section in strips of about equal length, as text is broken into lines; they end where outer groups do, if these
+// are alike.
+function strips(section, longest) {
+  const {columns} = section, starts = columns.flatMap((key, n) => (n && key[0] === columns[n - 1][0] ? [] : [n]));
+  if (columns.length <= longest) return [section];
+  const sizes = new Set(starts.map((start, n) => (starts[n + 1] ?? columns.length) - start));
+  const whole = columns[0].length > 1 && sizes.size === 1 ? [...sizes][0] : columns.length;
+  const length = whole <= longest ? longest - longest % whole : Math.ceil(whole / Math.ceil(whole / longest));
+  const step = Math.max(whole, length), found = [];
+  for (let start = 0; start < columns.length; start += step) {
+    const group = columns.slice(start, start + step);
+    for (let n = 0; n < group.length; n += length) found.push({...section, columns: group.slice(n, n + length)});
+  }
+  return found;
+}
+
+// The cells of a list: one of each place, a finished one where there is one.
+function listed(cells) {
+  const found = new Map();
+  for (const cell of cells) {
+    const place = cell.v.join();
+    if (!found.has(place) || (cell.done && !found.get(place).done)) found.set(place, cell);
+  }
+  return [...found.values()];
+}
+
+// Pixels are shown as squares only where an image is drawn wider than it is.
+function isEnlarged(drawn, natural) {
+  return drawn > natural;
+}
+
 function pick(cell, fields) {
   return fields.map((field) => cell.v[field]);
 }
@@ -57,12 +88,14 @@ function readAddress(hash, fields, fallback) {
   const numbers = (text) => (text ?? "").split(",").map((name) => fields.findIndex((f) => f.name === name));
   const rows = numbers(said.get("rows")), columns = numbers(said.get("cols"));
   const all = [...rows, ...columns];
-  const good = all.every((n) => n >= 0) && new Set(all).size === all.length && rows.length <= 2 && columns.length <= 2;
+  const list = said.get("rows") === "" && !said.get("cols");
+  const good = list || all.every((n) => n >= 0) && new Set(all).size === all.length && rows.length <= 2 && columns.length <= 2;
   const cell = Number(said.get("cell"));
   return {
-    rows: good ? rows : fallback.rows,
-    columns: good ? columns : fallback.columns,
+    rows: list ? [] : good ? rows : fallback.rows,
+    columns: list ? [] : good ? columns : fallback.columns,
     cell: cell >= 32 && cell <= 1024 ? cell : fallback.cell,
+    wrap: ["on", "off"].includes(said.get("wrap")) ? said.get("wrap") === "on" : fallback.wrap,
     theme: ["light", "dark"].includes(said.get("theme")) ? said.get("theme") : "",
     plain: said.get("diff") === "off",
   };
@@ -72,6 +105,7 @@ function writeAddress(view, fields) {
   const said = new URLSearchParams();
   said.set("rows", view.rows.map((n) => fields[n].name).join());
   said.set("cols", view.columns.map((n) => fields[n].name).join());
+  said.set("wrap", view.wrap ? "on" : "off");
   said.set("cell", String(view.cell));
   if (view.theme) said.set("theme", view.theme);
   if (view.plain) said.set("diff", "off");
@@ -79,7 +113,14 @@ function writeAddress(view, fields) {
 }
 
 // Put a field at one of the four places of a view; the field that stood there goes where this one was.
-function choose(view, side, level, field) {
+// A view without rows is a list; from there a field takes another of the `count` with it.
+function choose(view, side, level, field, count) {
+  if (side === "rows" && level === 0 && field < 0) return {...view, rows: [], columns: []};
+  if (!view.rows.length) {
+    const other = field ? 0 : 1;
+    if (field < 0 || other >= count) return view;
+    return {...view, rows: [side === "rows" ? field : other], columns: [side === "rows" ? other : field]};
+  }
   const next = {...view, rows: [...view.rows], columns: [...view.columns]};
   const before = next[side][level];
   for (const other of ["rows", "columns"]) {
@@ -102,7 +143,7 @@ function start() {
     v: el.dataset.v === "" ? [] : el.dataset.v.split(",").map(Number),
   }));
   const byElement = new Map(cells.map((cell) => [cell.el, cell]));
-  let view, places = new Map(), tables = [], shown = null;
+  let view, places = new Map(), parts = [], tables = [], shown = null, sections = [], fitting = [];
 
   const make = (name, words, classes) => {
     const el = document.createElement(name);
@@ -111,6 +152,11 @@ function start() {
     return el;
   };
   const words = (field, number) => fields[field].values[number];
+  const clamp = (field, number) => {
+    const el = make("span", words(field, number), "clamp");
+    el.title = fields[field].whole[number];
+    return el;
+  };
 
   // Runs of keys that share their outer value: [first, stop).
   const groups = (keys) => {
@@ -149,7 +195,7 @@ function start() {
     const inner = make("tr");
     section.columns.forEach((column, n) => {
       const th = make("th", undefined, "column" + (two && n && starts.has(n) ? " group" : ""));
-      th.append(make("span", words(view.columns.at(-1), column.at(-1)), "clamp"));
+      th.append(clamp(view.columns.at(-1), column.at(-1)));
       inner.append(th);
     });
     thead.append(inner);
@@ -165,11 +211,11 @@ function start() {
       if (two && firsts.has(r)) {
         const th = make("th");
         th.rowSpan = firsts.get(r);
-        th.append(make("span", words(view.rows[0], row[0]), "clamp"));
+        th.append(clamp(view.rows[0], row[0]));
         tr.append(th);
       }
       const th = make("th", undefined, two ? "inner" : "");
-      th.append(make("span", words(view.rows.at(-1), row.at(-1)), "clamp"));
+      th.append(clamp(view.rows.at(-1), row.at(-1)));
       tr.append(th);
       section.columns.forEach((column, c) => {
         const td = make("td", undefined, view.columns.length > 1 && c && columnStarts.has(c) ? "group" : "");
@@ -189,29 +235,78 @@ function start() {
     return tbody;
   }
 
+  // How many columns of a section the window has room for beside the labels.
+  function columnsFitting(section) {
+    if (!view.wrap) return Infinity;
+    const gaps = view.columns.length > 1 ? 18 * groups(section.columns).length / section.columns.length : 0;
+    const label = matchMedia("(max-width: 760px)").matches ? 110 : 200;
+    const room = document.documentElement.clientWidth - 48 - label * view.rows.length;
+    return Math.max(1, Math.floor(room / (view.cell + 12 + gaps)));
+  }
+
+  function drawTables() {
+    const drawn = document.createDocumentFragment();
+    sections = pivot(cells, fields.length, view.rows, view.columns);
+    fitting = sections.map(columnsFitting);
+    sections.forEach((section, number) => {
+      const title = section.fields.map((field, n) => fields[field].said[section.values[n]]);
+      if (title.length) drawn.append(make("h2", title.join("  ·  ")));
+      for (const strip of strips(section, fitting[number])) {
+        const table = make("table", undefined, strip === section ? "" : "strip");
+        table.append(head(strip), body(strip, parts.length));
+        drawn.append(table);
+        parts.push(number);
+        tables.push(strip.rows.map((row) => strip.columns.map(
+          (column) => strip.at.get(row.join() + "|" + column.join())?.el)));
+      }
+    });
+    main.replaceChildren(drawn);
+  }
+
+  function drawList() {
+    const list = make("div", undefined, "list"), found = listed(cells);
+    found.forEach((cell, n) => {
+      const item = make("div");
+      item.append(cell.el, ...page.captions.map((field) => {
+        const said = make("p", fields[field].said[cell.v[field]]);
+        said.title = fields[field].whole[cell.v[field]];
+        return said;
+      }));
+      list.append(item);
+      places.set(cell.el, [0, 0, n]);
+    });
+    parts = [0];
+    tables = [[found.map((cell) => cell.el)]];
+    main.replaceChildren(list);
+  }
+
   function render() {
     places = new Map();
-    const sections = pivot(cells, fields.length, view.rows, view.columns);
-    tables = sections.map((section) => section.rows.map((row) => section.columns.map(
-      (column) => section.at.get(row.join() + "|" + column.join())?.el)));
-    const parts = document.createDocumentFragment();
-    sections.forEach((section, number) => {
-      const title = section.fields.map((field, n) => {
-        const said = words(field, section.values[n]);
-        return said === "(no negative)" ? said : `${fields[field].label} ${said}`;
-      });
-      if (title.length) parts.append(make("h2", title.join("  ·  ")));
-      const table = make("table");
-      table.append(head(section), body(section, number));
-      parts.append(table);
-    });
-    main.replaceChildren(parts);
+    parts = [];
+    tables = [];
+    if (view.rows.length) drawTables();
+    else drawList();
     const root = document.documentElement;
     root.style.setProperty("--cell", view.cell + "px");
     if (view.theme) root.dataset.theme = view.theme;
     else delete root.dataset.theme;
     document.body.classList.toggle("plain", view.plain);
+    for (const {el} of cells) {
+      const share = Number(el.style.getPropertyValue("--share") || 1);
+      for (const img of el.querySelectorAll("img")) markEnlarged(img, view.cell * share);
+    }
     fillBar();
+  }
+
+  function markEnlarged(img, drawn) {
+    img.classList.toggle("enlarged", isEnlarged(drawn, Number(img.getAttribute("width"))));
+  }
+
+  function markOpened() {
+    for (const img of dialog.querySelectorAll(".pictures img")) {
+      const width = Number(img.getAttribute("width")), height = Number(img.getAttribute("height"));
+      markEnlarged(img, width * Math.min(img.clientWidth / width, img.clientHeight / height));
+    }
   }
 
   function change(next) {
@@ -224,10 +319,14 @@ function start() {
     for (const select of document.querySelectorAll(".bar select")) {
       const {side} = select.dataset, level = Number(select.dataset.level);
       select.replaceChildren();
-      if (level) select.add(new Option("–", "-1"));
+      const list = !view.rows.length;
+      if (level || list || side === "rows") select.add(new Option(!level && side === "rows" ? "– (list)" : "–", "-1"));
+      select.disabled = list && level > 0;
       fields.forEach((field, n) => select.add(new Option(field.label, String(n))));
       select.value = String(view[side][level] ?? -1);
     }
+    document.getElementById("wrap").checked = view.wrap;
+    document.getElementById("wrap").disabled = !view.rows.length;
     document.getElementById("size").value = String(view.cell);
     const diff = document.getElementById("diff");
     if (diff) diff.checked = !view.plain;
@@ -242,12 +341,17 @@ function start() {
     dialog.querySelector(".state").textContent = el.querySelector(".mean")?.textContent ?? "";
     dialog.querySelector(".id").textContent = cell.id;
     if (!dialog.open) dialog.showModal();
+    markOpened();
   }
 
-  // The next figure in a direction, over holes.
+  // The next figure in a direction, over holes; to the right of a strip is the next one.
   function neighbour(el, down, right) {
     let [number, r, c] = places.get(el) ?? [];
     if (number === undefined) return null;
+    if (!view.rows.length) {
+      const [row] = tables[0], top = row[0].offsetTop, line = row.findIndex((other) => other.offsetTop > top);
+      return row[c + right + down * (line < 0 ? row.length : line)] ?? null;
+    }
     for (;;) {
       r += down;
       c += right;
@@ -257,8 +361,13 @@ function start() {
         if (!tables[number]) return null;
         r = down > 0 ? 0 : tables[number].length - 1;
       }
-      const row = tables[number][r];
-      if (right && (c < 0 || c >= row.length)) return null;
+      let row = tables[number][r];
+      if (right && (c < 0 || c >= row.length)) {
+        if (parts[number + right] !== parts[number]) return null;
+        number += right;
+        row = tables[number][r];
+        c = right > 0 ? 0 : row.length - 1;
+      }
       if (row[c]) return row[c];
     }
   }
@@ -303,8 +412,11 @@ function start() {
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
   for (const select of document.querySelectorAll(".bar select")) {
     select.addEventListener("change", () => change(
-      choose(view, select.dataset.side, Number(select.dataset.level), Number(select.value))));
+      choose(view, select.dataset.side, Number(select.dataset.level), Number(select.value), fields.length)));
   }
+  document.getElementById("wrap").addEventListener("change", (event) => {
+    change({...view, wrap: event.target.checked});
+  });
   document.getElementById("size").addEventListener("input", (event) => {
     change({...view, cell: Number(event.target.value)});
   });
@@ -319,11 +431,15 @@ function start() {
     view = readAddress(location.hash, fields, page.view);
     render();
   });
+  addEventListener("resize", () => {
+    if (dialog.open) markOpened();
+    if (view.rows.length && sections.map(columnsFitting).join() !== fitting.join()) render();
+  });
   new ResizeObserver(([bar]) => document.documentElement.style.setProperty(
     "--bar", bar.target.offsetHeight + "px")).observe(document.querySelector(".bar"));
   view = readAddress(location.hash, fields, page.view);
   render();
 }
 
-if (typeof document === "undefined") module.exports = {pivot, recipe, readAddress, writeAddress, choose};
+if (typeof document === "undefined") module.exports = {pivot, strips, listed, isEnlarged, recipe, readAddress, writeAddress, choose};
 else start();

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from PIL import Image
 from producer.fields import FIELDS
 from producer.rules import written_rule
 from producer.sheet.baseline import GAIN, Baseline
-from producer.sheet.cells import Cell, key, value, variables_of
+from producer.sheet.cells import Cell, key, value
 from producer.sheet.grid import Grid
 from producer.sheet.prints import Darkroom, Note, Print, in_order
-from producer.sheet.words import NO_JOB, STATE_WORDS, field_name, label, phrase
+from producer.sheet.words import NO_JOB, STATE_WORDS, field_name, label
 
 #: Bytes that the images of a page may take, as text: a browser keeps all of it in memory.
 PAGE_BYTES = 64 * 1024 * 1024
@@ -43,11 +42,9 @@ _BYTES_A_PIXEL = 0.25
 _FIRST_CELL_PX = 256
 _FIRST_CELL_MIN_PX = 96
 
-#: Images up to this size are enlarged as squares, so that each pixel is seen.
+#: Images up to this size are enlarged as squares, so that each pixel is seen. Larger ones, and all that are drawn
+#: smaller than they are, are smooth.
 _PIXELS_PX = 128
-
-#: What screen readers are told of an image: words of its fields, up to so many characters.
-_ALT_CHARACTERS = 200
 
 #: What JSON leaves as it is and YAML folds or refuses: the lines' ends and controls beyond ASCII, and the BOM.
 _YAML_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -67,7 +64,7 @@ class _Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Numbered:
-    """The fields a page can be laid out by, with their values numbered in the order they come in."""
+    """The fields a page can be laid out by, with their values numbered in the order they stand in."""
 
     names: Sequence[str]
     values: Sequence[dict[Any, int]]
@@ -102,7 +99,7 @@ def write_page(
     darkroom = Darkroom(lambda cell: _size(cell, scale), baseline)
 
     def figure(cell: Cell) -> str:
-        return _figure(cell, darkroom.develop(cell), fields, grid, longest=longest, budget=budget)
+        return _figure(cell, darkroom.develop(cell), fields, grid, budget=budget)
 
     with path.open("w", encoding="utf-8") as page:
         page.write(_head(grid, scale * longest, longest, baseline))
@@ -122,11 +119,10 @@ def _resource(name: str) -> str:
 
 
 def _number(grid: Grid) -> _Numbered:
-    known = (*FIELDS, *variables_of(grid.cells))
     placed = (*grid.row_fields, *grid.column_fields)
-    found = {name: dict(zip(dict.fromkeys(value(c, name) for c in grid.cells), count())) for name in known}
-    names = [name for name in known if len(found[name]) > 1 or name in placed]
-    return _Numbered(names=names, values=[found[name] for name in names])
+    names = [name for name, labels in grid.labels.items() if len(labels) > 1 or name in placed]
+    values = [{one: number for number, one in enumerate(grid.labels[name])} for name in names]
+    return _Numbered(names=names, values=values)
 
 
 # Images.
@@ -157,10 +153,8 @@ def _encode(picture: Image.Image, budget: int) -> _Image:
 # HTML. Whatever a sweep or a store says goes through `html.escape`, or through `_json`.
 
 
-def _figure(
-    cell: Cell, made: Print | Note, fields: _Numbered, grid: Grid, *, longest: int, budget: int
-) -> str:
-    share, tall = cell.job.width / longest, cell.job.height / longest
+def _figure(cell: Cell, made: Print | Note, fields: _Numbered, grid: Grid, *, budget: int) -> str:
+    share, tall = cell.job.width / grid.largest[0], cell.job.height / grid.largest[0]
     style = "" if share == tall == 1 else f' style="--share:{share:.4g};--tall:{tall:.4g}"'
     if isinstance(made, Note):
         kind: str = "failed" if made.failed else cell.state
@@ -191,8 +185,7 @@ def _img(image: _Image, kind: str, alt: str) -> str:
 
 
 def _alt(cell: Cell, fields: _Numbered, grid: Grid) -> str:
-    said = ", ".join(phrase(name, value(cell, name), grid.models) for name in fields.names)
-    return said if len(said) <= _ALT_CHARACTERS else f"{said[: _ALT_CHARACTERS - 1]}…"
+    return ", ".join(grid.phrase(name, value(cell, name)) for name in fields.names)
 
 
 def _head(grid: Grid, drawn_px: float, longest: int, baseline: Baseline | None) -> str:
@@ -217,6 +210,7 @@ def _head(grid: Grid, drawn_px: float, longest: int, baseline: Baseline | None) 
 <header class="bar">
 <h1>{title}</h1>
 {_selectors()}
+<label><input id="wrap" type="checkbox"> break long rows</label>
 <label>size <input id="size" type="range" min="32" max="1024" step="8"></label>
 {'<label><input id="diff" type="checkbox"> differences</label>' if baseline else ""}
 <button id="theme" type="button">light / dark</button>
@@ -251,19 +245,31 @@ def _tail(grid: Grid, fields: _Numbered, drawn_px: float) -> str:
         {
             "name": name,
             "label": field_name(name),
-            "values": [label(name, one, grid.models) for one in numbers],
+            "values": list(grid.labels[name].values()),
+            "said": [grid.phrase(name, one) for one in numbers],
+            "whole": [label(name, one, grid.models) for one in numbers],
             "raw": [_raw(name, one, grid) for one in numbers] if name in FIELDS else None,
         }
         for name, numbers in zip(fields.names, fields.values, strict=True)
     ]
     first = grid.cells[0]
     constants = {name: _raw(name, value(first, name), grid) for name in FIELDS if name not in fields.names}
+    columns = [fields.names.index(name) for name in grid.column_fields]
     view = {
         "rows": [fields.names.index(name) for name in grid.row_fields],
-        "columns": [fields.names.index(name) for name in grid.column_fields],
-        "cell": round(min(_FIRST_CELL_PX, max(_FIRST_CELL_MIN_PX, drawn_px))),
+        "columns": [] if grid.is_list else columns,
+        "cell": max(_FIRST_CELL_MIN_PX, _first_px(drawn_px) * grid.largest[0] // max(grid.largest)),
+        "wrap": grid.wrap,
     }
-    page = {"fields": listed, "constants": constants, "order": FIELDS, "view": view, "no_job": NO_JOB}
+    differing = [number for number, values in enumerate(fields.values) if len(values) > 1]
+    page = {
+        "fields": listed,
+        "constants": constants,
+        "order": FIELDS,
+        "view": view,
+        "captions": columns if grid.is_list else differing,
+        "no_job": NO_JOB,
+    }
     return f"""</main>
 <dialog aria-label="one image">
 <div class="pictures"></div>
@@ -281,6 +287,12 @@ def _tail(grid: Grid, fields: _Numbered, drawn_px: float) -> str:
 </body>
 </html>
 """
+
+
+def _first_px(drawn_px: float) -> int:
+    """Return how long an image is drawn at first, at most; small ones are enlarged by whole factors."""
+    px = round(min(_FIRST_CELL_PX, drawn_px))
+    return px * math.ceil(_FIRST_CELL_MIN_PX / px)
 
 
 def _raw(name: str, one: Any, grid: Grid) -> str:

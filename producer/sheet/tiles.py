@@ -15,8 +15,16 @@ from urllib.parse import quote
 
 from producer.sheet.baseline import Baseline
 from producer.sheet.draw import draw
-from producer.sheet.grid import Grid, Section, crop
+from producer.sheet.grid import DOT, Grid, Section, crop
 from producer.sheet.layout import (
+    Layout,
+    first_scale,
+    label_px,
+    measure,
+    section_gap_px,
+    shape_of,
+)
+from producer.sheet.measures import (
     COLUMN_LEADING,
     GAP_PX,
     LABEL_LINES,
@@ -24,15 +32,12 @@ from producer.sheet.layout import (
     MARGIN_PX,
     MAX_PIXELS,
     ROW_LEADING,
-    SECTION_GAP_PX,
     SUBTITLE_LEADING,
     TITLE_PX,
     WIDTH_MIN_PX,
-    Layout,
-    first_scale,
-    label_px,
-    measure,
 )
+from producer.sheet.shape import LONG_ASPECT_MIN
+from producer.sheet.strips import break_rows, key_range, key_words, words_range
 
 #: Longest side of a picture; from 32,767 on, programs that count in 16 bits fail.
 _SIDE_MAX_PX = 32_000
@@ -49,14 +54,14 @@ _INDEX = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem }}
+.flow {{ display: flex; flex-wrap: wrap; gap: 8px }}
 table {{ border-spacing: 8px }} td {{ vertical-align: top; padding: 0 }}
+figure {{ margin: 0; width: 320px }} figcaption {{ margin: 4px 0 12px; overflow-wrap: anywhere }}
 img {{ display: block; width: 320px; height: auto; border: 1px solid #8886 }}
 </style>
 <h1>{title}</h1>
 <p>{words}</p>
-<table>
-{rows}
-</table>
+{tiles}
 </html>
 """
 
@@ -67,6 +72,8 @@ class Tile:
 
     row: int
     column: int
+    #: What it holds, in words.
+    covers: str
     layout: Layout
 
 
@@ -90,15 +97,21 @@ def tile(
 
     A picture goes beyond `max_pixels` only where a single row, or a single image with its labels, does.
     """
-    scale = first_scale(grid, thumb_px)
-    whole = measure(grid, scale=scale, baseline=baseline)
-    if whole.width * whole.height <= max_pixels and max(whole.width, whole.height) <= _SIDE_MAX_PX:
-        return [Tile(row=0, column=0, layout=whole)]
-    strips = _strips(whole, min(math.isqrt(max_pixels), _SIDE_MAX_PX))
-    widest = max(WIDTH_MIN_PX, 2 * MARGIN_PX + max(_strip_px(whole, *strip) for strip in strips))
-    height = min(max_pixels // widest, _SIDE_MAX_PX) - _HEADER_MAX_PX - MARGIN_PX
-    bands = list(_bands(whole, height))
-    return list(_tiles(whole, strips, bands))
+    scale = first_scale(grid.largest, thumb_px)
+    shape = shape_of(grid, scale=scale, baseline=baseline)
+    side = min(math.isqrt(max_pixels), _SIDE_MAX_PX)
+    choices = (shape.strip_columns, shape.narrow_columns(side)) if grid.wrap else (shape.columns,)
+    for columns in dict.fromkeys(choices):
+        whole = measure(break_rows(grid, columns), scale=scale, baseline=baseline)
+        if whole.width * whole.height <= max_pixels and max(whole.width, whole.height) <= _SIDE_MAX_PX:
+            return [Tile(row=0, column=0, covers=_covers(grid, whole.grid.sections), layout=whole)]
+    pieces = _pieces(whole, side)
+    widest = max(WIDTH_MIN_PX, 2 * MARGIN_PX + max(_piece_px(whole, *piece) for piece in pieces))
+    height = min(max_pixels // widest, _SIDE_MAX_PX)
+    if grid.wrap:  # a tile is as wide as its strips
+        height = min(height, round(widest / LONG_ASPECT_MIN))
+    bands = list(_bands(whole, height - _HEADER_MAX_PX - MARGIN_PX))
+    return list(_tiles(whole, pieces, bands))
 
 
 def write_tiles(
@@ -126,26 +139,26 @@ def write_tiles(
     return [page, *paths]
 
 
-def _strips(whole: Layout, width: int) -> list[tuple[int, int]]:
+def _pieces(whole: Layout, width: int) -> list[tuple[int, int]]:
     """Return runs of columns of about equal length, each no wider than `width` where that is possible."""
     count = max(len(section.columns) for section in whole.grid.sections)
-    strips = 1
+    pieces = 1
     while True:
-        edges = [round(number * count / strips) for number in range(strips + 1)]
+        edges = [round(number * count / pieces) for number in range(pieces + 1)]
         runs = list(pairwise(edges))
-        if strips == count or max(_strip_px(whole, *run) for run in runs) + 2 * MARGIN_PX <= width:
+        if pieces == count or max(_piece_px(whole, *run) for run in runs) + 2 * MARGIN_PX <= width:
             return runs
-        strips += 1
+        pieces += 1
 
 
-def _strip_px(whole: Layout, start: int, stop: int) -> int:
+def _piece_px(whole: Layout, start: int, stop: int) -> int:
     """Return how wide labels and columns `start <= column < stop` are, in the widest section."""
     widths = [
         frame.column_x[min(stop, len(frame.column_x)) - 1] + whole.column_px - frame.column_x[start]
         for frame in whole.frames
         if start < len(frame.column_x)
     ]
-    return label_px(whole.grid) + max(widths)
+    return label_px(whole.grid.row_fields) + max(widths)
 
 
 def _bands(whole: Layout, height: int) -> Iterator[list[_Run]]:
@@ -154,7 +167,8 @@ def _bands(whole: Layout, height: int) -> Iterator[list[_Run]]:
     used = 0
     for frame in whole.frames:
         start = 0
-        head = frame.row_y[0] + SECTION_GAP_PX + (_SEAM_PX if frame.outer_px or _is_nested(whole) else 0)
+        seam = _SEAM_PX if frame.outer_px or _is_nested(whole) else 0
+        head = frame.row_y[0] + section_gap_px(whole.grid) + seam
         used += head
         for number in range(len(frame.row_px)):
             row = (
@@ -180,47 +194,76 @@ def _group_gap(row_y: Sequence[int], row_px: Sequence[int], number: int) -> int:
     return row_y[number] - row_y[number - 1] - row_px[number - 1] - GAP_PX
 
 
-def _tiles(whole: Layout, strips: list[tuple[int, int]], bands: list[list[_Run]]) -> Iterator[Tile]:
+def _tiles(whole: Layout, pieces: list[tuple[int, int]], bands: list[list[_Run]]) -> Iterator[Tile]:
     rows = sum(len(section.rows) for section in whole.grid.sections)
     columns = max(len(section.columns) for section in whole.grid.sections)
     first = 0
     for number, band in enumerate(bands):
         length = sum(run.stop - run.start for run in band)
-        for column, (start, stop) in enumerate(strips):
-            sections = [_cut(run, start, stop) for run in band if start < len(run.section.columns)]
-            if not sections:  # its sections end left of here
+        for column, (start, stop) in enumerate(pieces):
+            runs = [run for run in band if start < len(run.section.columns)]
+            if not runs:  # its sections end left of here
                 continue
-            place = (
-                f"Tile r{number} c{column}: rows {first + 1:,} to {first + length:,} of {rows:,}, "
+            covers = _covers(whole.grid, [_cut(run, start, stop) for run in runs])
+            counted = (
+                f"rows {first + 1:,} to {first + length:,} of {rows:,}, "
                 f"columns {start + 1:,} to {stop:,} of {columns:,}"
             )
             layout = measure(
-                crop(whole.grid, sections), scale=whole.scale, baseline=whole.baseline, place=place
+                crop(whole.grid, [_continued(run, _cut(run, start, stop)) for run in runs]),
+                scale=whole.scale,
+                baseline=whole.baseline,
+                place=f"Tile r{number} c{column}: {covers if whole.grid.wrap else counted}",
             )
-            yield Tile(row=number, column=column, layout=layout)
+            yield Tile(row=number, column=column, covers=covers, layout=layout)
         first += length
 
 
 def _cut(run: _Run, start: int, stop: int) -> Section:
-    title = run.section.title
     return replace(
         run.section,
-        title=f"{title} (continued)" if title and run.start else title,
         rows=run.section.rows[run.start : run.stop],
         columns=run.section.columns[start:stop],
     )
 
 
+def _continued(run: _Run, cut: Section) -> Section:
+    return replace(cut, title=f"{cut.title} (continued)") if cut.title and run.start else cut
+
+
+def _covers(grid: Grid, sections: Sequence[Section]) -> str:
+    """Return what a picture holds, in words: its first and last section, row and column."""
+    first, last = sections[0], sections[-1]
+    row, last_row = (key_words(grid, grid.row_fields, one) for one in (first.rows[0], last.rows[-1]))
+    if first.title == last.title:
+        said = [first.title, words_range(row, last_row)]
+    else:
+        said = [words_range([first.title, *row], [last.title, *last_row])]
+    if grid.is_list or first.columns == last.columns:  # else the titles say them
+        said.append(key_range(grid, grid.column_fields, first.columns[0], last.columns[-1]))
+    return DOT.join(filter(None, said)) or "one image"
+
+
 def _index(tiles: Sequence[Tile], paths: Sequence[Path]) -> str:
     grid = tiles[0].layout.grid
-    rows: dict[int, list[str]] = {}
+    rows: dict[int, str] = {}
+    flow = not any(one.column for one in tiles)
     for one, path in zip(tiles, paths, strict=True):
         name = html.escape(quote(path.name))
         size = f'width="{one.layout.width}" height="{one.layout.height}"'
-        image = f'<img src="{name}" {size} loading="lazy" alt="tile r{one.row} c{one.column}">'
-        rows.setdefault(one.row, []).append(f'<td><a href="{name}">{image}</a></td>')
+        covers = html.escape(one.covers)
+        image = f'<img src="{name}" {size} loading="lazy" alt="{covers}">'
+        words = f"<figcaption><b>r{one.row} c{one.column}</b> {covers}</figcaption>"
+        figure = f'<figure><a href="{name}">{image}</a>{words}</figure>'
+        rows[one.row] = rows.get(one.row, "") + (figure if flow else f"<td>{figure}</td>")
     return _INDEX.format(
         title=html.escape(grid.title or "Contact sheet"),
         words=html.escape(grid.subtitle),
-        rows="\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows.values()),
+        tiles="\n".join(
+            [
+                '<div class="flow">' if flow else "<table>",
+                *(row if flow else f"<tr>{row}</tr>" for row in rows.values()),
+                "</div>" if flow else "</table>",
+            ]
+        ),
     )

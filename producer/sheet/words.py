@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from producer.sheet.cells import State
+from producer.sheet.labels import LABEL_CHARACTERS, distinct_labels
 from shared.guidance import rule_label
 
 #: What stands where an image does not.
@@ -40,9 +42,21 @@ def label(field: str, value: Any, models: Mapping[str, str]) -> str:
     return f"{value:g}" if isinstance(value, float) else one_line(str(value))
 
 
-def phrase(field: str, value: Any, models: Mapping[str, str]) -> str:
-    """Return a field and its value, as a title has them."""
-    said = label(field, value, models)
+def labels_of(
+    field: str, values: Sequence[Any], models: Mapping[str, str], limit: int | None = LABEL_CHARACTERS
+) -> dict[Any, str]:
+    """Return what tells each of a field's values from the others, in up to `limit` characters; no two are the same."""
+    texts = [label(field, value, models) for value in values]
+    times = Counter(texts)
+    texts = [
+        repr(value) if isinstance(value, float) and times[text] > 1 else text
+        for value, text in zip(values, texts, strict=True)
+    ]
+    return dict(zip(values, distinct_labels(texts, limit), strict=True))
+
+
+def phrase(field: str, value: Any, said: str) -> str:
+    """Return a field and what its value is called, as a title has them."""
     if isinstance(value, str) and field.endswith("prompt") and value:
         said = f"“{said}”"
     return said if said == "(no negative)" else f"{field_name(field)} {said}"
@@ -55,4 +69,4 @@ def field_name(field: str) -> str:
 
 def one_line(text: str) -> str:
     """Return text without line ends and without characters that have no shape."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -6,9 +6,11 @@ docs/architecture.md.
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -189,6 +191,111 @@ def test_messages_nobody_can_act_on(fleet, check_promise):
     fleet.workers[0].drain()
     left = [json.loads(text)["headers"]["argsrepr"] for text in client.lrange(key, 0, -1)]
     assert [text for text in left if "'version': 99" in text] == left != []
+
+
+def hostile_messages(genuine: dict, queue: str) -> list[bytes]:
+    """Return what somebody, or a broken program, might put into a queue beside our own messages."""
+    args, _, options = json.loads(base64.b64decode(genuine["body"]))
+
+    def body(value: object) -> dict:
+        return {**genuine, "body": base64.b64encode(json.dumps(value).encode()).decode()}
+
+    def headers(**changed: object) -> dict:
+        return {**genuine, "headers": {**genuine["headers"], **changed}}
+
+    def properties(**changed: object) -> dict:
+        return {**genuine, "properties": {**genuine["properties"], **changed}}
+
+    envelopes = [
+        *(body(value) for value in ({}, [], [1, 2, 3, 4], 5, None, "abc", [args, {}, "x"], [args, {}, 7])),
+        *(body([args, keywords, options]) for keywords in ([], 5, {"a": 1})),
+        *(body([args, {}, {**options, name: [5]}]) for name in ("callbacks", "errbacks", "chain", "chord")),
+        *(body([wrong, {}, options]) for wrong in ([], [5], [None], ["x"], args * 2, {"a": 1})),
+        *(headers(task=name) for name in ("celery.accumulate", "celery.map", "celery.chord", None, 5, [])),
+        *(headers(eta=eta) for eta in ("2999-01-01T00:00:00", "never", 5)),
+        headers(expires="2999-01-01T00:00:00"),
+        properties(body_encoding="rot13"),
+        {**genuine, "body": "no base64 at all!"},
+        {**genuine, "body": None},
+        {key: value for key, value in genuine.items() if key != "body"},
+        {key: value for key, value in genuine.items() if key != "properties"},
+        {**genuine, "headers": None},
+        *([], [1], 5, None, "text", {}),
+    ]
+    nested = b"[" * 50_000 + b"]" * 50_000
+    raw = [b"", b"no JSON", b"\xff\xfe", b"{" * 1000, nested[:60_000], b'"' + b"x" * 100_000 + b'"']
+    return [*(json.dumps(envelope).encode() for envelope in envelopes), *raw]
+
+
+def test_no_message_ends_or_wedges_a_worker(fleet, check_promise):
+    """Whatever is in a queue, the worker takes it out, keeps the evidence and goes on; nothing stays unacknowledged."""
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 48}, "steps": 2}).sweep
+    (queue,) = fleet.room.ledger.buckets()
+    client, prefix = fleet.room.ledger._redis, fleet.settings.redis_prefix
+    genuine = json.loads(client.lindex(prefix + queue, 0))
+    hostile = hostile_messages(genuine, queue)
+    for text in hostile:
+        client.lpush(prefix + queue, text)
+    # What Celery alone would stumble over in the headers never reaches it: only the argument is taken.
+    odd = {"timelimit": 5, "retries": "x", "id": None, "group": {}, "stamps": 5, "reply_to": 7}
+    client.lpush(prefix + queue, json.dumps({**genuine, "headers": {**genuine["headers"], **odd}}))
+    worker = fleet.start()
+    fleet.wait_done(sweep, 60)
+    check_promise(fleet, sweep)
+    fleet.wait_for(lambda: len(fleet.room.ledger.dead_letters()) == len(hostile), 60, "all evidence")
+    fleet.wait_for(lambda: client.hlen(prefix + "unacked") == 0, 30, "nothing to be unacknowledged")
+    assert (client.llen(prefix + queue), worker.poll()) == (0, None)
+    later = fleet.room.submit({**LONG_CHUNK, "seed": 99, "steps": 2}).sweep
+    fleet.wait_done(later, 60)
+    assert worker.drain() == 0
+
+
+REFUSALS = {
+    "read only": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "no replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    "disk full": ("BGSAVE", "CONFIG SET stop-writes-on-bgsave-error no"),
+    "no rights": ("ACL SETUSER default -@all +acl", "ACL SETUSER default +@all"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_redis_that_refuses_is_waited_for(private_fleet, check_promise, refusal):
+    """Failing over, short of replicas or disk, or with rights taken away for a while: no worker ends, no job fails."""
+    fleet, (breaks, repairs) = private_fleet, REFUSALS[refusal]
+    worker = fleet.start(slow=True)
+    fleet.wait_up()
+    client = fleet.room.ledger._redis
+    if refusal == "disk full":  # where the snapshot is to be moved to, a folder is in the way
+        where = Path(client.config_get("dir")["dir"]) / client.config_get("dbfilename")["dbfilename"]
+        client.config_set("save", "3600 1")
+        (where / "in the way").mkdir(parents=True)
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 20}).sweep
+    fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
+    client.execute_command(*breaks.split())
+    fleet.wait_for(lambda: "Connection to broker lost" in worker.log, 60, "the worker to notice")
+    time.sleep(6)
+    assert worker.poll() is None
+    client.execute_command(*repairs.split())
+    fleet.wait_done(sweep, 120)
+    check_promise(fleet, sweep)
+    status = fleet.room.ledger.status(sweep)
+    assert (status.failed, worker.poll()) == (0, None)
+    # A chunk whose worker may do nothing for it is given up and begun again; it is not held for ever.
+    assert refusal == "no rights" or "chunk_failed" not in worker.log
+    assert worker.drain() == 0
+
+
+ENDS_BY_ITSELF = """
+import worker.consumer
+def follow(self, consumer):
+    raise RuntimeError("a fault of ours")
+worker.consumer.FollowBuckets.start = follow
+"""
+
+
+def test_a_worker_that_ends_by_itself_says_so_by_its_status(fleet):
+    """What Celery calls unrecoverable ends a worker quietly; its exit status still asks for another one."""
+    assert fleet.start(patch=ENDS_BY_ITSELF).wait(90) == 70
 
 
 def test_store_outage(

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import redis
+import zstandard
 
 from shared import feeder as feeder_module
 from shared.broker import BrokerView, ChunkMessage, make_app, send_chunk
@@ -311,7 +312,10 @@ class TestTurns:
     def turns(self, fleet, *plans: Plan) -> dict[str, list[str]]:
         """Return what the feeder published: worker -> names of the sweeps whose queue it listens to."""
         names = {queue_of(plan): plan.name for plan in plans}
-        return {name: sorted(names[q] for q in turn.queues) for name, turn in fleet.ledger.turns().items()}
+        return {
+            name: sorted(names[q] for q in turn.queues)
+            for name, turn in fleet.ledger.schedule().turns.items()
+        }
 
     def test_a_model_for_each_worker(self, fleet):
         """Two workers that can serve two models serve one each."""
@@ -358,18 +362,19 @@ class TestTurns:
 
     def test_what_is_no_schedule_is_none(self, fleet):
         """A corrupted value in Redis, or one of a later version, leaves workers to listen to all they serve."""
-        for text in ("", "[]", "{", "5", '{"w": 5}', '{"w": {"queues": 5, "model": "", "since": 0}}'):
-            fleet.client.set(fleet.prefix + "turns", text)
-            assert fleet.ledger.turns() == {}
+        turn = '{"turns": {"w": {"queues": 5, "model": "", "since": 0}}, "idle": []}'
+        for text in ("", "[]", "{", "5", "null", '{"turns": {}}', '{"turns": 5, "idle": []}', turn):
+            fleet.client.set(fleet.prefix + "schedule", text)
+            assert fleet.ledger.schedule() is None
 
     def test_a_schedule_ends_with_its_feeders(self, fleet, monkeypatch):
         """Turns that nobody publishes any more expire."""
-        monkeypatch.setattr(feeder_module, "_TURNS_SECONDS", 0.05)
+        monkeypatch.setattr(feeder_module, "_SCHEDULE_SECONDS", 0.05)
         first, _ = self.two_models(fleet)
         fleet.worker("one", [queue_of(first)])
         fleet.feeder().round()
         time.sleep(0.1)
-        assert fleet.ledger.turns() == {}
+        assert fleet.ledger.schedule() is None
 
 
 class TestSingleFlight:
@@ -407,6 +412,40 @@ class TestSingleFlight:
         feeder.round()
         sent = fleet.waiting(queue_of(plan))
         assert len(sent) == len(set(sent)) >= WINDOW_PER_WORKER
+
+
+class TestOneSweepsTrouble:
+    """A sweep that cannot be read stops no other one."""
+
+    @pytest.mark.parametrize("data", [b"", b"damaged", zstandard.compress(b'{"format": 99}')])
+    def test_an_unreadable_plan_stops_nobody(self, fleet, data, caplog):
+        """A plan that is damaged, or of a later version: the others are fed and reconciled; it is logged once."""
+        broken, sound = make_plan("broken"), make_plan("sound", sizes=(128,))
+        fleet.submit(broken)
+        fleet.submit(sound)
+        fleet.client.set(f"{fleet.prefix}{{{broken.id}}}:plan", data)
+        feeder = fleet.feeder(lost_after_seconds=0.01)
+        assert [feeder.round(), feeder.round()] == [WINDOW_MIN, 0]
+        assert {sound.id} == {sweep for sweep, _ in fleet.waiting(queue_of(sound))}
+        fleet.pop(queue_of(sound))
+        feeder.reconcile()
+        time.sleep(0.02)
+        assert feeder.reconcile() == 1
+        assert [r.message for r in caplog.records if r.message == "plan_unreadable"] == ["plan_unreadable"]
+        fleet.client.set(f"{fleet.prefix}{{{broken.id}}}:plan", broken.to_bytes())
+        feeder.round()
+        assert {broken.id} == {sweep for sweep, _ in fleet.waiting(queue_of(broken))}
+
+    def test_hostile_messages_do_not_stop_the_reconciler(self, fleet):
+        """What else is in the broker, queued or delivered, nested a thousand times, is stepped over."""
+        plan = make_plan("a")
+        fleet.submit(plan)
+        feeder = fleet.feeder(lost_after_seconds=0.01)
+        feeder.round()
+        for text in (b"[" * 100_000, b"{}", b"\xff", b"5", b'[{"body": 5}, 1, 2]', b"[]"):
+            fleet.client.lpush(fleet.prefix + queue_of(plan), text)
+            fleet.client.hset(fleet.prefix + "unacked", text, text)
+        assert feeder.reconcile() == 0
 
 
 class TestLost:

@@ -393,11 +393,11 @@ class TestFailures:
         commit(ledger, plan, 0, failed={0: ("job_crashed", "first")})
         run = ledger._run
 
-        def slower(script, *args):
+        def slower(script, *args, **named):
             if script == "reopen":
                 monkeypatch.undo()
                 commit(ledger, plan, 1, failed={4: ("job_crashed", "second")})
-            return run(script, *args)
+            return run(script, *args, **named)
 
         monkeypatch.setattr(ledger, "_run", slower)
         assert ledger.reopen_failed(sweep, plan) == 1

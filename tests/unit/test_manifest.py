@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.images.format import parse_format
 from shared.job import Job, make_job
 from shared.manifest import MANIFEST_SCHEMA, manifest_docs, read_columns, read_manifest, write_manifest
+from shared.names import IMAGE_KEY_PATTERN, image_key, shard_key
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
 DOCS = Path(__file__).parents[2] / "docs" / "manifest.md"
@@ -58,9 +62,9 @@ done = st.builds(
     Done,
     image=st.builds(
         StoredImage,
-        key=texts,
+        key=st.from_regex(f"(?:{IMAGE_KEY_PATTERN})", fullmatch=True),
         size_bytes=uint64,
-        sha256=texts,
+        sha256=st.from_regex("[0-9a-f]{64}", fullmatch=True),
         provenance=provenances,
         offset=st.none() | uint64,
     ),
@@ -102,7 +106,7 @@ def _rows(count: int = 3) -> list[Result]:
             index=number,
             job=_job(seed=2**64 - 1 - number, negative_prompt=[None, "", "blurry"][number % 3]),
             image=StoredImage(
-                key=f"images/{number}.png", size_bytes=10, sha256="0" * 64, provenance=provenance
+                key=image_key(f"{number:032x}"), size_bytes=10, sha256="0" * 64, provenance=provenance
             ),
             reused=False,
             sample_seconds=0.25,
@@ -291,3 +295,45 @@ def test_docs_are_current() -> None:
     text = DOCS.read_text()
     between = text.split("<!-- columns -->\n")[1].split("<!-- /columns -->")[0]
     assert between.strip() == manifest_docs().strip()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("job_id", "../../x"),
+        ("job_id", "0" * 31),
+        ("job_id", "0" * 32 + "\n"),
+        ("key", "images/../../etc/passwd"),
+        ("key", "sweeps/" + "0" * 32 + "/sweep.yaml"),
+        ("key", "/images/00/" + "0" * 32 + ".png"),
+        ("sha256", "abc"),
+        ("status", "perhaps"),
+    ],
+)
+def test_a_row_that_names_what_is_not_ours_is_refused(column: str, value: str) -> None:
+    """Paths and keys are made of these columns: whoever can write to the store could name any file by them."""
+    table = pq.read_table(pa.BufferReader(write_manifest(_rows(), sweep="s", chunk=1)))
+    position = table.column_names.index(column)
+    values = [value, *table.column(column).to_pylist()[1:]]
+    field = table.schema.field(column)
+    changed = table.set_column(position, field, pa.array(values, field.type))
+    sink = pa.BufferOutputStream()
+    pq.write_table(changed, sink)
+    with pytest.raises(ValueError, match=f"{column} .* is none of Printroom's"):
+        read_columns(sink.getvalue().to_pybytes(), [column])
+
+
+def test_every_key_of_ours_is_known() -> None:
+    """Images and shards of every format have keys that a row may name."""
+    for image_format in map(parse_format, ("png", "webp", "jxl", "webp:90", "jpeg:95")):
+        for key in (image_key("0" * 32, image_format), shard_key("0" * 32, 7, "f" * 64, image_format)):
+            assert re.fullmatch(IMAGE_KEY_PATTERN, key), key
+
+
+def test_a_manifest_that_opens_to_too_much_is_refused_unread() -> None:
+    """A small file can hold a billion equal rows."""
+    sink = pa.BufferOutputStream()
+    table = pq.read_table(pa.BufferReader(write_manifest(_rows()[:1], sweep="s", chunk=1)))
+    pq.write_table(pa.concat_tables([table] * 100_001), sink)
+    with pytest.raises(ValueError, match="no chunk has so much"):
+        read_columns(sink.getvalue().to_pybytes(), ["job_id"])

@@ -11,6 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.errors import PlanUnreadable
 from shared.job import SAMPLER_VERSION, make_job
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange, jobs_per_chunk
 
@@ -206,3 +207,54 @@ def test_the_id_is_the_content():
     assert plan.id != make_plan(seeds=101).id
     document["name"] = "renamed"
     assert plan.id != Plan.from_bytes(zstandard.compress(json.dumps(document).encode())).id
+
+
+def _packed(document: object) -> bytes:
+    return zstandard.compress(json.dumps(document).encode())
+
+
+DAMAGES = {
+    "not packed": lambda plan: plan._canonical,
+    "cut": lambda plan: plan.to_bytes()[:-5],
+    "empty": lambda plan: b"",
+    "no object": lambda plan: _packed([1]),
+    "another format": lambda plan: _packed({**json.loads(plan._canonical), "format": 99}),
+    "no jobs a chunk": lambda plan: _with_block(plan, jobs_per_chunk=0),
+    "half a pixel": lambda plan: _with_block(plan, width=0.5),
+    "an axis too many": lambda plan: _with_block(plan, axes=[0, 99]),
+    "nested": lambda plan: zstandard.compress(b"[" * 500_000 + b"]" * 500_000),
+    "no name": lambda plan: _packed({**json.loads(plan._canonical), "name": 5}),
+    "a bomb": lambda plan: _frame_of(2**33),
+    "a frame of unknown size": lambda plan: zstandard.ZstdCompressor(write_content_size=False).compress(
+        plan._canonical
+    ),
+}
+
+
+def _with_block(plan: Plan, **changed: object) -> bytes:
+    document = json.loads(plan._canonical)
+    return _packed({**document, "blocks": [{**document["blocks"][0], **changed}]})
+
+
+def _frame_of(size: int) -> bytes:
+    """Return the beginning of a frame that says how large it will be when it is opened."""
+    packer = zstandard.ZstdCompressor().compressobj(size=size)
+    return packer.compress(b" " * 1000) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_plan_is_refused_with_one_error(damage: str) -> None:
+    """Whatever stands where a plan should: PlanUnreadable, in one line, before any of it is used."""
+    axes = (
+        ListAxis(fields=("prompt", "negative_prompt"), values=(("a", None),)),
+        ListAxis(fields=("scheduler", "steps", "guidance_scale"), values=(("ddim", 4, 7.5),)),
+        SeedRange(start=0, count=4),
+    )
+    block = Block(bucket=Bucket(model="sha:m", width=64, height=64), axes=(0, 1, 2), jobs_per_chunk=2)
+    plan = Plan(name="p", models={"sha:m": "m"}, axes=axes, blocks=(block,))
+    assert Plan.from_bytes(plan.to_bytes()).id == plan.id
+    with pytest.raises(PlanUnreadable) as caught:
+        Plan.from_bytes(DAMAGES[damage](plan))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert ("at most" in str(caught.value)) == (damage in ("a bomb", "a frame of unknown size"))

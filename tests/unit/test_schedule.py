@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.schedule import CHUNKS_IN_HAND, Candidate, Demand, Turn, assign, listened
+from shared.schedule import CHUNKS_IN_HAND, Candidate, Demand, Schedule, Turn, assign, listened
 
 #: Long enough that no turn ends in a test that does not move the clock.
 TURN = 600.0
@@ -30,8 +30,8 @@ def models(turns: dict[str, Turn]) -> dict[str, str]:
 
 
 def choose(demands, workers, before=None, *, now=0.0):
-    """Assign, with turns of ten minutes."""
-    return assign(demands, workers, before or {}, now=now, turn_seconds=TURN)
+    """Assign, with turns of ten minutes; return the turns."""
+    return assign(demands, workers, before or {}, queues="abcu", now=now, turn_seconds=TURN).turns
 
 
 def test_two_workers_take_two_models_and_keep_them():
@@ -115,15 +115,14 @@ def test_an_idle_worker_helps_whose_hands_are_full():
     assert models(ready) == {"1": "a", "2": ""}
 
 
-def test_who_has_no_turn_listens_to_what_no_turn_names():
-    """No turns at all: everything. A turn: its queues. None of one's own: what others' turns leave."""
-    turns = {
-        "1": Turn(model="a", queues=frozenset("a"), since=0.0),
-        "2": Turn(model="", queues=frozenset(), since=0.0),
-    }
-    assert listened("abc", {}, "1") == frozenset("abc")
-    assert listened("abc", turns, "1") == frozenset("a")
-    assert listened("abc", turns, "2") == listened("abc", turns, "new") == frozenset("bc")
+def test_who_has_no_turn_listens_where_nothing_waits():
+    """No schedule: everything. A turn: its queues. None of one's own: where nothing waits, as far as is known."""
+    workers = [worker("1", "a"), worker("2", "c")]
+    schedule = assign([demand("a", 1), demand("d", 1)], workers, {}, queues="abcd", now=0, turn_seconds=TURN)
+    assert listened("abc", None, "1") == frozenset("abc")
+    assert listened("abc", schedule, "1") == frozenset("a")
+    assert listened("abcde", schedule, "2") == listened("abcde", schedule, "new") == frozenset("bc")
+    assert Schedule.from_json(schedule.to_json()) == schedule
 
 
 LETTERS = st.sampled_from("abcd")
@@ -187,12 +186,9 @@ def test_three_models_two_workers_fifty_chunks_each():
     step = 0
     while any(left.values()):
         step += 1
-        turns = assign(
-            [demand(model, n) for model, n in left.items()],
-            [worker(name, "abc", loaded[name], chunks=2) for name in loaded],
-            turns,
-            now=float(step),
-            turn_seconds=TURN,
+        waits = [demand(model, n) for model, n in left.items()]
+        turns = choose(
+            waits, [worker(name, "abc", loaded[name], chunks=2) for name in loaded], turns, now=float(step)
         )
         for name in loaded:
             model = next(iter(turns[name].queues), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -480,10 +481,12 @@ class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.images: list[str] = []
+        self.alts: list[str] = []
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.images += [str(dict(attrs)["src"])] if tag == "img" else []
+        self.alts += [str(dict(attrs)["alt"])] if tag == "img" else []
         assert tag != "script"
 
     def handle_data(self, data: str) -> None:
@@ -507,6 +510,10 @@ def test_tiles_are_written_beside_a_page_that_shows_them(tmp_path: Path) -> None
     links = _Links()
     links.feed(page.read_text(encoding="utf-8"))
     assert links.images == [path.name for path in pictures]
+    assert links.alts == [one.covers for one in tiles]
+    assert len(set(links.alts)) == len(tiles)
+    assert links.alts[0].startswith("seed 0 to seed ")
+    assert [text.strip() for text in links.text if text.strip() in links.alts] == links.alts
     assert title in links.text
 
 
@@ -519,6 +526,26 @@ def test_a_continued_section_says_so() -> None:
     assert "prompt “a” (continued)" in titles
     assert {title.removesuffix(" (continued)") for title in titles} == {"prompt “a”", "prompt “b”"}
     assert tiles[0].layout.subtitle[0].startswith("Tile r0 c0: rows 1 to ")
+
+
+def test_a_tile_says_what_it_covers() -> None:
+    """Sections, rows and columns of a tile are named by their first and last; a list by its images."""
+    cells = [cell(seed=seed, prompt=prompt) for prompt in "ab" for seed in range(30)]
+    tiles = tile(make_grid(cells, rows="seed", columns="steps"), max_pixels=640 * 900, thumb_px=64)
+    assert tiles[0].covers == "prompt “a”  ·  seed 0 to seed 5"
+    tiles = tile(make_grid(cells, rows="seed", columns="steps"), max_pixels=640 * 5000, thumb_px=64)
+    assert tiles[0].covers.startswith("prompt “a”, seed 0 to prompt “b”, seed ")
+    nested = tile(make_grid(cells, rows="prompt,seed", columns="steps"), max_pixels=640 * 900, thumb_px=64)
+    assert nested[0].covers == "prompt “a”, seed 0 to seed 1"
+    [only] = tile(make_grid(cells[:1], rows="seed", columns="steps"))
+    assert only.covers == "one image"
+    listed = tile(make_grid(cells[:30], rows=(), columns="seed", wrap=True), max_pixels=500_000)
+    numbers = [tuple(map(int, re.findall(r"\d+", one.covers))) for one in listed]
+    assert [start for start, _ in numbers] == [0, *(stop + 1 for _, stop in numbers[:-1])]
+    assert numbers[-1][1] == 29
+    assert [one.layout.subtitle[0] for one in listed] == [
+        f"Tile r{one.row} c0: {one.covers}" for one in listed
+    ]
 
 
 # Letters.

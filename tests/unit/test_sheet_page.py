@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -98,11 +99,12 @@ class Page(HTMLParser):
 
 
 def write(
-    tmp_path: Path, cells: list[Cell], rows: str = "prompt", columns: str = "seed", **options: Any
+    tmp_path: Path, cells: list[Cell], rows: Any = "prompt", columns: Any = "seed", **options: Any
 ) -> Page:
     """Write a page and parse it."""
     title = options.pop("title", "faces")
-    grid = make_grid(cells, rows=rows, columns=columns, title=title, models={"sha:abc": "tiny"})
+    wrap = options.pop("wrap", False)
+    grid = make_grid(cells, rows=rows, columns=columns, title=title, models={"sha:abc": "tiny"}, wrap=wrap)
     path = tmp_path / "sheet.html"
     write_page(grid, path, **options)
     return Page(path.read_text(encoding="utf-8"))
@@ -251,11 +253,13 @@ def test_the_program_lays_out_as_pictures_are(tmp_path: Path) -> None:
 def test_the_address_keeps_the_view(tmp_path: Path) -> None:
     """Rows, columns, size and theme come back from the address; a wrong one is the page's own layout."""
     fields = json.dumps([{"name": name} for name in ("prompt", "seed", "steps")])
-    view = {"rows": [0, 2], "columns": [1], "cell": 200, "theme": "dark", "plain": True}
-    fallback = json.dumps({"rows": [1], "columns": [0], "cell": 96})
+    view = {"rows": [0, 2], "columns": [1], "cell": 200, "wrap": False, "theme": "dark", "plain": True}
+    fallback = json.dumps({"rows": [1], "columns": [0], "cell": 96, "wrap": True})
     address = run_script(f"page.writeAddress({json.dumps(view)}, {fields})", tmp_path)
-    assert address == "#rows=prompt,steps&cols=seed&cell=200&theme=dark&diff=off"
+    assert address == "#rows=prompt,steps&cols=seed&wrap=off&cell=200&theme=dark&diff=off"
     assert run_script(f"page.readAddress({json.dumps(address)}, {fields}, {fallback})", tmp_path) == view
+    read = run_script(f"page.readAddress('#rows=&cols=', {fields}, {fallback})", tmp_path)
+    assert (read["rows"], read["columns"], read["wrap"]) == ([], [], True)
     for wrong in (
         "",
         "#rows=zzz&cols=seed&cell=1e9",
@@ -284,6 +288,105 @@ def test_choosing_a_field_never_names_one_twice(
     side, level, field = choice
     found = run_script(f"page.choose({view}, {json.dumps(side)}, {level}, {field})", tmp_path)
     assert (found["rows"], found["columns"]) == (rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("rows", "choice", "found"),
+    [
+        ([0], ("rows", 0, -1), ([], [])),  # from a table to the list
+        ([], ("rows", 0, 2), ([2], [0])),  # and back: another field comes along
+        ([], ("columns", 0, 0), ([1], [0])),
+        ([], ("columns", 0, -1), ([], [])),
+    ],
+)
+def test_a_list_is_chosen_and_left(
+    tmp_path: Path, rows: list[int], choice: tuple[str, int, int], found: tuple[list[int], list[int]]
+) -> None:
+    """Without rows there are no columns either; a table has both."""
+    view = json.dumps({"rows": rows, "columns": [1] if rows else []})
+    side, level, field = choice
+    view = run_script(f"page.choose({view}, {json.dumps(side)}, {level}, {field}, 3)", tmp_path)
+    assert (view["rows"], view["columns"]) == found  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("columns", "longest", "widths"),
+    [
+        ([[n] for n in range(10)], 10, [10]),
+        ([[n] for n in range(10)], 4, [4, 4, 2]),
+        ([[n] for n in range(9)], 8, [5, 4]),
+        ([[outer, inner] for outer in range(4) for inner in range(3)], 8, [6, 6]),  # no group is torn
+        ([[outer, inner] for outer in range(2) for inner in range(5)], 3, [3, 2, 3, 2]),  # nor mixed
+        ([[0, 0], [0, 1], [1, 0], [2, 0]], 3, [2, 2]),
+    ],
+)
+def test_long_rows_are_broken_to_the_window(
+    tmp_path: Path, columns: list[list[int]], longest: int, widths: list[int]
+) -> None:
+    """Strips have about equal length, in order, and keep groups whole where one fits."""
+    section = json.dumps({"columns": columns})
+    strips = run_script(f"page.strips({section}, {longest})", tmp_path)
+    assert [column for strip in strips for column in strip["columns"]] == columns
+    assert [len(strip["columns"]) for strip in strips] == widths
+
+
+def test_a_sample_is_a_list_on_the_page_too(tmp_path: Path) -> None:
+    """Figures stand by value, with captions; of equal jobs the finished one is shown."""
+    cells = [cell(None, seed=seed, guidance_scale=scale) for seed, scale in ((5, 3.0), (1, 2.0), (9, 4.0))]
+    page = write(
+        tmp_path, [*cells, cell(seed=5, guidance_scale=3.0)], (), ("guidance_scale", "seed"), wrap=True
+    )
+    data = page.data
+    names = [field["name"] for field in data["fields"]]
+    assert (data["view"]["rows"], data["view"]["columns"], data["view"]["wrap"]) == ([], [], True)
+    assert [names[number] for number in data["captions"]] == ["guidance_scale", "seed"]
+    assert [field["values"] for field in data["fields"]] == [["1", "5", "9"], ["2", "3", "4"]]
+    figures = [{"v": figure["data-v"], "done": figure["class"] == "done"} for figure in page.figures]
+    expression = f"page.listed({json.dumps(figures)}.map((f) => ({{...f, v: f.v.split(',')}})))"
+    assert [(one["v"], one["done"]) for one in run_script(expression, tmp_path)] == [
+        (["0", "0"], False),
+        (["1", "1"], True),
+        (["2", "2"], False),
+    ]
+
+
+def test_pixels_are_squares_only_where_images_are_enlarged(tmp_path: Path) -> None:
+    """An image drawn smaller than it is, or one of many pixels, is smooth."""
+    page = write(tmp_path, [cell()])
+    text = (tmp_path / "sheet.html").read_text(encoding="utf-8")
+    assert re.findall(r"(.*) { image-rendering: pixelated; }", text) == [".pixels img.enlarged"]
+    assert page.data["view"]["cell"] == 128  # twice its pixels
+    assert '<body class="pixels">' in text
+    write(tmp_path, [cell(width=512, height=512)])
+    assert '<body class="pixels">' not in (tmp_path / "sheet.html").read_text(encoding="utf-8")
+    marked = run_script("[63, 64, 65].map((drawn) => page.isEnlarged(drawn, 64))", tmp_path)
+    assert marked == [False, False, True]
+
+
+def test_portraits_are_as_wide_as_their_column(tmp_path: Path) -> None:
+    """Figures are measured by the widest image, and the longest side of all is 256 pixels at first."""
+    page = write(tmp_path, [cell(width=512, height=768)])
+    assert page.figures[0]["style"] == "--share:1;--tall:1.5"
+    assert page.data["view"]["cell"] == 256 * 512 // 768
+    page = write(tmp_path, [cell(width=512, height=768), cell(width=1024, height=256)])
+    assert [figure["style"] for figure in page.figures] == [
+        "--share:0.5;--tall:0.75",
+        "--share:1;--tall:0.25",
+    ]
+
+
+def test_long_texts_are_told_apart_on_the_page(tmp_path: Path) -> None:
+    """Headings and what screen readers are told say what differs; the whole text is in the tip of a heading."""
+    shared = ", ".join(f"term {number}" for number in range(40))
+    texts = [f"{shared}, hat", f"{shared}, beard"]
+    page = write(tmp_path, [cell(negative_prompt=text) for text in texts], rows="negative_prompt")
+    [field] = [field for field in page.data["fields"] if field["name"] == "negative_prompt"]
+    assert field["values"] == ["…, hat", "…, beard"]
+    assert field["whole"] == texts
+    assert [image["alt"] for image in page.images] == [
+        "negative “…, hat”, seed 0",
+        "negative “…, beard”, seed 0",
+    ]
 
 
 def test_the_copied_recipe_is_a_sweep_of_that_image(tmp_path: Path) -> None:

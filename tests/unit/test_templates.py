@@ -20,7 +20,6 @@ from producer.templates import (
     TemplateInvalid,
     TemplateParser,
     WordReplacer,
-    escape_template,
     match_wildcards,
     parse_literal,
     parse_template,
@@ -261,7 +260,8 @@ def test_braces_are_nested_only_so_deep() -> None:
 @given(st.text())
 def test_escaped_text_is_the_text(text: str) -> None:
     """Anything can be said: an escaped text is a template of that text alone."""
-    assert text == parse_template(escape_template(text), expand=True).combination(0)
+    escaped = re.sub(r"[\\{}|_#$]", r"\\\g<0>", text)
+    assert text == parse_template(escaped, expand=True).combination(0)
 
 
 @given(st.text(), st.sampled_from([[], ["a"]]))
