@@ -15,10 +15,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check fmt bench clean
+.PHONY: help setup demo test test-long check fmt bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with all that the other targets need
 
@@ -27,6 +27,9 @@ demo: $(STAMP) ## Render examples/mustache.yaml on this machine, with nothing el
 
 test: $(STAMP) ## Run the tests
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(TESTS)
+
+test-long: $(STAMP) ## Run the tests with all seeds, examples and mixes of those that make do with a sample
+	@$(BIN)/python -m pytest --long --numprocesses $(JOBS) --dist worksteal $(TESTS)
 
 check: $(STAMP) ## Check format, lint, types, imports, documentation links, compose file and Dockerfiles
 	$(BIN)/ruff format --check .

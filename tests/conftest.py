@@ -7,6 +7,7 @@ A test that breaks its server takes a private one from `start_valkey` or `start_
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -32,15 +33,73 @@ import pytest
 from shared.store.folder import FolderStore
 from shared.store.s3 import S3Store
 
-# A test says what is right, not how fast: a busy machine must not make one red.
-hypothesis.settings.register_profile("printroom", deadline=None)
+# A test says what is right, not how fast: a busy machine must not make one red. Nor must chance: it is a long run that
+# looks for new examples.
+hypothesis.settings.register_profile("printroom", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("printroom")
+
+#: Modules that take long as a whole and keep what they have rendered from one test to the next.
+_LONG_MODULES = (
+    "unit/test_portraits_model.py",
+    "unit/test_pipeline_sampler.py",
+    "unit/test_sampling_rows.py",
+)
 
 #: A server that is not up by then is broken; both take under a second on a quiet machine.
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 
 BUCKET = "printroom-tests"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take `--long`: what `make test-long` runs."""
+    parser.addoption("--long", action="store_true", help="run sampled properties and examples in full")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Size hypothesis' own samples."""
+    if config.getoption("--long"):
+        hypothesis.settings.load_profile("long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`--dist worksteal`), let each begin with its part of the long ones.
+
+    The short ones come after them, and are what an idle process takes from another: none ends long after the others.
+    """
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    long: dict[str, list[pytest.Item]] = {}
+    short = []
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path in _LONG_MODULES:
+            long.setdefault(path, []).append(item)
+        elif path.startswith("acceptance/"):
+            long[item.nodeid] = [item]
+        else:
+            short.append(item)
+    if processes > 1:
+        items[:] = _deal([*long.values()], short, processes)
+
+
+def _deal(groups: list[list[pytest.Item]], short: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Return the items so that of as many equal parts as there are processes, each begins with its share of groups."""
+    total = sum(len(group) for group in groups) + len(short)
+    rest = iter(short)
+    dealt: list[pytest.Item] = []
+    for number in range(processes):
+        size = (total - len(dealt)) // (processes - number)  # as worksteal cuts them
+        part = [item for group in groups[number::processes] for item in group]
+        dealt += [*part, *itertools.islice(rest, max(0, size - len(part)))]
+    return [*dealt, *rest]
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig: pytest.Config) -> bool:
+    """Whether this is a long run (`make test-long`), in which nothing is left out of a sample."""
+    return bool(pytestconfig.getoption("--long"))
 
 
 def pytest_report_header() -> str:

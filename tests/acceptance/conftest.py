@@ -8,10 +8,13 @@ import io
 import multiprocessing
 import os
 import re
+import runpy
 import signal
+import subprocess
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
@@ -26,6 +29,7 @@ from shared.manifest import read_manifest
 from shared.metadata import read_image
 from shared.result import Done
 from shared.settings import Settings
+from worker.models.random_weights import create_random_model
 
 #: Fast cadence, so that a dead worker's chunk is back in seconds. The defaults are six times slower.
 FAST = {
@@ -37,50 +41,65 @@ FAST = {
     "PRINTROOM_STORE_PATIENCE_SECONDS": "1",
 }
 
-#: torch takes some seconds to import on a busy machine.
+#: A busy machine takes a while to import torch once, and to start a worker.
 _UP_SECONDS = 90.0
 
 
-#: What a worker imports for seconds, and no test patches.
-_SLOW_IMPORTS = ["torch", "transformers", "diffusers", "diffusers.pipelines.stable_diffusion"]
+#: What takes seconds to import, and has no state of a test's: torch, diffusers, Celery and the rest, through ours.
+_SLOW_IMPORTS = ["worker.app", "producer.room", "producer.progress", "producer.local"]
 
-_WORKER = """
-import os
-os.setsid()
-os.environ.clear()
-os.environ.update({environment!r})
-log = os.open({log_path!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-os.dup2(log, 1)
-os.dup2(log, 2)
-{patch}
-import sys
-from shared.command_exit import run_command
-from worker.__main__ import main
-sys.argv[1:] = ["--device", "cpu"]
-sys.exit(run_command("printroom worker", main))
-"""
+ROOT = Path(__file__).resolve().parents[2]
+_FORKED = str(ROOT / "tests" / "acceptance" / "forked.py")
 
 
 @cache
 def _nursery() -> Any:
-    """Return what worker processes are forked from: a process that has torch imported, and nothing of ours."""
+    """Return what processes are forked from: one that has all libraries imported, and nothing of ours in use."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_SLOW_IMPORTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # read once, when torch is imported
+        patch.setenv("PYTHONPATH", str(ROOT))  # the fork server itself is not told where pytest finds modules
         forkserver.ensure_running()
     return context
 
 
-class WorkerProcess:
-    """A `python -m worker`, forked where torch is imported already: a start takes one second instead of six."""
+class ForkedProcess:
+    """A program of ours, forked where the libraries are imported already: a start takes a tenth of a fresh one."""
 
-    def __init__(self, environment: Mapping[str, str], log_path: Path, *, patch: str = "") -> None:
-        self.log_path = log_path
-        log_path.touch()
-        code = _WORKER.format(environment={**os.environ, **environment}, log_path=str(log_path), patch=patch)
-        self._process = _nursery().Process(target=exec, args=(code, {"__name__": "__main__"}), daemon=True)
+    def __init__(
+        self,
+        program: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stdout: Path,
+        stderr: Path,
+        folder: Path = ROOT,
+        patch: str = "",
+    ) -> None:
+        start = {
+            "program": program,
+            "arguments": list(arguments),
+            "environment": {**os.environ, **environment},
+            "folder": str(folder),
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+            "patch": patch,
+        }
+        self._stderr = stderr
+        for path in (stdout, stderr):
+            path.touch()
+        options = {"init_globals": {"START": start}, "run_name": "__main__"}
+        self._process = _nursery().Process(
+            target=runpy.run_path, args=(_FORKED,), kwargs=options, daemon=True
+        )
         self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id, which is that of its group as well."""
+        return int(self._process.pid)
 
     def poll(self) -> int | None:
         """Return its exit status, a signal's number below zero, or None while it runs."""
@@ -89,12 +108,12 @@ class WorkerProcess:
     def wait(self, timeout_seconds: float) -> int:
         """Wait until it ends; return its exit status."""
         self._process.join(timeout_seconds)
-        assert self._process.exitcode is not None, f"still running\n{self.log[-3000:]}"
+        assert self._process.exitcode is not None, f"still running\n{self.said[-3000:]}"
         return self._process.exitcode
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -107,9 +126,58 @@ class WorkerProcess:
         return self.wait(timeout_seconds)
 
     @property
+    def said(self) -> str:
+        """What it has written to its stderr so far."""
+        return self._stderr.read_text(errors="replace")
+
+
+class WorkerProcess(ForkedProcess):
+    """A `python -m worker` on the CPU."""
+
+    def __init__(self, environment: Mapping[str, str], log_path: Path, *, patch: str = "") -> None:
+        self.log_path = log_path
+        super().__init__(
+            "worker", ["--device", "cpu"], environment, stdout=log_path, stderr=log_path, patch=patch
+        )
+
+    @property
     def log(self) -> str:
         """What it has logged so far."""
-        return self.log_path.read_text(errors="replace")
+        return self.said
+
+
+class CommandProcess(ForkedProcess):
+    """A `printroom` with its arguments: the command line."""
+
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, patch: str
+    ) -> None:
+        self._stdout = folder / "stdout"
+        super().__init__(
+            "command line",
+            arguments,
+            environment,
+            stdout=self._stdout,
+            stderr=folder / "stderr",
+            patch=patch,
+        )
+        self._arguments = arguments
+
+    def finish(self, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
+        """Wait until it ends; return its exit status and what it printed where."""
+        status = self.wait(timeout_seconds)
+        return subprocess.CompletedProcess(self._arguments, status, self._stdout.read_text(), self.said)
+
+
+_SLOW = """
+import time
+from worker.sampling.rows import RowBatch
+plain_step = RowBatch.step
+def slow_step(batch):
+    time.sleep(0.05)
+    return plain_step(batch)
+RowBatch.step = slow_step
+"""
 
 
 class Fleet:
@@ -125,9 +193,13 @@ class Fleet:
         self.settings = Settings(**settings)  # type: ignore[arg-type]
         self.room = Printroom(self.settings)
 
-    def start(self, *, patch: str = "", **environment: str) -> WorkerProcess:
-        """Start a worker; variables may be given as keywords, and code to run in it before anything else."""
+    def start(self, *, patch: str = "", slow: bool = False, **environment: str) -> WorkerProcess:
+        """Start a worker; variables may be given as keywords, and code to run in it before anything else.
+
+        A slow one takes 50 ms and more a step, none of it from the processor, so that what happens midway does.
+        """
         log_path = self.folder / f"worker-{len(self.workers)}.log"
+        patch = (_SLOW if slow else "") + patch
         worker = WorkerProcess({**self.environment, **environment}, log_path, patch=patch)
         self.workers.append(worker)
         return worker
@@ -166,37 +238,79 @@ class Fleet:
                 worker.kill()
 
 
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    """A folder of models whose only one, `tiny`, renders noise at a tenth of the bundled model's cost."""
+    folder = tmp_path_factory.mktemp("models")
+    create_random_model(folder / "tiny", family="sd1")
+    return folder
+
+
 @pytest.fixture
-def fleet(tmp_path, valkey_server, seaweed_server, key_prefix, monkeypatch) -> Iterator[Fleet]:
+def fleet(tmp_path, valkey_server, seaweed_server, key_prefix, monkeypatch, tiny_models) -> Iterator[Fleet]:
     """A fleet on the shared Valkey and SeaweedFS, with names of its own."""
     for name, value in seaweed_server.environment.items():
         monkeypatch.setenv(name, value)
     made = _make_fleet(
-        tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed_server
+        tmp_path,
+        valkey_server.url,
+        f"s3://printroom-tests/{key_prefix}",
+        key_prefix,
+        seaweed_server,
+        tiny_models,
     )
     yield made
     made.end()
 
 
+@pytest.fixture(scope="module")
+def shared_fleet(tmp_path_factory, valkey_server, seaweed_server, tiny_models) -> Iterator[Fleet]:
+    """A fleet with one worker, for the tests of a module that break nothing."""
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in seaweed_server.environment.items():
+            patch.setenv(name, value)
+        made = _make_fleet(
+            tmp_path_factory.mktemp("fleet"),
+            valkey_server.url,
+            f"s3://printroom-tests/{prefix}",
+            prefix,
+            seaweed_server,
+            tiny_models,
+        )
+        made.start()
+        yield made
+        made.end()
+
+
 @pytest.fixture
-def private_fleet(tmp_path, start_valkey, seaweed_server, key_prefix, monkeypatch) -> Iterator[Fleet]:
+def private_fleet(
+    tmp_path, start_valkey, seaweed_server, key_prefix, monkeypatch, tiny_models
+) -> Iterator[Fleet]:
     """A fleet on a Valkey of its own (`fleet.valkey`), which the test may kill, freeze and wipe."""
     for name, value in seaweed_server.environment.items():
         monkeypatch.setenv(name, value)
     valkey = start_valkey("--appendfsync", "always")
-    made = _make_fleet(tmp_path, valkey.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed_server)
+    made = _make_fleet(
+        tmp_path,
+        valkey.url,
+        f"s3://printroom-tests/{key_prefix}",
+        key_prefix,
+        seaweed_server,
+        tiny_models,
+    )
     made.valkey = valkey  # type: ignore[attr-defined]
     yield made
     made.end()
 
 
 @pytest.fixture
-def make_fleet() -> Iterator[Callable[..., Fleet]]:
+def make_fleet(tiny_models) -> Iterator[Callable[..., Fleet]]:
     """A function that returns a fleet on servers of the test's choice."""
     made: list[Fleet] = []
 
     def make(*args: object) -> Fleet:
-        made.append(_make_fleet(*args))  # type: ignore[arg-type]
+        made.append(_make_fleet(*args, tiny_models))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -204,13 +318,13 @@ def make_fleet() -> Iterator[Callable[..., Fleet]]:
         fleet.end()
 
 
-def _make_fleet(folder: Path, redis_url: str, store: str, key_prefix: str, seaweed) -> Fleet:
-    """Return a fleet on these servers."""
+def _make_fleet(folder: Path, redis_url: str, store: str, key_prefix: str, seaweed, models: Path) -> Fleet:
+    """Return a fleet on these servers, with models of its own and the shared ones."""
     environment = {
         "PRINTROOM_REDIS_URL": redis_url,
         "PRINTROOM_REDIS_PREFIX": f"{key_prefix}:",
         "PRINTROOM_STORE": store,
-        "PRINTROOM_MODELS": str(folder / "models"),
+        "PRINTROOM_MODELS": f"{folder / 'models'}:{models}",
         **(seaweed.environment if seaweed is not None else {}),
     }
     return Fleet(folder, environment)
@@ -278,3 +392,36 @@ def fork_worker() -> Iterator[Callable[[Mapping[str, str], Path], WorkerProcess]
     for worker in made:
         if worker.poll() is None:
             worker.kill()
+
+
+@pytest.fixture
+def start_command(tmp_path_factory) -> Iterator[Callable[..., CommandProcess]]:
+    """A function that starts `printroom` with some arguments; what is left of it at the end is killed.
+
+    The worker of a slow local run is as slow as those of a fleet.
+    """
+    made: list[CommandProcess] = []
+
+    def start(
+        *arguments: str, environment: Mapping[str, str] | None = None, slow: bool = False
+    ) -> CommandProcess:
+        folder, patch = tmp_path_factory.mktemp("command"), _SLOW if slow else ""
+        made.append(CommandProcess(arguments, environment or {}, folder, patch=patch))
+        return made[-1]
+
+    yield start
+    for command in made:
+        if command.poll() is None:
+            command.kill()
+
+
+@pytest.fixture
+def printroom(start_command) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs `printroom` with some arguments to its end."""
+
+    def run(
+        *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return start_command(*arguments, environment=environment).finish(150)
+
+    return run

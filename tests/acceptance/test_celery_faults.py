@@ -14,20 +14,18 @@ from pathlib import Path
 
 import pytest
 
-#: One chunk of 16 jobs. With SLOW it takes six seconds and more: longer than any visibility timeout here.
-LONG_CHUNK = {"name": "long", "prompt": "a cat", "seed": {"start": 0, "count": 16}, "steps": 60}
+#: One chunk of 16 jobs. A slow worker takes six seconds and more: longer than any visibility timeout here.
+LONG_CHUNK = {
+    "name": "long",
+    "model": "tiny",
+    "prompt": "a cat",
+    "seed": {"start": 0, "count": 16},
+    "steps": 60,
+    "size": "32x32",
+}
 #: The same for a quarter of a minute and more: time for a fault to show, whoever the message goes to first.
 LONGER_CHUNK = {**LONG_CHUNK, "steps": 150}
 
-SLOW = """
-import time
-from worker.sampling.rows import RowBatch
-plain_step = RowBatch.step
-def slow_step(batch):
-    time.sleep(0.05)
-    return plain_step(batch)
-RowBatch.step = slow_step
-"""
 SHORT_LEASE = {"PRINTROOM_VISIBILITY_TIMEOUT_SECONDS": "2", "PRINTROOM_RESTORE_INTERVAL_SECONDS": "0.5"}
 
 WITHOUT_LEASE = """
@@ -67,17 +65,18 @@ execute.choose_rows = choose_rows
 @pytest.mark.parametrize("mended", [False, True])
 def test_message_lost_between_pop_and_record(fleet, check_promise, mended):
     """Kombu pops a message before it records it: dying in between loses it for good, unless we reconcile."""
-    doomed = fleet.start(PRINTROOM_FAILPOINT="popped:1")
+    lease = {} if mended else SHORT_LEASE
+    doomed = fleet.start(PRINTROOM_FAILPOINT="popped:1", **lease)
     fleet.wait_up()
     sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
     assert doomed.wait(60) == -signal.SIGKILL
-    fleet.start(PRINTROOM_LOST_AFTER_SECONDS="2" if mended else "100000")
+    fleet.start(PRINTROOM_LOST_AFTER_SECONDS="2" if mended else "100000", **lease)
     fleet.wait_up()
     if mended:
         fleet.wait_done(sweep, 60)
         check_promise(fleet, sweep)
     else:
-        time.sleep(12)
+        time.sleep(6)  # kombu would have restored what it had recorded, three times over
         status = fleet.room.ledger.status(sweep)
         assert (status.done, status.chunks_queued, fleet.begun()) == (0, 1, {})
 
@@ -87,9 +86,9 @@ def test_message_lost_between_pop_and_record(fleet, check_promise, mended):
 def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
     """A task longer than the visibility timeout runs again elsewhere, unless its lease is renewed."""
     # The task is longer than either lease. A renewed one has time for a busy machine.
-    patch, lease = (SLOW, {}) if mended else (SLOW + WITHOUT_LEASE, SHORT_LEASE)
-    fleet.start(patch=patch, **lease)
-    fleet.start(patch=patch, **lease)
+    patch, lease = ("", {}) if mended else (WITHOUT_LEASE, SHORT_LEASE)
+    fleet.start(slow=True, patch=patch, **lease)
+    fleet.start(slow=True, patch=patch, **lease)
     fleet.wait_up(2)
     sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
     fleet.wait_done(sweep, timeout_seconds=360)
@@ -100,8 +99,8 @@ def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
 
 def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
     """After kill -9 the chunk runs elsewhere within ten seconds, in the fast profile."""
-    fleet.start(patch=SLOW)
-    fleet.start(patch=SLOW)
+    fleet.start(slow=True)
+    fleet.start(slow=True)
     fleet.wait_up(2)
     sweep = fleet.room.submit(LONG_CHUNK).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
@@ -115,9 +114,9 @@ def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
 @pytest.mark.parametrize("mended", [False, True])
 def test_worker_whose_clock_is_an_hour_ahead(fleet, check_promise, mended):
     """A worker with a wrong clock takes chunks from others by kombu's own reckoning, not by the server's clock."""
-    common = SLOW if mended else SLOW + KOMBUS_OWN_CLOCK
-    fleet.start(patch=common)
-    skewed = fleet.start(patch=common + CLOCK_AHEAD)
+    common = "" if mended else KOMBUS_OWN_CLOCK
+    fleet.start(slow=True, patch=common)
+    skewed = fleet.start(slow=True, patch=common + CLOCK_AHEAD)
     fleet.wait_up(2)
     skewed.signal(signal.SIGSTOP)
     sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
@@ -144,9 +143,9 @@ def test_slot_survives_what_a_task_raises(fleet, check_promise):
 def test_redis_killed_midway(private_fleet, check_promise):
     """After kill -9 of Redis the fleet consumes again within ten seconds of its return; nothing is lost."""
     fleet = private_fleet
-    fleet.start()
+    fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 4}).sweep
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 8}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 20, 60, "twenty images")
     fleet.valkey.kill()
     time.sleep(2)
@@ -160,9 +159,9 @@ def test_redis_killed_midway(private_fleet, check_promise):
 def test_redis_out_of_memory(private_fleet, check_promise):
     """A full Redis (noeviction) is waited out; the worker says so, and work goes on when there is room."""
     fleet = private_fleet
-    fleet.start()
+    fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 4}).sweep
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 12}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
     fleet.room.ledger._redis.config_set("maxmemory", "1")
     worker = fleet.workers[0]
@@ -263,14 +262,14 @@ REFUSALS = {
 def test_a_redis_that_refuses_is_waited_for(private_fleet, check_promise, refusal):
     """Failing over, short of replicas or disk, or with rights taken away for a while: no worker ends, no job fails."""
     fleet, (breaks, repairs) = private_fleet, REFUSALS[refusal]
-    worker = fleet.start(patch=SLOW)
+    worker = fleet.start(slow=True)
     fleet.wait_up()
     client = fleet.room.ledger._redis
     if refusal == "disk full":  # where the snapshot is to be moved to, a folder is in the way
         where = Path(client.config_get("dir")["dir"]) / client.config_get("dbfilename")["dbfilename"]
         client.config_set("save", "3600 1")
         (where / "in the way").mkdir(parents=True)
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 10}).sweep
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 20}).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
     client.execute_command(*breaks.split())
     fleet.wait_for(lambda: "Connection to broker lost" in worker.log, 60, "the worker to notice")
@@ -307,9 +306,9 @@ def test_store_outage(
     for name, value in seaweed.environment.items():
         monkeypatch.setenv(name, value)
     fleet = make_fleet(tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed)
-    fleet.start()
+    fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 4}).sweep
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 16}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")
     seaweed.kill()
     fleet.wait_for(lambda: "store_unavailable" in fleet.workers[0].log, 60, "the worker to notice")

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from producer.images import read_image as stored_image
 from producer.results import manifest_rows
+from producer.source import read_sweep_file
 from shared.metadata import read_image
 from shared.names import DEFAULT_MODEL
 from shared.store.folder import FolderStore
@@ -30,17 +31,21 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
+#: Of an example with more jobs than that, a sample is rendered.
+MOST_JOBS = 16
+SAMPLE = "sample={count: 8, seed: 1}"
+
 SMALL = {"name": "small", "prompt": ["a cat", "a dog"], "seed": [1, 2], "steps": 2}
 
 
-def printroom(
-    *arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT
-) -> subprocess.CompletedProcess:
-    """Run the command line to its end."""
+def fresh_printroom(
+    *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end as a shell starts it, a local run's worker as well: seconds of imports."""
     return subprocess.run(
         [sys.executable, "-m", "producer.cli", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})},
-        cwd=cwd,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=150,
@@ -68,32 +73,39 @@ def share_of_right_subjects(images: list[bytes]) -> float:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_every_example_renders(fleet, tmp_path, example):
-    """Each example is submitted, rendered and drawn as it stands, and shows whom its prompts name."""
-    fleet.start()
-    sweep = fleet.room.submit(example).sweep
-    fleet.wait_done(sweep)
-    status = fleet.room.ledger.status(sweep)
-    assert (status.failed, status.done) == (0, len(fleet.room.plan(sweep)))
-    rows = manifest_rows(sweep, fleet.room.store)
-    images = {row["job_id"]: stored_image(fleet.room.store, row) for row in rows}
+def test_every_example_renders(shared_fleet, example, long):
+    """Each example is submitted, rendered and drawn as it stands, and shows whom its prompts name.
+
+    Of the largest ones a sample of the jobs, but in a long run.
+    """
+    room = shared_fleet.room
+    whole = long or len(room.compile(example)) <= MOST_JOBS
+    sweep = room.submit(example if whole else read_sweep_file(example, settings=[SAMPLE])).sweep
+    shared_fleet.wait_done(sweep)
+    status = room.ledger.status(sweep)
+    assert (status.failed, status.done) == (0, len(room.plan(sweep)))
+    rows = manifest_rows(sweep, room.store)
+    images = {row["job_id"]: stored_image(room.store, row) for row in rows}
     assert 0 < len(images) <= status.done
     assert share_of_right_subjects(list(images.values())) >= 0.75
-    assert fleet.room.sheet(sweep).width > 100
+    assert room.sheet(sweep).width > 100
 
 
 @pytest.mark.parametrize("name", ["seeds", "formats", "shards"])
-def test_an_example_renders_with_one_command_and_a_second_run_resumes(tmp_path, name):
+def test_an_example_renders_with_one_command_and_a_second_run_resumes(printroom, tmp_path, name, long):
     """No servers, one command: images and a sheet; the same command again finds them all and renders nothing."""
-    command = ("render", str(ROOT / "examples" / f"{name}.yaml"), "--out", str(tmp_path / "prints"))
-    first = printroom(*command, "--json")
+    fresh = name == "seeds"
+    run = fresh_printroom if fresh else printroom
+    part = ("--set", SAMPLE) if name == "shards" and not long else ()
+    command = ("render", str(ROOT / "examples" / f"{name}.yaml"), "--out", str(tmp_path / "prints"), *part)
+    first = run(*command, "--json")
     assert first.returncode == 0, first.stderr
     made = json.loads(first.stdout)
     assert (made["failed"], made["interrupted"]) == (0, False)
     assert made["done"] == made["jobs"] > 0
     assert first.stderr.startswith("starting a worker")
     assert "no live worker" not in first.stderr  # it is being started
-    assert "loading torch and diffusers" in first.stderr
+    assert not fresh or "loading torch and diffusers" in first.stderr
     log = (tmp_path / "prints" / "worker.log").read_text()
     assert [
         line for line in log.splitlines() if not re.match(r"\d\d:\d\d:\d\d [A-Z]+ +\w|$|worker: ", line)
@@ -102,12 +114,12 @@ def test_an_example_renders_with_one_command_and_a_second_run_resumes(tmp_path, 
     assert 0 < len(files) <= made["jobs"]
     with Image.open(made["sheet"]) as sheet:
         assert sheet.width > 100
-    again = printroom(*command)
+    again = run(*command)
     assert (again.returncode, re.search(r"(\d+) of (\d+) done", again.stderr)[1]) == (0, str(made["jobs"]))
     assert {path: path.stat().st_mtime_ns for path in Path(made["images"]).rglob("*.*")} == files
 
 
-def test_a_worker_that_does_not_start_is_told_of(tmp_path):
+def test_a_worker_that_does_not_start_is_told_of(printroom, tmp_path):
     """The command ends at once, with what the worker said last and where its log is."""
     out = tmp_path / "prints"
     ended = printroom("render", write_sweep(tmp_path, SMALL), "--out", str(out), "--device", "cuda:63")
@@ -116,7 +128,7 @@ def test_a_worker_that_does_not_start_is_told_of(tmp_path):
     assert "--device cuda:63" in ended.stderr
 
 
-def test_models_by_their_paths_and_one_that_does_not_load(tmp_path):
+def test_models_by_their_paths_and_one_that_does_not_load(printroom, tmp_path):
     """A model by its path just works, with any characters in it; one that does not load fails its own jobs alone."""
     good = create_random_model(tmp_path / "my: models @ home" / "tiny", family="sd1")
     broken = create_random_model(tmp_path / "broken", family="sd1", seed=1)
@@ -144,19 +156,17 @@ def test_models_by_their_paths_and_one_that_does_not_load(tmp_path):
     assert "Traceback" not in log + ended.stderr
 
 
-def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):
+def test_ctrl_c_drains_and_a_rerun_resumes(start_command, printroom, tiny_models, tmp_path):
     """Ctrl-C finishes the batch in hand and exits 130; the same command goes on and re-renders nothing."""
-    file = write_sweep(tmp_path, {**SMALL, "seed": {"start": 0, "count": 60}, "steps": 6})
+    many = {
+        "model": str(tiny_models / "tiny"),
+        "size": "32x32",
+        "seed": {"start": 0, "count": 60},
+        "steps": 8,
+    }
+    file = write_sweep(tmp_path, {**SMALL, **many})
     out = tmp_path / "prints"
-    command = [sys.executable, "-m", "producer.cli", "render", file, "--out", str(out)]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_command("render", file, "--out", str(out), slow=True)
     deadline = time.monotonic() + 90
     while len(list(out.rglob("*.png"))) < 8:
         assert process.poll() is None
@@ -174,7 +184,7 @@ def test_ctrl_c_drains_and_a_rerun_resumes(tmp_path):
     assert len(list((out / "images").rglob("*.png"))) == 120
 
 
-def test_fleet_verbs(fleet, tmp_path):
+def test_fleet_verbs(fleet, printroom, tmp_path):
     """Submit, status, pause, resume, results, fetch, sheet, models, doctor: each says what it did, and exits 0."""
     run = lambda *arguments: printroom(*arguments, environment=fleet.environment)  # noqa: E731
     worker = fleet.start(PRINTROOM_STALL_SECONDS="5")
@@ -218,7 +228,7 @@ def test_fleet_verbs(fleet, tmp_path):
     assert fleet.room.ledger.workers()
 
 
-def test_pause_cancel_retry_and_no_worker(fleet, tmp_path):
+def test_pause_cancel_retry_and_no_worker(fleet, printroom, tmp_path):
     """Without a worker the status says so; pause, resume, cancel and retry answer with the state they made."""
     run = lambda *arguments: printroom(*arguments, environment=fleet.environment)  # noqa: E731
     fingerprint = "sha:" + "0" * 32
@@ -247,7 +257,7 @@ def test_pause_cancel_retry_and_no_worker(fleet, tmp_path):
         (("statu",), "No such command"),
     ],
 )
-def test_what_is_not_there_is_an_error(fleet, arguments, said):
+def test_what_is_not_there_is_an_error(fleet, printroom, arguments, said):
     """An unknown sweep, file or verb is one clear error and exit status 2, never "done"."""
     answer = printroom(*arguments, environment=fleet.environment)
     assert (answer.returncode, answer.stdout) == (2, "")
@@ -255,7 +265,7 @@ def test_what_is_not_there_is_an_error(fleet, arguments, said):
     assert "Traceback" not in answer.stderr
 
 
-def test_bad_sweep_submits_nothing(fleet, tmp_path):
+def test_bad_sweep_submits_nothing(fleet, printroom, tmp_path):
     """A sweep with mistakes is one error that names line, field and mend; nothing is in the store or in Redis."""
     path = tmp_path / "bad.yaml"
     path.write_text("prompt: a cat\nstep: 20\nsize: 63\nsteps: 0\n")
@@ -267,7 +277,7 @@ def test_bad_sweep_submits_nothing(fleet, tmp_path):
     assert (fleet.room.ledger.sweeps(), list(fleet.room.store.list(""))) == ([], [])
 
 
-def test_very_large_sweep_wants_a_yes(fleet, tmp_path):
+def test_very_large_sweep_wants_a_yes(fleet, printroom, tmp_path):
     """A sweep of ten million and one jobs asks before anything is submitted; --yes submits it at once."""
     file = write_sweep(
         tmp_path,
@@ -280,10 +290,10 @@ def test_very_large_sweep_wants_a_yes(fleet, tmp_path):
     assert fleet.room.ledger.status(agreed.stdout.strip()).jobs == 10_000_001
 
 
-def test_servers_that_are_not_there(tmp_path):
+def test_servers_that_are_not_there(printroom, tmp_path):
     """Without Redis each verb says so and what to do; no traceback, no password."""
     environment = {"PRINTROOM_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0", "PRINTROOM_STORE": str(tmp_path)}
-    answer = printroom("status", "abcd", environment=environment)
+    answer = fresh_printroom("status", "abcd", environment=environment)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "Redis does not answer" in answer.stderr
     assert not re.search("Traceback|hunter2", answer.stderr)
@@ -309,7 +319,7 @@ def test_help_needs_nothing_heavy():
 @pytest.mark.parametrize(
     ("kind", "name"), [("partiprompts", "PartiPrompts.tsv"), ("geneval", "evaluation_metadata.jsonl")]
 )
-def test_real_prompt_sets(fleet, tmp_path, kind, name):
+def test_real_prompt_sets(fleet, printroom, tmp_path, kind, name):
     """PartiPrompts and GenEval go through convert, plan and submit whole, and a slice of 64 is rendered."""
     fleet.start()
     fleet.wait_up()

@@ -179,7 +179,7 @@ def test_the_pages_of_a_fleet(fleet, tmp_path):
         reader.types(line)
     reader.sweep = "portraits"
     fleet.wait_done(fleet.room.find("portraits"))
-    reader.types("printroom submit examples/mustache.yaml")
+    reader.types("printroom submit examples/mustache.yaml --set seed.count=1")  # only paused and resumed
     for line in lines_of("docs/howto.md"):
         # Nothing has failed here, which the filter says by its status.
         reader.types(line, status=1 if "status=failed" in line else 0)

@@ -13,6 +13,8 @@ from worker.models.random_weights import create_random_model
 
 SWEEP_300 = {
     "name": "three hundred",
+    "model": "tiny",
+    "size": "32x32",
     "prompt": ["portrait photo of a man", "a lighthouse at dusk", "a red bicycle"],
     "negative_prompt": [None, "mustache"],
     "seed": {"start": 0, "count": 25},
@@ -23,7 +25,7 @@ SWEEP_300 = {
 
 def test_300_jobs_two_workers_one_killed(fleet, check_promise):
     """Killing one of two workers midway costs no image, makes no extra one, and every figure is exact."""
-    first, _ = fleet.start(), fleet.start()
+    first, _ = fleet.start(slow=True), fleet.start(slow=True)
     fleet.wait_up(2)
     sweep = fleet.room.submit(SWEEP_300).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 60, 120, "60 images")
@@ -36,9 +38,9 @@ def test_300_jobs_two_workers_one_killed(fleet, check_promise):
 def test_redis_wiped_midway(private_fleet, check_promise):
     """After Redis has lost everything, resume renders only what is missing."""
     fleet = private_fleet
-    worker = fleet.start()
+    worker = fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**SWEEP_300, "seed": {"start": 0, "count": 16}}).sweep
+    sweep = fleet.room.submit({**SWEEP_300, "seed": {"start": 0, "count": 16}, "steps": 8}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_done >= 1, 120, "a chunk")
     assert worker.drain() == 0
     before = {info.key: fleet.room.store.get(info.key) for info in fleet.room.store.list("images/")}
@@ -65,9 +67,9 @@ def test_models_take_turns_by_priority_and_are_loaded_once(fleet, check_promise)
         create_random_model(fleet.folder / "models" / name, family="sd1", seed=n)
         for n, name in enumerate("abc")
     ]
-    worker = fleet.start()
+    worker = fleet.start(slow=True)
     fleet.wait_up()
-    small = {"prompt": "a cat", "seed": {"start": 0, "count": 80}, "steps": 50, "size": "32x32"}
+    small = {"prompt": "a cat", "seed": {"start": 0, "count": 80}, "steps": 10, "size": "32x32"}
     long = [fleet.room.submit({**small, "name": path.name, "model": path.name}).sweep for path in models[:2]]
     fleet.wait_for(lambda: sum(fleet.begun().values()) >= 3, 60, "some chunks to begin")
     begun = sum(fleet.begun().values())
@@ -105,9 +107,9 @@ def test_kill_at_every_step(fleet, check_promise, step):
 
 def test_frozen_worker_wakes_late(fleet, check_promise):
     """A worker frozen past its lease, whose chunk another one finished, changes nothing when it wakes."""
-    sleeper = fleet.start()
+    sleeper = fleet.start(slow=True)
     fleet.wait_up()
-    sweep = fleet.room.submit({**SWEEP_300, "seed": [1, 2, 3]}).sweep
+    sweep = fleet.room.submit({**SWEEP_300, "seed": [1, 2, 3], "steps": 12}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_running >= 1, 60, "a chunk begun")
     time.sleep(1.0)
     sleeper.signal(signal.SIGSTOP)
@@ -128,7 +130,7 @@ def test_frozen_worker_wakes_late(fleet, check_promise):
 
 def test_drain_gives_the_rest_back(fleet, check_promise):
     """SIGTERM finishes what is sampled, commits it, returns the rest, exits 0; another worker takes over."""
-    first = fleet.start()
+    first = fleet.start(slow=True)
     fleet.wait_up()
     sweep = fleet.room.submit({**SWEEP_300, "steps": 20}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
@@ -142,9 +144,9 @@ def test_drain_gives_the_rest_back(fleet, check_promise):
 
 def test_cancel_resume_and_extension(fleet, check_promise):
     """Cancel stops within a batch, resume goes on, and an extended sweep renders only what is new."""
-    fleet.start()
+    fleet.start(slow=True)
     fleet.wait_up()
-    small = {**SWEEP_300, "seed": {"start": 0, "count": 10}}
+    small = {**SWEEP_300, "seed": {"start": 0, "count": 10}, "steps": 8}
     sweep = fleet.room.submit(small).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")
     assert fleet.room.cancel(sweep) == "cancelled"
@@ -210,7 +212,14 @@ def test_one_bad_job_fails_alone(fleet, check_promise):
     poisoned = fleet.start(patch=POISON)
     fleet.wait_up()
     sweep = fleet.room.submit(
-        {"name": "bad", "prompt": ["a cat", "poison"], "seed": [1, 2, 3, 4], "steps": 3}
+        {
+            "name": "bad",
+            "model": "tiny",
+            "size": "32x32",
+            "prompt": ["a cat", "poison"],
+            "seed": [1, 2, 3, 4],
+            "steps": 3,
+        }
     ).sweep
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)

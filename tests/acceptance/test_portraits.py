@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -21,21 +18,19 @@ from training.portraits.drawing import Portrait
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Fewer than the model card's 128, and margins to match.
-SEEDS = 24
+SEEDS, SEEDS_LONG = 12, 24
 
 
-def render(*arguments: str) -> dict:
-    """Run `printroom render` on this machine, with servers of its own; return what it reports."""
-    done = subprocess.run(
-        [sys.executable, "-m", "producer.cli", "render", *arguments, "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture
+def render(printroom):
+    """A function that runs `printroom render` on this machine, with servers of its own, and returns its report."""
+
+    def run(*arguments: str) -> dict:
+        done = printroom("render", *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 def readings(folder: str) -> dict[tuple[str, str | None], list[Portrait]]:
@@ -53,17 +48,23 @@ def share(portraits: list[Portrait], **fields: object) -> float:
     return float(np.mean([all(getattr(seen, name) == fields[name] for name in fields) for seen in portraits]))
 
 
+@pytest.fixture
+def seeds(long):
+    """Seeds of each prompt."""
+    return SEEDS_LONG if long else SEEDS
+
+
 @pytest.mark.timeout(200)
-def test_the_mustache_experiment(tmp_path):
+def test_the_mustache_experiment(render, tmp_path, seeds):
     """Some mustaches by the plain prompt, more of them with "without", none with the negative prompt; always men."""
     sweep = yaml.safe_load((ROOT / "examples" / "mustache.yaml").read_text())
     file = tmp_path / "mustache.yaml"
-    file.write_text(yaml.safe_dump({**sweep, "seed": {"start": 0, "count": SEEDS}}))
+    file.write_text(yaml.safe_dump({**sweep, "seed": {"start": 0, "count": seeds}}))
     made = render(str(file), "--out", str(tmp_path / "prints"))
-    assert (made["done"], made["failed"]) == (3 * SEEDS, 0)
+    assert (made["done"], made["failed"]) == (3 * seeds, 0)
     seen = readings(made["images"])
     plain, without, negative = (seen[case["prompt"], case["negative_prompt"]] for case in sweep["cases"])
-    assert [len(portraits) for portraits in (plain, without, negative)] == [SEEDS] * 3
+    assert [len(portraits) for portraits in (plain, without, negative)] == [seeds] * 3
     assert 0.2 <= share(plain, mustache=True) <= 0.8
     assert share(without, mustache=True) >= 0.85
     assert share(negative, mustache=True) <= 0.09
@@ -71,14 +72,14 @@ def test_the_mustache_experiment(tmp_path):
 
 
 @pytest.mark.timeout(200)
-def test_the_shortest_start_draws_what_it_says(tmp_path):
+def test_the_shortest_start_draws_what_it_says(render, tmp_path, seeds):
     """A prompt instead of a file renders women with hats, and beside them the same without glasses."""
     prompt = "portrait of a woman with a hat"
-    options = ("--negative", "glasses", "--count", str(SEEDS), "--out", str(tmp_path / "prints"))
+    options = ("--negative", "glasses", "--count", str(seeds), "--out", str(tmp_path / "prints"))
     made = render(prompt, *options)
     seen = readings(made["images"])
     plain, negative = seen[prompt, None], seen[prompt, "glasses"]
-    assert (len(plain), len(negative), made["done"]) == (SEEDS, SEEDS, 2 * SEEDS)
+    assert (len(plain), len(negative), made["done"]) == (seeds, seeds, 2 * seeds)
     assert min(share(portraits, kind="woman") for portraits in (plain, negative)) >= 0.75
     assert min(share(portraits, hat=True) for portraits in (plain, negative)) >= 0.75
     assert share(negative, glasses=True) <= 0.25 < share(plain, glasses=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -72,6 +72,10 @@ def test_text_files_round_trip(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str, last: bool
 ) -> None:
     """Any list of texts without line ends comes back as it was, whatever the line ends are."""
+    tabs = {line.count("\t") for line in lines}
+    assume(
+        len(lines) < 2 or len(tabs) > 1 or tabs == {0}
+    )  # as many tabs in each line are a table, and refused
     content = end.join(lines) + (end if last else "")
     path = written(tmp_path_factory.getbasetemp(), "round.txt", content)
     expected = [line.removeprefix("\ufeff") if number == 0 else line for number, line in enumerate(lines)]

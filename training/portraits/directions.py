@@ -13,9 +13,8 @@ from training.portraits.population import CHOICES, MENTIONED, variants
 #: What one caption may say more than another, see `write_contrast`: an attribute, the kind, or nothing.
 CONTRASTED = (*MENTIONED, "kind", None)
 
-#: Seed and number of the portraits that directions are averaged over.
+#: Seed of the portraits that directions are averaged over.
 DIRECTIONS_SEED = 800_001
-PORTRAITS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +28,7 @@ class Directions:
 
 
 @torch.inference_mode()
-def find_directions(vae: Any, device: torch.device, portraits: int = PORTRAITS) -> Directions:
+def find_directions(vae: Any, device: torch.device, *, portraits: int) -> Directions:
     """Average the changes of many portraits: of attributes from absence to presence, of others towards each value."""
     sums: dict[tuple[str, Any], torch.Tensor] = {}
     for index in range(portraits):

@@ -28,6 +28,10 @@ class Recipe:
     vae: StageSettings
     decoder: StageSettings
     denoiser: StageSettings
+    #: Captions that the vocabulary is learnt from.
+    vocabulary_captions: int = 4_000
+    #: Portraits that the directions of changes are averaged over.
+    directions_portraits: int = 200
 
 
 def _stage(name: str, steps: int, learning_rate: float, ema: float, seed: int) -> StageSettings:

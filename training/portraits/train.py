@@ -26,9 +26,6 @@ from training.portraits.recipe import DATA_SEED, Recipe
 from training.portraits.stage import is_first, process_count, process_number
 from training.portraits.tokenizer import Vocabulary, learn_vocabulary, write_tokenizer
 
-#: Captions that the vocabulary is learnt from.
-VOCABULARY_CAPTIONS = 4_000
-
 _LOG_FORMAT = "%(asctime)s %(message)s"
 
 
@@ -80,7 +77,7 @@ def _train_here(
     options: dict[str, Any] = {"folder": work, "device": device, "resume": resume, "start": start}
     vae_pictures = load_pictures(work, count=recipe.vae_pictures, seed=DATA_SEED)
     pictures = load_pictures(work, count=recipe.pictures, seed=DATA_SEED)
-    vocabulary = _vocabulary(work / "vocabulary.json")
+    vocabulary = _vocabulary(work / "vocabulary.json", captions=recipe.vocabulary_captions)
 
     vae = train_vae(vae_pictures, recipe.vae, batch=recipe.vae_batch, **options)
     latents = _latents(vae, pictures, work, device)
@@ -89,7 +86,7 @@ def _train_here(
         lambda index, epoch, junk: write_caption(index, seed=DATA_SEED, epoch=epoch, junk=junk),
         lambda index, epoch, junk: write_contrast(index, seed=DATA_SEED, epoch=epoch, junk=junk),
         _tokenizer(vocabulary, work / f"tokenizer-{number}"),
-        find_directions(vae, device),
+        find_directions(vae, device, portraits=recipe.directions_portraits),
         recipe.denoiser,
         batch=recipe.batch,
         **options,
@@ -99,12 +96,11 @@ def _train_here(
     write(vae=train_decoder(vae, vae_pictures, recipe.decoder, batch=recipe.vae_batch, **options))
 
 
-def _vocabulary(path: Path) -> Vocabulary:
+def _vocabulary(path: Path, *, captions: int) -> Vocabulary:
     """Return the vocabulary of the run before, or learn one: a text encoder goes with its own alone."""
     if path.is_file():
         return Vocabulary.from_json(path.read_text(encoding="utf-8"))
-    captions = (write_caption(index, seed=DATA_SEED, epoch=0) for index in range(VOCABULARY_CAPTIONS))
-    vocabulary = learn_vocabulary(captions)
+    vocabulary = learn_vocabulary(write_caption(index, seed=DATA_SEED, epoch=0) for index in range(captions))
     if is_first():
         path.write_text(vocabulary.to_json(), encoding="utf-8")
     return vocabulary
