@@ -73,9 +73,11 @@ def _obstacles(
         ]
     if status.state == "paused":
         return [Obstacle(f"paused: `printroom resume {sweep[:12]}` goes on")]
+    silent = _silences(sweep, workers, ledger)
     if not workers:
-        return [Obstacle("no live worker: start one with `printroom worker`")]
-    found = [Obstacle(f"worker {worker.name}: {worker.trouble}") for worker in workers if worker.trouble]
+        return [Obstacle("no live worker: start one with `printroom worker`"), *silent]
+    found = [*silent]
+    found += [Obstacle(f"worker {worker.name}: {worker.trouble}") for worker in workers if worker.trouble]
     found += [
         Obstacle(f"worker {w.name} refused messages: {_counts(w.refused)}") for w in workers if w.refused
     ]
@@ -87,6 +89,27 @@ def _obstacles(
     except PlanUnreadable as error:
         return [*found, Obstacle(f"its plan in Redis cannot be read by this version: {error}")]
     return [*found, *unserved(plan, workers), *_unencoded(plan, workers)]
+
+
+def _silences(sweep: str, workers: Sequence[WorkerInfo], ledger: Ledger) -> list[Obstacle]:
+    """Say whose chunks wait for a lease to run out, and for how long still."""
+    silent = [one for one in ledger.silent_workers() if one.chunks]
+    if not silent:
+        return []
+    elsewhere = {label for worker in workers for label in worker.chunks}
+    names = {one.worker for one in silent}
+    elsewhere -= {label for worker in workers if worker.name in names for label in worker.chunks}
+    held = {f"{sweep}/{chunk}" for chunk in ledger.running_chunks(sweep)} - elsewhere
+    return [
+        Obstacle(
+            f"worker {one.worker} silent for {one.seconds:.0f} s: {counted(len(waiting), 'chunk')} of it"
+            f" go{'es' if len(waiting) == 1 else ''} to others"
+            f" {f'within {left:.0f} s' if left > 0 else 'as soon as a hand is free'}"
+        )
+        for one in silent
+        if (waiting := held.intersection(one.chunks))
+        for left in [one.moves_after_seconds - one.seconds]
+    ]
 
 
 def unserved(plan: Plan, workers: Sequence[WorkerInfo]) -> list[Obstacle]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -32,6 +32,13 @@ State = Literal["active", "paused", "cancelled", "done", "rebuilding"]
 #: Images a second are averaged over this many slots of this many seconds.
 _RATE_SLOT_SECONDS = 5
 _RATE_SLOTS = 12
+
+#: Images that a window should have had before its rate is believed.
+_SURE_IMAGES = 8
+
+#: Beats that a worker misses before it counts as silent, and how long its last one is remembered.
+_MISSED_BEATS = 3
+_REMEMBERED_SECONDS = 3600.0
 
 #: Chunks the cursor may step over in one call: a bound on the time Redis is busy.
 _SCAN_MAX = 20_000
@@ -133,6 +140,9 @@ class WorkerInfo:
     serves: Sequence[str] | None = None
     #: The fingerprint of the model it has loaded; empty where it has none.
     model: str = ""
+    #: Seconds between two heartbeats, and from its last sign of life until its chunks go to others.
+    beat_seconds: float = 2.0
+    moves_after_seconds: float = 35.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -142,6 +152,29 @@ class WorkerInfo:
     def from_json(cls, document: Mapping[str, Any]) -> WorkerInfo:
         """Read what a worker of this version or a later one says; fields that we do not know are left out."""
         return cls(**{name: value for name, value in document.items() if name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Beat:
+    """A heartbeat in short. `at` is Unix seconds, by the server's clock."""
+
+    at: float
+    beat_seconds: float
+    chunks: list[str]
+    moves_after_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Silence:
+    """A worker that has missed several beats without a word: killed, frozen, or cut off."""
+
+    worker: str
+    #: Since its last beat.
+    seconds: float
+    #: What it had in hand then, as "sweep/chunk".
+    chunks: Sequence[str]
+    #: After so long a silence its chunks go to other workers.
+    moves_after_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -326,7 +359,7 @@ class Ledger:
             pipe.scard(self._sweep_key(sweep, "running"))
             pipe.zcard(self._sweep_key(sweep, "fed"))
             pipe.hgetall(self._sweep_key(sweep, "rate"))
-            (seconds, _), meta_bytes, failures, reasons, running, fed, rates = pipe.execute()
+            (seconds, microseconds), meta_bytes, failures, reasons, running, fed, rates = pipe.execute()
         if not meta_bytes:
             raise SweepUnknown(f"{sweep}: no such sweep in Redis")
         meta = {key.decode(): value.decode() for key, value in meta_bytes.items()}
@@ -345,7 +378,9 @@ class Ledger:
             chunks_queued=fed - running,
             created_at=float(meta["created_at"]),
             finished_at=float(meta["finished_at"]) if "finished_at" in meta else None,
-            images_per_second=_rate(rates, now=seconds, created_at=float(meta["created_at"])),
+            images_per_second=_rate(
+                rates, now=seconds + microseconds / 1e6, created_at=float(meta["created_at"])
+            ),
             failures={code.decode(): int(count) for code, count in failures.items()},
             reasons=_reasons(reasons),
             store=meta.get("store", ""),
@@ -465,13 +500,48 @@ class Ledger:
                 json.dumps(worker.to_json()),
                 px=int(expires_seconds * 1000),
             )
-            pipe.zadd(self._key("workers"), {worker.name: self._time()})
+            now = self._time()
+            pipe.zadd(self._key("workers"), {worker.name: now})
+            beat = _Beat(
+                at=now,
+                beat_seconds=worker.beat_seconds,
+                chunks=list(worker.chunks),
+                moves_after_seconds=worker.moves_after_seconds,
+            )
+            # Kept when the heartbeat itself has expired: whose chunks wait for their leases to run out.
+            pipe.hset(self._key("beats"), worker.name, json.dumps(asdict(beat)))
             pipe.execute()
+
+    @_named
+    def silent_workers(self) -> list[Silence]:
+        """Return the workers of the last hour that have missed beats and did not say that they stop, by name."""
+        entries = cast(dict[bytes, bytes], self._redis.hgetall(self._key("beats")))
+        now = self._time()
+        beats = {name.decode(errors="replace"): _beat(text) for name, text in entries.items()}
+        old = [name for name, beat in beats.items() if beat is None or now - beat.at > _REMEMBERED_SECONDS]
+        if old:
+            self._redis.hdel(self._key("beats"), *old)
+        return [
+            Silence(
+                worker=name,
+                seconds=now - beat.at,
+                chunks=beat.chunks,
+                moves_after_seconds=beat.moves_after_seconds,
+            )
+            for name, beat in sorted(beats.items())
+            if beat is not None and name not in old and now - beat.at > _MISSED_BEATS * beat.beat_seconds
+        ]
+
+    @_named
+    def running_chunks(self, sweep: str) -> set[int]:
+        """Return the chunks that a worker has begun, and neither finished nor given back."""
+        return {int(n) for n in cast(set[bytes], self._redis.smembers(self._sweep_key(sweep, "running")))}
 
     @_named
     def forget_worker(self, name: str) -> None:
         """Remove a worker that has stopped."""
         with self._redis.pipeline() as pipe:
+            pipe.hdel(self._key("beats"), name)
             pipe.delete(self._key(f"worker:{name}"))
             pipe.zrem(self._key("workers"), name)
             pipe.execute()
@@ -637,6 +707,20 @@ def _set_bits(bitmap: bytes) -> Iterator[int]:
     yield from map(int, np.flatnonzero(np.unpackbits(np.frombuffer(bitmap, np.uint8))))
 
 
+def _beat(text: bytes) -> _Beat | None:
+    """Read a heartbeat in short; nothing where it is none."""
+    try:
+        beat = json.loads(text)
+        return _Beat(
+            at=float(beat["at"]),
+            beat_seconds=float(beat["beat_seconds"]),
+            chunks=[str(label) for label in beat["chunks"]],
+            moves_after_seconds=float(beat["moves_after_seconds"]),
+        )
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
 def _reasons(fields: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Return the reasons of each code, the first one first."""
     found: dict[str, list[str]] = {}
@@ -660,7 +744,17 @@ def _flat(mapping: Mapping[str, Any]) -> list[Any]:
 
 
 def _rate(slots: Mapping[bytes, bytes], *, now: float, created_at: float) -> float:
-    oldest = int(now / _RATE_SLOT_SECONDS) - _RATE_SLOTS
-    total = sum(int(count) for slot, count in slots.items() if int(slot) > oldest)
-    window = min(_RATE_SLOTS * _RATE_SLOT_SECONDS, max(now - created_at, 1.0))
-    return total / window
+    """Return images a second: over the last minute, or over less where that is enough to be sure.
+
+    So a rate falls to nothing within a quarter of a minute where many images should have come and none did.
+    """
+    whole, rate = _RATE_SLOTS * _RATE_SLOT_SECONDS, 0.0
+    for seconds in (whole, whole / 2, whole / 4):
+        oldest = int(now / _RATE_SLOT_SECONDS) - int(seconds / _RATE_SLOT_SECONDS)
+        if seconds < whole and rate * seconds < _SURE_IMAGES:
+            break
+        total = sum(int(count) for slot, count in slots.items() if int(slot) > oldest)
+        # The newest slot is not over yet.
+        window = seconds - _RATE_SLOT_SECONDS + now % _RATE_SLOT_SECONDS
+        rate = total / max(1.0, min(window, now - created_at))
+    return rate

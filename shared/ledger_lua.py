@@ -204,9 +204,11 @@ for index, failure in pairs(outcome.failed) do
     keep_reason(failure[1], failure[2])
   end
 end
-if new_done > 0 then
+-- What another sweep had made, or what a lost Redis is told anew, is no speed.
+local rendered = new_done - new_reused
+if rendered > 0 and state ~= 'rebuilding' then
   local slot = math.floor(now / tonumber(slot_seconds))
-  if redis.call('HINCRBY', rate, slot, new_done) == new_done then
+  if redis.call('HINCRBY', rate, slot, rendered) == rendered then
     for _, old in ipairs(redis.call('HKEYS', rate)) do
       if tonumber(old) <= slot - tonumber(slots) then redis.call('HDEL', rate, old) end
     end

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     #: Where the networks of other families wait for their turn: none keeps all on the GPU.
     offload: OffloadMode = "none"
     #: A delivered chunk nobody renews is handed to another worker after this long.
-    visibility_timeout_seconds: float = Field(default=30.0, ge=2)
+    visibility_timeout_seconds: float = Field(default=20.0, ge=2)
     #: How often workers look for such chunks.
     restore_interval_seconds: float = Field(default=5.0, ge=0.5)
     #: A chunk without any progress for this long loses its lease, though its worker lives.

@@ -129,6 +129,9 @@ class Kit:
             queues=sorted(self.wanted_queues),
             serves=sorted(self.serves),
             model=self.shelf.loaded,
+            beat_seconds=self.settings.heartbeat_seconds,
+            moves_after_seconds=self.settings.visibility_timeout_seconds
+            + self.settings.restore_interval_seconds,
             images_per_second=self.pulse.images_per_second(),
             chunks=chunks,
             draining=self.draining.is_set(),

@@ -6,12 +6,14 @@ import json
 import threading
 import time
 import uuid
+from dataclasses import replace
 
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared import ledger as ledger_module
 from shared.errors import SweepUnknown
 from shared.ledger import Ledger, Outcome, WorkerInfo
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
@@ -583,6 +585,30 @@ class TestStatus:
         ledger.record(sweep, Outcome(done=[0]))
         assert client.hlen(key) == 1
 
+    @pytest.mark.parametrize(
+        ("slots", "low", "high"),
+        [
+            ({1: 0, 5: 50, 9: 50}, 0.0, 0.0),  # a hundred a minute, and none for twenty seconds
+            ({0: 5, 1: 10, 2: 10, 3: 10}, 1.5, 2.6),  # two a second since a quarter of a minute ago
+            ({8: 3, 9: 3}, 0.08, 0.2),  # six in a minute: nothing can be said of the last seconds
+            (dict.fromkeys(range(12), 10), 1.8, 2.2),
+        ],
+    )
+    def test_an_honest_rate(self, slots, low, high):
+        """The rate follows what happens now, as far as that can be told: slots of five seconds, by their age."""
+        now = 5 * 1_000_000 + 4.9
+        counts = {b"%d" % (1_000_000 - age): b"%d" % count for age, count in slots.items()}
+        assert low <= ledger_module._rate(counts, now=now, created_at=0.0) <= high
+
+    def test_what_is_read_back_or_reused_is_no_speed(self, ledger, plan, sweep):
+        """A rebuild, and images that another sweep had made, count as done and not as rendered."""
+        ledger.record(sweep, Outcome(done=[0, 1], reused=[0, 1]))
+        assert (ledger.status(sweep).done, ledger.status(sweep).images_per_second) == (2, 0)
+        other = replace(plan, name="read back")
+        ledger.submit(other.id, other, state="rebuilding")
+        ledger.record(other.id, Outcome(done=[0, 1, 2]))
+        assert (ledger.status(other.id).done, ledger.status(other.id).images_per_second) == (3, 0)
+
     def test_priority(self, ledger, sweep):
         """Priority may change while a sweep runs."""
         assert ledger.status(sweep).priority == 0
@@ -648,6 +674,29 @@ class TestWorkers:
         time.sleep(0.15)
         assert ["alive"] == [worker.name for worker in ledger.workers()]
         assert [b"alive"] == client.zrange(f"{key_prefix}:workers", 0, -1)
+
+    def beat(self, ledger, client, key_prefix, name: str, *, seconds_ago: float, **facts) -> None:
+        """Let a worker have beaten last so long ago."""
+        ledger.heartbeat(replace(self.worker(name), **facts), expires_seconds=30)
+        beat = json.loads(client.hget(f"{key_prefix}:beats", name))
+        client.hset(f"{key_prefix}:beats", name, json.dumps({**beat, "at": beat["at"] - seconds_ago}))
+
+    def test_silence(self, ledger, client, key_prefix):
+        """Three missed beats are a silence, with what was in hand; an hour later nobody asks any more."""
+        self.beat(ledger, client, key_prefix, "well", seconds_ago=5)
+        self.beat(ledger, client, key_prefix, "slow", seconds_ago=5, beat_seconds=10)
+        self.beat(ledger, client, key_prefix, "dead", seconds_ago=8, moves_after_seconds=25)
+        self.beat(ledger, client, key_prefix, "quick", seconds_ago=5, beat_seconds=0.5, chunks=[])
+        self.beat(ledger, client, key_prefix, "long ago", seconds_ago=4000)
+        self.beat(ledger, client, key_prefix, "stopped", seconds_ago=8)
+        ledger.forget_worker("stopped")
+        for name, text in (("a", "5"), ("b", "{"), ("c", '{"at": "x"}')):
+            client.hset(f"{key_prefix}:beats", name, text)
+        dead, quick = ledger.silent_workers()
+        assert (dead.worker, list(dead.chunks), dead.moves_after_seconds) == ("dead", ["sweep/1"], 25)
+        assert 8 <= dead.seconds < 60
+        assert (quick.worker, list(quick.chunks)) == ("quick", [])
+        assert set(client.hkeys(f"{key_prefix}:beats")) == {b"well", b"slow", b"dead", b"quick"}
 
     def test_leaves(self, ledger):
         """A worker that stops is gone at once."""
