@@ -99,7 +99,7 @@ _SECTIONS = {
     "Before anything runs": ("plan", "models", "show"),
     "On this machine": ("render",),
     "On a fleet": ("worker", "submit", "status", "pause", "resume", "cancel", "priority", "retry"),
-    "What came of it": ("results", "find", "fetch", "sheet"),
+    "What came of it": ("results", "find", "fetch", "sheet", "verify"),
     "Looking after it": ("doctor",),
 }
 
@@ -142,6 +142,10 @@ _EXAMPLES = {
     "retry": """
         printroom retry mustaches
         printroom retry mustaches --code out_of_memory --where 'seed<10' --dry-run
+        """,
+    "verify": """
+        printroom verify mustaches
+        printroom verify mustaches --deep --repair
         """,
     "results": """
         printroom results mustaches
@@ -584,6 +588,32 @@ def fetch(
     if wanted and not done.rows:
         return _report_nothing(room, sweep, wanted)
     return EXIT_FAILED if done.broken else 0
+
+
+@cli.command()
+@_sweep_argument
+@click.option("--deep", is_flag=True, help="Read every image: its sha256, its recipe, its pixels.")
+@click.option("--repair", is_flag=True, help="Have what is missing or wrong rendered again.")
+@_json_flag
+def verify(sweep: str, deep: bool, repair: bool, as_json: bool) -> int:
+    """Compare a sweep's plan, rows, images and figures with one another, and say what does not agree.
+
+    Exit status 1 where something is missing or wrong. Jobs that are not rendered yet are told, and nothing wrong.
+    """
+    from producer.progress import Progress
+    from producer.verify import PROBLEMS_SHOWN
+
+    with Progress(what="jobs") as bar:
+        report = _room().verify(sweep, deep=deep, repair=repair, on_job=bar.step)
+    if as_json:
+        _print_json(report.to_json())
+        return 0 if report.agrees else EXIT_FAILED
+    for problem in report.problems[:PROBLEMS_SHOWN]:
+        click.echo(f"{problem.kind}: {problem.detail}")
+    if len(report.problems) > PROBLEMS_SHOWN:
+        click.echo(f"... and {len(report.problems) - PROBLEMS_SHOWN:,} more")
+    click.echo(report.summary(), err=True)
+    return 0 if report.agrees else EXIT_FAILED
 
 
 @cli.command()

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from producer.sheets import Written
+    from producer.verify import Report
 
 _log = logging.getLogger(__name__)
 
@@ -413,6 +414,29 @@ class Printroom:
         )
         check()
         return fetched
+
+    def verify(
+        self,
+        sweep: str,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        on_job: Callable[[int], None] = lambda total: None,
+    ) -> Report:
+        """Compare a sweep's plan, rows, images and figures.
+
+        Args:
+            deep: read every image, and check its sha256, its recipe and its pixels.
+            repair: have what is missing or wrong rendered again.
+        """
+        from producer.verify import repair_sweep, verify_sweep
+
+        sweep = self.find(sweep, in_store=True)
+        report = verify_sweep(sweep, self.plan(sweep), self.store, self.ledger, deep=deep, on_job=on_job)
+        if repair and not report.agrees:
+            repair_sweep(report, self.store, self.ledger)
+            self.feed()
+        return report
 
     def sheet(self, sweep: str, *, where: WhereSource | None = None, **options: Any) -> Image:
         """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.

@@ -337,6 +337,24 @@ class Ledger:
         return reopened
 
     @_named
+    def render_again(self, sweep: str, wrong: Mapping[int, Sequence[int]]) -> int:
+        """Open committed chunks again, for jobs whose images or rows are missing or wrong; a paused sweep stays paused.
+
+        Args:
+            wrong: chunk -> plan indices of it.
+
+        Returns: how many jobs there were. Raises: SweepUnknown.
+        """
+        wanted, opened = sorted(wrong.items()), 0
+        state = self.status(sweep).state
+        for first in range(0, len(wanted), _REOPEN_CHUNKS):
+            several = [[chunk, list(indices)] for chunk, indices in wanted[first : first + _REOPEN_CHUNKS]]
+            opened += int(self._run("render_again", sweep, chunks_json=json.dumps(several)))
+        if wanted:
+            self._follow_state(sweep, "active" if state == "done" else state)
+        return opened
+
+    @_named
     def failed_in(self, sweep: str, chunk: Chunk) -> list[int]:
         """Return the plan indices of a chunk whose failure stands: recorded, and not taken back since."""
         first, last = chunk.start // 8, (chunk.stop - 1) // 8
@@ -472,6 +490,12 @@ class Ledger:
     def committed(self, sweep: str, chunk: int) -> bool:
         """Whether a chunk's bit is set: its manifest is in the store."""
         return bool(self._redis.getbit(self._sweep_key(sweep, "chunks"), chunk))
+
+    @_named
+    def committed_chunks(self, sweep: str, chunks: int) -> set[int]:
+        """Return all chunks whose bits are set, of a sweep that has so many."""
+        bitmap = cast("bytes | None", self._redis.get(self._sweep_key(sweep, "chunks"))) or b""
+        return {number for number in _set_bits(bitmap) if number < chunks}
 
     @_named
     def give_back(self, sweep: str, chunk: int, *, count_attempt: bool = False) -> None:

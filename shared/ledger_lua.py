@@ -266,6 +266,40 @@ end
 return reopened
 """,
     ),
+    # chunks_json: [[chunk, [index, ...]], ...]; the jobs of committed chunks that are to be rendered again.
+    "render_again": Script(
+        keys=("meta", "done", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"),
+        arguments=("chunks_json",),
+        body=_FORGET_CODE
+        + """
+local again_done, again_failed = 0, 0
+for _, wanted in ipairs(cjson.decode(chunks_json)) do
+  local chunk = wanted[1]
+  if redis.call('GETBIT', chunks, chunk) == 1 then
+    for _, index in ipairs(wanted[2]) do
+      if redis.call('GETBIT', done, index) == 1 then
+        redis.call('SETBIT', done, index, 0)
+        again_done = again_done + 1
+      end
+      if redis.call('GETBIT', failed, index) == 1 then
+        redis.call('SETBIT', failed, index, 0)
+        forget_code(index)
+        again_failed = again_failed + 1
+      end
+    end
+    redis.call('SETBIT', chunks, chunk, 0)
+    redis.call('HINCRBY', meta, 'chunks_done', -1)
+    redis.call('ZADD', again, chunk, chunk)
+    redis.call('HDEL', attempts, chunk)
+  end
+end
+redis.call('HINCRBY', meta, 'done', -again_done)
+redis.call('HINCRBY', meta, 'failed', -again_failed)
+if redis.call('HGET', meta, 'state') == 'done' then redis.call('HSET', meta, 'state', 'active') end
+redis.call('HDEL', meta, 'finished_at')
+return again_done + again_failed
+""",
+    ),
     "give_back": Script(
         keys=("fed", "again", "attempts", "chunks", "running"),
         arguments=("chunk", "count_attempt"),
