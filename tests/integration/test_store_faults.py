@@ -76,9 +76,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
                 _error_body({"503": "SlowDown", "507": "XMinioStorageFull"}.get(fault, "InternalError")),
             )
         elif fault == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-            self.close_connection = True
+            self._reset()
         elif fault == "garbage":
             self._answer(200, {}, b"<html>a captive portal")
         else:
@@ -87,6 +85,12 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             if fault == "damage upload":
                 body = _damaged(body)
             self._answer(*self._upstream(body), fault=fault)
+
+    def _reset(self) -> None:
+        """End the connection at once, as a router does that has forgotten it."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
     do_GET = do_PUT = do_HEAD = do_DELETE = _pass_on  # noqa: N815  (http.server's names)
 
@@ -111,6 +115,12 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             return
         if fault == "damage download":
             body = _damaged(body)
+        if fault == "reset download":
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            time.sleep(0.1)  # half of it has arrived when the connection ends
+            self._reset()
+            return
         if fault == "cut download":
             body, self.close_connection = body[: len(body) // 2], True
         self.wfile.write(body)
@@ -158,7 +168,9 @@ def test_put_survives(fault: str, proxy: FaultProxy, make_store: Callable[..., S
     assert store.get("a") == b"pixels"
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "reset", "slow", "damage download", "cut download"])
+@pytest.mark.parametrize(
+    "fault", ["500", "503", "reset", "slow", "damage download", "cut download", "reset download"]
+)
 def test_get_survives(fault: str, proxy: FaultProxy, make_store: Callable[..., S3Store]) -> None:
     """A get that fails or brings damaged bytes is tried again and ends with the right bytes."""
     store = make_store()
@@ -168,7 +180,28 @@ def test_get_survives(fault: str, proxy: FaultProxy, make_store: Callable[..., S
     assert proxy.faults == []
 
 
-@pytest.mark.parametrize("fault", ["500", "reset", "garbage"])
+@pytest.mark.parametrize("fault", ["503", "reset", "cut download", "reset download"])
+def test_a_part_survives(fault: str, proxy: FaultProxy, make_store: Callable[..., S3Store]) -> None:
+    """Part of an object, as an image of a shard is, is asked for again as well."""
+    store = make_store()
+    store.put("a", b"x" * 100_000 + b"pixels", content_type=PNG)
+    proxy.faults = [fault] * 2
+    assert store.get_range("a", 1_000, 99_006) == b"x" * 99_000 + b"pixels"
+    assert proxy.faults == []
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "damage upload"])
+def test_put_new_survives(fault: str, proxy: FaultProxy, make_store: Callable[..., S3Store]) -> None:
+    """A write that is only to be made where there is nothing is tried again, and still made once."""
+    store = make_store()
+    proxy.faults = [fault] * 2
+    assert store.put_new("a", b"pixels", content_type=PNG)
+    proxy.faults = [fault] * 2
+    assert not store.put_new("a", b"others", content_type=PNG)
+    assert (store.get("a"), store.keeps_first) == (b"pixels", True)
+
+
+@pytest.mark.parametrize("fault", ["500", "reset", "garbage", "cut download", "reset download"])
 def test_listing_survives(fault: str, proxy: FaultProxy, make_store: Callable[..., S3Store]) -> None:
     """A page of a listing is tried again too, also when the answer is not S3's."""
     store = make_store()

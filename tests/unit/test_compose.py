@@ -84,7 +84,10 @@ def test_the_servers_command_starts_it_with_its_password(tmp_path, start_process
         found = client.config_get("appendonly", "maxmemory", "maxmemory-policy", "appendfsync")
     wanted = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
     assert found == {**wanted, "maxmemory": str(64 * 2**20)}
-    with redis.Redis(unix_socket_path=environment["DOOR"]) as stranger, pytest.raises(redis.AuthenticationError):
+    with (
+        redis.Redis(unix_socket_path=environment["DOOR"]) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
         stranger.ping()
     arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     assert b"valkey-server" in arguments
