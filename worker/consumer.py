@@ -1,4 +1,4 @@
-"""The Celery consumer with two additions: it follows the buckets, and it keeps evidence of what it must drop."""
+"""The Celery consumer with additions: it follows buckets, connects again soon, keeps evidence of what it drops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import maybe_shutdown
 
 from shared.errors import BrokerError, MessageCorrupt
 from worker.kit import Kit
 
 log = logging.getLogger(__name__)
+
+#: The pause between two tries to connect: it grows from the first to the longest.
+_RECONNECT_FIRST_SECONDS = 0.5
+_RECONNECT_LONGEST_SECONDS = 3.0
 
 #: How often the consumer's own thread adds and cancels queues.
 _FOLLOW_SECONDS = 0.5
@@ -19,6 +24,22 @@ _FOLLOW_SECONDS = 0.5
 
 class Consumer(CeleryConsumer):
     """Celery drops messages it cannot read with a line in the log. This one keeps them as dead letters."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, trying again every few seconds for as long as it takes. Celery's pauses grow to half a minute."""
+
+        def on_error(error: Exception, seconds: float) -> None:
+            log.warning("cannot_connect", extra={"reason": str(error), "seconds": seconds})
+
+        connected = conn.ensure_connection(
+            on_error,
+            interval_start=_RECONNECT_FIRST_SECONDS,
+            interval_step=_RECONNECT_FIRST_SECONDS,
+            interval_max=_RECONNECT_LONGEST_SECONDS,
+            callback=maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        return connected
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Keep the evidence of a body that is no JSON."""

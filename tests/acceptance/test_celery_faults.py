@@ -7,13 +7,18 @@ docs/architecture.md.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 #: One chunk of 16 jobs. A slow worker takes six seconds and more: longer than any visibility timeout here.
 LONG_CHUNK = {
@@ -294,6 +299,88 @@ def test_a_redis_that_refuses_is_waited_for(private_fleet, check_promise, refusa
     # A chunk whose worker may do nothing for it is given up and begun again; it is not held for ever.
     assert refusal == "no rights" or "chunk_failed" not in worker.log
     assert worker.drain() == 0
+
+
+class Cable(threading.Thread):
+    """Carries bytes between a worker and Redis, until it is cut: then each side hears nothing more, and no end."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._redis, self._door, self._ends = port, socket.create_server(("127.0.0.1", 0)), []
+        self.port = self._door.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        """Carry each connection by two threads of its own."""
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = self._door.accept()
+                other = socket.create_connection(("127.0.0.1", self._redis))
+                cut = threading.Event()
+                self._ends.append((one, other, cut))
+                for source, target in ((one, other), (other, one)):
+                    threading.Thread(target=self._carry, args=(source, target, cut), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, cut: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not cut.is_set():
+                    target.sendall(data)
+            if not cut.is_set():
+                target.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """Let every connection there is go silent; new ones work."""
+        for _, _, cut in self._ends:
+            cut.set()
+
+    def close(self) -> None:
+        """End all."""
+        self._door.close()
+        for one, other, _ in self._ends:
+            one.close()
+            other.close()
+
+
+def test_connections_that_redis_ends(private_fleet, check_promise):
+    """After its connections were killed, again and again, a worker takes chunks of old sweeps and of new ones."""
+    fleet = private_fleet
+    worker = fleet.start(slow=True)
+    fleet.wait_up()
+    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
+    fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
+    with redis.Redis.from_url(fleet.valkey.url) as client:
+        for _ in range(4):
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            time.sleep(1.5)
+    fleet.wait_done(sweep)
+    check_promise(fleet, sweep)
+    later = fleet.room.submit({**LONG_CHUNK, "name": "later", "seed": 99, "steps": 2}).sweep
+    fleet.wait_done(later, 30)
+    assert worker.poll() is None
+    assert worker.drain() == 0
+
+
+def test_connections_that_go_silent(private_fleet, check_promise):
+    """Half-open connections, as after a lost cable, are given up by the sockets' patience, and made anew."""
+    fleet = private_fleet
+    port = urlsplit(fleet.valkey.url).port
+    cable = Cable(port)
+    try:
+        url = f"{fleet.valkey.url.replace(str(port), str(cable.port))}?socket_timeout=3"
+        worker = fleet.start(slow=True, PRINTROOM_REDIS_URL=url)
+        fleet.wait_up()
+        sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
+        fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
+        cable.cut()
+        fleet.wait_done(sweep)
+        check_promise(fleet, sweep)
+        later = fleet.room.submit({**LONG_CHUNK, "name": "later", "seed": 99, "steps": 2}).sweep
+        fleet.wait_done(later, 30)
+        assert worker.poll() is None
+        assert worker.drain() == 0
+    finally:
+        cable.close()
 
 
 ENDS_BY_ITSELF = """

@@ -1,8 +1,12 @@
 """Our kombu transport on a real Valkey: what a channel has in hand, by its own account."""
 
+import threading
+import time
+
 import pytest
 from kombu import Connection, Queue
 
+from worker.consumer import Consumer
 from worker.lease import Leases
 
 
@@ -64,3 +68,20 @@ def test_a_closed_channel_has_nothing_in_hand(channel):
     qos = channel.qos
     channel.close()
     assert qos.in_hand == []
+
+
+def test_a_server_that_was_away_for_long_is_found_soon(start_valkey):
+    """However long Redis was away, a worker tries again every three seconds; nothing else is asked of it."""
+    server = start_valkey()
+    server.stop()
+    connection = Connection(server.url, transport="worker.transport:Transport")
+    consumer = object.__new__(Consumer)
+    thread = threading.Thread(target=consumer.ensure_connected, args=(connection,))
+    thread.start()
+    time.sleep(8)
+    assert thread.is_alive()
+    server.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert not consumer.first_connection_attempt
+    connection.release()
