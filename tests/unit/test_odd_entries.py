@@ -197,3 +197,34 @@ def test_a_folder_of_real_styles_is_read(tmp_path: Path) -> None:
     (tmp_path / "styles").symlink_to(STYLES)
     file = read_sweep_file(sweep(tmp_path, "prompt: a cat\nstyle: sai-anime\nstyles: styles\n"))
     assert 100 < len(sweep_of(file).styles)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hiar", "'hiar': did you mean 'hair'?"),
+        ("HAIR", "'HAIR': did you mean 'hair'?"),
+        ("sky/*", "'sky/*': use caf\u00e9, hair"),
+    ],
+)
+def test_a_name_that_no_wildcard_has_is_told_of_those_in_the_folder(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    """The names that are offered are those of the folder, not those that the sweep uses already."""
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    (folder / "hair.txt").write_text("red\n")
+    (folder / "caf\u00e9.txt").write_text("noir\n")
+    path = sweep(tmp_path, f"prompt: a __{name}__ cat\nexpand: all\nwildcards: cards\n")
+    assert [f"sweep.yaml, line 1: prompt: 'a __{name}__ cat': no wildcard is called {said}"] == problems_of(
+        path
+    )
+
+
+def test_a_name_is_found_however_unicode_writes_its_letters(tmp_path: Path) -> None:
+    """A file of macOS has its name in pieces, and a keyboard writes the same letters whole."""
+    folder = tmp_path / "cards" / "drinks"
+    folder.mkdir(parents=True)
+    (folder / "cafe\u0301.txt").write_text("noir\n")
+    path = sweep(tmp_path, "prompt: a __caf\u00e9__\nexpand: all\nwildcards: cards\n")
+    assert [] == problems_of(path)
