@@ -51,7 +51,11 @@ def listed(table: Table) -> str:
 
 
 def no_column(wanted: str, table: Table) -> str:
-    """Return the end of a message that says a column is not there."""
+    """Return the end of a message that says a column is not there, or there more than once."""
+    if wanted in table.twice:
+        return f"has several columns called {show(wanted)}: rename all but one"
+    if wanted in table.columns:
+        return f"has binary data in the column {show(wanted)}: write it as text"
     hint = near(wanted, table.columns, otherwise=f"it has {listed(table)}")
     return f"has no column {show(wanted)}: {hint}"
 
@@ -105,6 +109,8 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
     Raises: FileInvalid where there is no such column, or two may be one field.
     """
     _check_named(table)
+    if clash := [name for name in table.twice if name in holes]:
+        raise FileInvalid(no_column(clash[0], table))
     if set(table.columns) >= OWN_ROWS:
         holes = ()  # prompts of finished jobs have none: what stands in braces was drawn
     chosen: dict[str, tuple[str, ...]] = {
@@ -191,7 +197,8 @@ def _is_plain(name: str, table: Table) -> bool:
     if odd is None or name == "guidance_rule":
         return True
     if name in AXES and not isinstance(odd, dict):
-        fix = "name the columns that you mean: 'columns: [prompt]'"
+        is_binary = isinstance(odd, bytes)
+        fix = "write it as text" if is_binary else "name the columns that you mean: 'columns: [prompt]'"
         raise FileInvalid(f"has {kind(odd)} in the column {show(name)}: {fix}")
     return False
 

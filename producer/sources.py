@@ -442,8 +442,8 @@ class _Inliner:
         if column is None and name is None and len(table.columns) == 1:
             column = table.columns[0]
         if column is None or column not in table.values:
-            here, trouble = "column", no_column(wanted, table)
-            if name is None:
+            here, trouble = "column", no_column(column or wanted, table)
+            if name is None and column is None:
                 here, trouble = "file", f"has the columns {listed(table)}: say which one: 'column: ...'"
             self._note(place, here, f"{where}: {show(read.shown)} {trouble}")
             return None
@@ -475,11 +475,11 @@ class _Inliner:
     def _own(self, table: Table) -> Chosen:
         holes = self._holes.union(
             *(
-                _holes(table.values[name])
+                _holes(table.values.get(name, ()))
                 for name in table.columns
                 if find_column("prompt", [name], field="prompt")
             ),
-            *(_holes(table.values[name]) for name in table.columns if name == "negative_prompt"),
+            *(_holes(table.values.get(name, ())) for name in table.columns if name == "negative_prompt"),
         )
         return own_columns(table, holes=holes, top=self._top)
 

@@ -88,6 +88,8 @@ class Table:
     is_text: bool
     #: Of the file's bytes, hexadecimal.
     sha256: str
+    #: Names that several columns have, so that they mean none; they are left out of the columns.
+    twice: tuple[str, ...] = ()
     #: Rows that could not be read; they are left out of the columns.
     problems: tuple[RowProblem, ...] = ()
     #: How a delimited file is written; None for other files.
@@ -276,7 +278,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
     header_line, header = next(numbered, (1, []))
     if not header:
         raise FileInvalid("the file is empty: its first line names the columns")
-    _check_header(header, header_line, only)
+    twice = _repeated(header, header_line, only)
     kept: list[list[str]] = []
     lines: list[int] = []
     problems: list[RowProblem] = []
@@ -289,7 +291,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
             lines.append(line)
         elif len(problems) < _PROBLEMS_MAX:
             problems.append(RowProblem(line=line, text=_ragged(row, header, plain, dialect, options)))
-    named = {name: position for position, name in enumerate(header) if name.strip()}
+    named = {name: position for position, name in enumerate(header) if name.strip() and name not in twice}
     wanted = [name for name in named if only is None or len(named) == 1 or name in only]
     return Table(
         columns=tuple(named),
@@ -298,10 +300,11 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
         unit="line",
         is_text=True,
         sha256=data.sha256,
+        twice=twice,
         problems=tuple(problems),
         dialect=dialect,
         read_as=data.read_as(options),
-        notes=tuple(_csv_notes(header, kept, dialect, options, is_quoted=plain)),
+        notes=(*_repeated_notes(twice), *_csv_notes(header, kept, dialect, options, is_quoted=plain)),
     )
 
 
@@ -377,14 +380,20 @@ def _numbered_rows(text: str, dialect: Dialect, plain: bool) -> Iterator[tuple[i
             yield line, row
 
 
-def _check_header(header: list[str], line: int, only: Collection[str] | None) -> None:
-    twice = {
-        name
-        for name, count in Counter(header).items()
-        if count > 1 and name.strip() and (only is None or name in only)
-    }
-    if twice:
-        raise FileInvalid(f"two columns are called {show(min(twice))}: rename one", line=line)
+def _repeated(header: Sequence[str], line: int, only: Collection[str] | None) -> tuple[str, ...]:
+    """Return the names that several columns have. Raises: FileInvalid where one may be a column that is taken."""
+    twice = [name for name, count in Counter(header).items() if count > 1 and name.strip()]
+    for name in twice:
+        if is_known_column(name) if only is None else name in only:
+            raise FileInvalid(f"two columns are called {show(name)}: rename one", line=line)
+    return tuple(twice)
+
+
+def _repeated_notes(twice: Iterable[str]) -> list[str]:
+    return [
+        f"several columns are called {show(name)}, and are left out: rename them to use them"
+        for name in twice
+    ]
 
 
 def _ragged(row: list[str], header: list[str], plain: bool, dialect: Dialect, options: ReadOptions) -> str:
@@ -505,8 +514,9 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
 
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data.data))
-        names = list(file.schema_arrow.names)
-        _check_header(names, 1, only)
+        all_names = list(file.schema_arrow.names)
+        twice = _repeated(all_names, 1, only)
+        names = [name for name in all_names if name not in twice]
         wanted = [names[position] for position in _wanted(names, only)]
         if only is None:
             wanted = [name for name in wanted if not _holds_bytes(file.schema_arrow.field(name).type)]
@@ -523,7 +533,9 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         unit="row",
         is_text=False,
         sha256=data.sha256,
+        twice=twice,
         read_as=data.read_as(ReadOptions()),
+        notes=tuple(_repeated_notes(twice)),
     )
 
 
@@ -567,13 +579,35 @@ def _plain_column(column: Any) -> list[Any]:
     from pyarrow import string, types
 
     if not types.is_float32(column.type):
-        values: list[Any] = column.to_pylist()
-        return values
+        return _python_values(column)
     numbers = [None if text is None else float(text) for text in column.cast(string()).to_pylist()]
     return [
         f"{number:.6E}" if number is not None and _FLOAT32_EXACT_MAX < abs(number) < math.inf else number
         for number in numbers
     ]
+
+
+def _python_values(column: Any) -> list[Any]:
+    """Return the values of a Parquet column. What Python has no value for is binary data, which nothing takes as text.
+
+    A text that is not UTF-8, a date beyond the year 9999, a time zone that this machine does not know.
+    """
+    import pyarrow
+
+    try:
+        values: list[Any] = column.to_pylist()
+    except (pyarrow.ArrowException, ValueError, OverflowError):
+        return [_one_value(cell) for cell in column]
+    return values
+
+
+def _one_value(cell: Any) -> Any:
+    import pyarrow
+
+    try:
+        return cell.as_py()
+    except (pyarrow.ArrowException, ValueError, OverflowError):
+        return b""
 
 
 def _holds_bytes(kind: Any) -> bool:

@@ -239,7 +239,7 @@ def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
             "the row that begins here cannot be read (unexpected end of data): "
             'write "" for a quote in quotes, or quoting: none',
         ),
-        ("t.csv", "p,q,p\n1,2,3\n", 1, "two columns are called 'p': rename one"),
+        ("t.csv", "seed,q,seed\n1,2,3\n", 1, "two columns are called 'seed': rename one"),
         (
             "t.json",
             '{"p": ["a"]}',
