@@ -41,6 +41,7 @@ from producer.tables import (
     read_table,
     table_end,
 )
+from producer.text_lists import list_notes
 from producer.wording import kind, near, show
 
 #: Files that say what the images of a Hugging Face folder show, in the order in which they are looked for.
@@ -403,6 +404,8 @@ class _Inliner:
             return None
         self._beside = beside.columns
         values = self._typed(where, field, (column,), read, rows)
+        if column == NAMELESS and read.table.is_text:
+            self.notes += [f"{read.shown}: {note}" for note in list_notes(read.table.values[NAMELESS])]
         is_other = column != NAMELESS and field is not None and folded(column) != folded(field)
         self._record(read, 1, (*((f"{show(column)} taken as {field}",) if is_other else ()), *beside.notes))
         return values, rows

@@ -31,6 +31,7 @@ from producer.dialects import (
 )
 from producer.packing import PACKINGS, PackingInvalid, unpack
 from producer.sweep_text import VALUES_MAX, decode_utf8
+from producer.text_lists import other_kind
 from producer.wording import kind, show
 
 #: Largest file, bytes: a million long prompts with their columns.
@@ -38,9 +39,6 @@ FILE_BYTES_MAX = 256 << 20
 
 #: The first whole number that a float of 32 bits cannot hold beside its neighbours.
 _FLOAT32_EXACT_MAX = 2**24
-
-#: What a spreadsheet writes in front of a table for itself.
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*\Z', re.IGNORECASE)
 
 #: What the name of a column has seldom, and a value often.
 _VALUE = re.compile(r"\s|\A[-+0-9.,]+\Z")
@@ -172,8 +170,8 @@ def read_text_lines(path: Path, *, options: ReadOptions | None = None) -> Table:
 
 def _text_lines(data: _Data, options: ReadOptions) -> Table:
     lines = list(_numbered_lines(data, options))
-    if options.delimiter is None:
-        _refuse_tabs(lines)
+    if options.delimiter is None and (other := other_kind(lines)):
+        raise FileInvalid(other[1], line=other[0])
     kept = _sliced(
         (
             (number, line)
@@ -191,17 +189,6 @@ def _text_lines(data: _Data, options: ReadOptions) -> Table:
         sha256=data.sha256,
         read_as=data.read_as(options),
     )
-
-
-def _refuse_tabs(lines: Sequence[tuple[int, str]]) -> None:
-    """Refuse a list of texts that has as many tabs in each line: it is a table by another name."""
-    if lines and (said := _SEP_LINE.match(lines[0][1])):
-        mend = f'write delimiter: "{said[1]}" to read its columns'
-        raise FileInvalid(f"{show(lines[0][1])} begins a table of a spreadsheet: {mend}", line=lines[0][0])
-    counts = {line.strip().count("\t") for _, line in lines}
-    if len(lines) > 1 and len(counts) == 1 and 0 not in counts:
-        mend = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
-        raise FileInvalid(f"each line has tabs, as a table has: {mend}", line=lines[0][0])
 
 
 def read_table(

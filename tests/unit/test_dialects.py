@@ -167,9 +167,7 @@ def test_bytes_of_another_encoding_want_its_name(tmp_path: Path) -> None:
 def test_a_table_that_is_called_txt_is_refused(tmp_path: Path) -> None:
     """Excel saves Unicode text as .txt: each line as a prompt would draw the tabs and the seeds."""
     (tmp_path / "t.txt").write_bytes("prompt\tseed\r\na cat\t1\r\n".encode("utf-16"))
-    with pytest.raises(
-        SweepError, match=r't.txt, line 1: each line has tabs, as a table has: write delimiter: "\\t"'
-    ):
+    with pytest.raises(SweepError, match=r't.txt, line 1: .*, as a table has: write delimiter: "\\t"'):
         planned(tmp_path, "prompt: {file: t.txt}")
     found = planned(tmp_path, 'zip: {file: t.txt, delimiter: "\\t"}').document.value["zip"]
     assert {"prompt": ["a cat"], "seed": [1]} == found
