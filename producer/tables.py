@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from producer.column_names import is_known_column
+from producer.column_names import field_called, is_known_column
 from producer.dialects import (
     NO_DELIMITER,
     Dialect,
@@ -403,8 +403,43 @@ def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOpt
             records.append((number, _from_json(line)))
         except ValueError as error:
             if len(problems) < _PROBLEMS_MAX:
-                problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: mend the line"))
+                problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: {_line_mend(line)}"))
+    if problems and not records and len(problems) > 1:
+        problems = _one_problem(data, options, problems)
     return _records(records, only, unit="line", data=data, options=options, problems=problems)
+
+
+def _line_mend(line: str) -> str:
+    """Return what mends a line that is no JSON: what people write in its place."""
+    plain = line.strip()
+    if plain.endswith(",") and _is_json(plain[:-1]):
+        return "remove the comma at its end"
+    if plain[:2] in ("{'", "['"):
+        return "write double quotes, as JSON has them"
+    return "mend the line"
+
+
+def _one_problem(data: _Data, options: ReadOptions, problems: list[RowProblem]) -> list[RowProblem]:
+    """Return the one problem of a file of which no line is JSON, but several are together; else all of them."""
+    text = _text(data.data, options.encoding)
+    try:
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return problems
+    first = problems[0].line
+    if text.lstrip()[end:].strip():
+        return [
+            RowProblem(line=first, text="an object stands on several lines: write one a line, or one list")
+        ]
+    return [RowProblem(line=first, text="the file is one JSON value: let its name end in .json")]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _from_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _whole_list(data: _Data, options: ReadOptions) -> list[Any] | None:
@@ -421,6 +456,8 @@ def _read_json(data: _Data, only: Collection[str] | None, options: ReadOptions) 
         found = _from_json(_text(data.data, options.encoding))
     except ValueError as error:
         line = getattr(error, "lineno", None)
+        if not data.data.strip():
+            raise FileInvalid("the file is empty: write a list of objects") from error
         mend = "one object a line is .jsonl" if "Extra data" in str(error) else "mend it"
         raise FileInvalid(f"{_json_trouble(error)}: {mend}", line=line) from error
     found = _listed(found)
@@ -437,14 +474,33 @@ def _listed(found: Any) -> Any:
     """
     if not isinstance(found, dict) or not found:
         return found
-    lists = [
-        value for value in found.values() if isinstance(value, list) and value and isinstance(value[0], dict)
-    ]
-    if len(lists) == 1:
+    lists = [value for value in found.values() if isinstance(value, list) and value]
+    records = [value for value in lists if isinstance(value[0], dict)]
+    if len(records) == 1:
+        return records[0]
+    if (columns := _by_column(found)) is not None:
+        return columns
+    if len(found) == len(lists) == 1 and is_known_column(next(iter(found)).removesuffix("s")):
         return lists[0]
     if all(isinstance(value, dict) for value in found.values()):
         return [{"file_name": name, **record} for name, record in found.items()]
     return found
+
+
+def _by_column(found: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the records of a file that keeps each column by itself, as pandas and datasets write them, or None."""
+    if not all(map(is_known_column, found)) and not any(field_called(name) == "prompt" for name in found):
+        return None
+    if all(isinstance(column, dict) and column for column in found.values()):
+        rows = list(next(iter(found.values())))
+        if all(list(column) == rows for column in found.values()):
+            found = {name: list(column.values()) for name, column in found.items()}
+    if (
+        not all(isinstance(column, list) for column in found.values())
+        or len(set(map(len, found.values()))) != 1
+    ):
+        return None
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
 
 #: DiffusionDB's keys in the JSON files beside its images.
