@@ -133,7 +133,10 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
     _add_size(table, chosen, top, notes)
     _add_caption(table, chosen, top, notes)
     if not chosen:
-        raise FileInvalid(f"has the columns {listed(table)}: say what they are: 'columns: {{prompt: ...}}'")
+        mend = "say what they are: 'columns: {prompt: ...}'"
+        if table.is_text:
+            mend += "; if the first line is a row and no names, write names in a line above it"
+        raise FileInvalid(f"has the columns {listed(table)}: {mend}")
     taken = {column for columns in chosen.values() for column in columns}
     others = tuple(name for name in table.columns if name not in taken)
     _refuse_slips(others, chosen, top)

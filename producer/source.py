@@ -88,6 +88,8 @@ def read_sweep_file(
     written = read_yaml(text, filename=path.name)
     if not isinstance(written.value, dict):
         said = f"the file is {kind(written.value)}: a sweep is a mapping: 'prompt: a cat'"
+        if path.suffix.lower() in (".txt", ".csv", ".tsv", ".json", ".jsonl"):
+            said += f", or 'prompt: {{file: {path.name}}}' in a file of its own"
         raise SweepError([f"{path.name}, line 1: {said}"])
     document = assemble(written, path=path, settings=settings)
     document, files, notes = _complete(document, path.parent)

@@ -28,10 +28,11 @@ from producer.dialects import (
     DialectUnclear,
     find_dialect,
     width,
+    written_delimiter,
 )
 from producer.packing import PACKINGS, PackingInvalid, unpack
 from producer.sweep_text import VALUES_MAX, decode_utf8
-from producer.text_lists import other_kind
+from producer.text_lists import header_delimiter, other_kind
 from producer.wording import kind, show
 
 #: Largest file, bytes: a million long prompts with their columns.
@@ -39,6 +40,9 @@ FILE_BYTES_MAX = 256 << 20
 
 #: The first whole number that a float of 32 bits cannot hold beside its neighbours.
 _FLOAT32_EXACT_MAX = 2**24
+
+#: Lines under a title among which the names of the columns are looked for.
+_TITLE_LINES_MAX = 10
 
 #: What the name of a column has seldom, and a value often.
 _VALUE = re.compile(r"\s|\A[-+0-9.,]+\Z")
@@ -265,6 +269,8 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
     header_line, header = next(numbered, (1, []))
     if not header:
         raise FileInvalid("the file is empty: its first line names the columns")
+    if options.delimiter is None and not any(map(is_known_column, header)):
+        _refuse_misread(text, header, header_line)
     twice = _repeated(header, header_line, only)
     kept: list[list[str]] = []
     lines: list[int] = []
@@ -293,6 +299,23 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
         read_as=data.read_as(options),
         notes=(*_repeated_notes(twice), *_csv_notes(header, kept, dialect, options, is_quoted=plain)),
     )
+
+
+def _refuse_misread(text: str, header: list[str], line: int) -> None:
+    """Refuse a table whose columns are named further down, or between signs that few people use.
+
+    Args:
+        header: what was taken for the names, of which none is known.
+        line: where it stands.
+    """
+    signs = sorted({sign for sign in header[0] if not sign.isalnum() and sign not in "_ -\"'"})
+    if len(header) == 1 and (sign := header_delimiter(header[0], delimiters=signs)):
+        mend = f"write delimiter: {written_delimiter(sign)} to read them, or delimiter: none for one column"
+        raise FileInvalid(f"{show(header[0])} names columns: {mend}", line=line)
+    below = itertools.islice(enumerate(io.StringIO(text), start=1), line, line + _TITLE_LINES_MAX)
+    for number, row in below:
+        if header_delimiter(row.rstrip("\r\n")):
+            raise FileInvalid(f"line {number} names the columns: remove what stands above it", line=line)
 
 
 def _csv_notes(
@@ -695,7 +718,8 @@ def _text(data: bytes, encoding: str | None) -> str:
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
         raise FileInvalid(
-            "a NUL stands here: remove it; if the file is UTF-16, save it as UTF-8 or write encoding: utf-16-le",
+            f"a NUL stands here: remove it; if the file is {_wide_encoding(data)[:6].upper()}, "
+            f"save it as UTF-8 or write encoding: {_wide_encoding(data)}",
             line=line,
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -710,6 +734,9 @@ def _decoded(data: bytes, encoding: str) -> str:
         raise FileInvalid(f"{byte} is not {encoding}: write another encoding", line=line) from error
 
 
+#: Bytes of a text that are looked at for NULs.
+_WIDE_BYTES = 4096
+
 #: How files begin that are no text, and what to do about them.
 _NO_TEXT = {
     b"\x1f\x8b": " (it is packed by gzip: let its name end in .gz)",
@@ -718,11 +745,21 @@ _NO_TEXT = {
 }
 
 
+def _wide_encoding(data: bytes) -> str:
+    """Return which encoding a text with NULs is most likely in: in UTF-16 every other byte of English is one."""
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
+    some = data[:_WIDE_BYTES]
+    return "utf-16-be" if some[::2].count(0) > some[1::2].count(0) else "utf-16-le"
+
+
 def _encoding_mend(data: bytes, line: int) -> str:
     """Return what else may be done about bytes that are not UTF-8: what Western Windows would read."""
     for start, said in _NO_TEXT.items():
         if data.startswith(start):
             return said
+    if data[:_WIDE_BYTES].count(0) * 4 > len(data[:_WIDE_BYTES]):
+        return f", or write encoding: {_wide_encoding(data)}"
     lines = re.split(rb"\r\n|\n|\r", data)
     try:
         text = data.decode("cp1252")

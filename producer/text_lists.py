@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from producer.column_names import CAPTIONS, field_called, folded, is_known_column
 from producer.dialects import DELIMITERS, written_delimiter
@@ -37,7 +37,7 @@ def other_kind(lines: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
     if said := _SEP_LINE.match(first):
         mend = f'write delimiter: "{said[1]}" to read its columns'
         return number, f"{show(first)} begins a table of a spreadsheet: {mend}"
-    if delimiter := _header_delimiter(first):
+    if delimiter := header_delimiter(first):
         mend = f"write delimiter: {written_delimiter(delimiter)} to read them, {_AS_IT_IS}"
         return number, f"{show(first)} names columns, as a table has: {mend}"
     if end := _json_end(first, "\n".join(line for _, line in lines)):
@@ -64,9 +64,9 @@ def list_notes(lines: Sequence[str]) -> Iterator[str]:
             yield f"every line {said}, as {show(items[0])}: part of the text; remove it if it is not meant"
 
 
-def _header_delimiter(line: str) -> str | None:
+def header_delimiter(line: str, *, delimiters: Iterable[str] = DELIMITERS) -> str | None:
     """Return what separates the names of columns of a table of prompts; None for what is none."""
-    for delimiter in DELIMITERS:
+    for delimiter in delimiters:
         names = [name.strip().strip('"') for name in line.split(delimiter)]
         if len(names) > 1 and all(map(is_known_column, names)) and any(map(_is_prompt, names)):
             return delimiter
