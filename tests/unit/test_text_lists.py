@@ -81,3 +81,25 @@ def test_what_may_be_no_part_of_a_prompt_is_said(tmp_path: Path, lines: str, sai
     file = planned(tmp_path, lines)
     assert lines.splitlines() == file.document.value["prompt"]
     assert said in file.notes[0]
+
+
+def test_a_folder_of_captions_in_files_of_their_own_is_told_of(tmp_path: Path) -> None:
+    """Trainers keep a .txt beside each image; what the message says to write reads them."""
+    (tmp_path / "all" / "cats").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "all" / "cats" / f"{name}.txt").write_text(f"cat {name}\n")
+    path = tmp_path / "sweep.yaml"
+    path.write_text("prompt: {folder: all/cats}\n")
+    with pytest.raises(SweepError, match=r"caption in a .txt beside it: {file: 'all/cats/\*.txt'}"):
+        sweep_of(read_sweep_file(path))
+    path.write_text("prompt: {file: 'all/cats/*.txt'}\n")
+    assert ["cat a", "cat b"] == read_sweep_file(path).document.value["prompt"]
+
+
+def test_a_list_and_a_table_are_not_one_axis(tmp_path: Path) -> None:
+    """A pattern that matches both says which is of another kind."""
+    (tmp_path / "a.txt").write_text("a cat\n")
+    (tmp_path / "b.csv").write_text("prompt\na dog\n")
+    (tmp_path / "sweep.yaml").write_text("prompt: {file: '[ab].*'}\n")
+    with pytest.raises(SweepError, match=r"b.csv': is of another kind than 'a.txt': name files of one kind"):
+        sweep_of(read_sweep_file(tmp_path / "sweep.yaml"))
