@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from producer.column_names import CAPTIONS, SIDES, field_called, field_meant, folded
@@ -117,7 +117,7 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
         name: (name,) for name in table.columns if name in AXES and _is_plain(name, table)
     }
     chosen |= {name: (name,) for name in table.columns if name in holes and VARIABLE.match(name)}
-    notes: list[str] = []
+    notes = list(_passed_over(table, chosen))
     left: list[str] = []
     for field, columns in _called(table, chosen).items():
         if field in top:
@@ -132,6 +132,10 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
                 notes.append(f"{show(columns[0])} taken as {field}")
     _add_size(table, chosen, top, notes)
     _add_caption(table, chosen, top, notes)
+    if "prompt" in table.columns and "prompt" not in chosen and not {"prompt", "cases"} & {*top}:
+        raise FileInvalid(
+            "has a mapping in the column 'prompt': write the text there, or name the column: 'columns: ...'"
+        )
     if not chosen:
         mend = "say what they are: 'columns: {prompt: ...}'"
         if table.is_text:
@@ -141,6 +145,16 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
     others = tuple(name for name in table.columns if name not in taken)
     _refuse_slips(others, chosen, top)
     return Chosen(names=_ordered(chosen, table), others=others, notes=tuple(notes))
+
+
+def _passed_over(table: Table, chosen: Mapping[str, object]) -> Iterator[str]:
+    """Yield what is left out although it is called like a field: a mapping, and a name in other letters."""
+    for name in table.columns:
+        field = field_called(name)
+        if name in AXES and name not in chosen:
+            yield f"{show(name)} left out: it has a mapping in it"
+        elif name not in AXES and field in chosen and folded(name) == folded(field or ""):
+            yield f"{show(name)} left out: the {field} is {show(field)}"
 
 
 def _refuse_slips(others: Sequence[str], chosen: Mapping[str, tuple[str, ...]], top: Collection[str]) -> None:

@@ -366,3 +366,19 @@ def test_a_parquet_column_of_prompts_in_bytes_is_refused(tmp_path: Path) -> None
     for column in ("", ", column: prompt"):
         with pytest.raises(SweepError, match=r"binary data in the column 'prompt': write it as text"):
             planned(tmp_path, f"prompt: {{file: t.parquet{column}}}\n")
+
+
+def test_columns_that_are_called_like_a_field_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    """A name in other letters, and a mapping of another program's; prompts in a mapping are refused."""
+    (tmp_path / "t.csv").write_text("prompt,seed,Seed\na cat,1,2\n")
+    assert planned(tmp_path, "zip: {file: t.csv}\n").files[0].read_as == (
+        "commas",
+        "'Seed' left out: the seed is 'seed'",
+    )
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a cat", "model": {"name": "x"}}\n')
+    assert planned(tmp_path, "zip: {file: t.jsonl}\n").files[0].read_as == (
+        "'model' left out: it has a mapping in it",
+    )
+    (tmp_path / "t.jsonl").write_text('{"prompt": {"positive": "a cat"}, "seed": 1}\n')
+    with pytest.raises(SweepError, match="has a mapping in the column 'prompt': write the text there"):
+        planned(tmp_path, "zip: {file: t.jsonl}\n")
