@@ -536,6 +536,8 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
                 break
     if not count:
         click.echo("nothing found in any sweep of the store", err=True)
+        for line in _room().why_nothing_found(conditions):
+            click.echo(line, err=True)
     return 0 if count else EXIT_FAILED
 
 

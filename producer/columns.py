@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from producer.column_names import CAPTIONS, SIDES, field_called, field_meant, folded
@@ -51,7 +51,11 @@ def listed(table: Table) -> str:
 
 
 def no_column(wanted: str, table: Table) -> str:
-    """Return the end of a message that says a column is not there."""
+    """Return the end of a message that says a column is not there, or there more than once."""
+    if wanted in table.twice:
+        return f"has several columns called {show(wanted)}: rename all but one"
+    if wanted in table.columns:
+        return f"has binary data in the column {show(wanted)}: write it as text"
     hint = near(wanted, table.columns, otherwise=f"it has {listed(table)}")
     return f"has no column {show(wanted)}: {hint}"
 
@@ -105,13 +109,15 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
     Raises: FileInvalid where there is no such column, or two may be one field.
     """
     _check_named(table)
+    if clash := [name for name in table.twice if name in holes]:
+        raise FileInvalid(no_column(clash[0], table))
     if set(table.columns) >= OWN_ROWS:
         holes = ()  # prompts of finished jobs have none: what stands in braces was drawn
     chosen: dict[str, tuple[str, ...]] = {
         name: (name,) for name in table.columns if name in AXES and _is_plain(name, table)
     }
     chosen |= {name: (name,) for name in table.columns if name in holes and VARIABLE.match(name)}
-    notes: list[str] = []
+    notes = list(_passed_over(table, chosen))
     left: list[str] = []
     for field, columns in _called(table, chosen).items():
         if field in top:
@@ -126,12 +132,29 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
                 notes.append(f"{show(columns[0])} taken as {field}")
     _add_size(table, chosen, top, notes)
     _add_caption(table, chosen, top, notes)
+    if "prompt" in table.columns and "prompt" not in chosen and not {"prompt", "cases"} & {*top}:
+        raise FileInvalid(
+            "has a mapping in the column 'prompt': write the text there, or name the column: 'columns: ...'"
+        )
     if not chosen:
-        raise FileInvalid(f"has the columns {listed(table)}: say what they are: 'columns: {{prompt: ...}}'")
+        mend = "say what they are: 'columns: {prompt: ...}'"
+        if table.is_text:
+            mend += "; if the first line is a row and no names, write names in a line above it"
+        raise FileInvalid(f"has the columns {listed(table)}: {mend}")
     taken = {column for columns in chosen.values() for column in columns}
     others = tuple(name for name in table.columns if name not in taken)
     _refuse_slips(others, chosen, top)
     return Chosen(names=_ordered(chosen, table), others=others, notes=tuple(notes))
+
+
+def _passed_over(table: Table, chosen: Mapping[str, object]) -> Iterator[str]:
+    """Yield what is left out although it is called like a field: a mapping, and a name in other letters."""
+    for name in table.columns:
+        field = field_called(name)
+        if name in AXES and name not in chosen:
+            yield f"{show(name)} left out: it has a mapping in it"
+        elif name not in AXES and field in chosen and folded(name) == folded(field or ""):
+            yield f"{show(name)} left out: the {field} is {show(field)}"
 
 
 def _refuse_slips(others: Sequence[str], chosen: Mapping[str, tuple[str, ...]], top: Collection[str]) -> None:
@@ -191,7 +214,8 @@ def _is_plain(name: str, table: Table) -> bool:
     if odd is None or name == "guidance_rule":
         return True
     if name in AXES and not isinstance(odd, dict):
-        fix = "name the columns that you mean: 'columns: [prompt]'"
+        is_binary = isinstance(odd, bytes)
+        fix = "write it as text" if is_binary else "name the columns that you mean: 'columns: [prompt]'"
         raise FileInvalid(f"has {kind(odd)} in the column {show(name)}: {fix}")
     return False
 

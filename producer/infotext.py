@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
+from producer.fields import CHECKS
 from producer.infotext_settings import KNOWN, Infotext, split_infotext
 from shared.schedulers import canonical_scheduler
 
@@ -71,8 +74,19 @@ def read_infotext(text: str) -> Reading | None:
     _read_numbers(parts.settings, reading)
     _read_scheduler(parts.settings, reading)
     _read_model(parts.settings, reading)
+    close_wrong(reading)
     _note_differences(parts, reading)
     return reading
+
+
+def close_wrong(reading: Reading) -> None:
+    """Take what no sweep may say out of a reading, with the reason: a size of 513x512, a seed of 30 digits."""
+    for key, value in list(reading.sweep.items()):
+        try:
+            CHECKS[key](value)
+        except PydanticCustomError as error:
+            reading.open[key] = error.message()
+            del reading.sweep[key]
 
 
 def _read_numbers(settings: Mapping[str, str], reading: Reading) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: Settings that no infotext is without all of.
@@ -80,15 +79,20 @@ def _prompts(text: str, *, is_flat: bool) -> tuple[str, str]:
     return text[: found.start()].strip(), text[found.end() :].strip()
 
 
-def _settings(line: str) -> Iterator[tuple[str, str]]:
+def _settings(line: str) -> list[tuple[str, str]]:
+    """Return (name, value) of each setting. What has no name of its own belongs to the value in front of it."""
+    found: list[tuple[str, str]] = []
     at = 0
     while at < len(line):
         if name := _NAME.match(line, at):
             value, at = _value(line, name.end())
-            yield name[1].strip(), value
+            found.append((name[1].strip(), value))
         else:
-            at = _end_of_plain(line, at)
+            start, at = at, _end_of_plain(line, at)
+            if found and line[start:at].strip():
+                found[-1] = (found[-1][0], f"{found[-1][1]},{line[start:at].rstrip()}")
         at += 1  # the comma
+    return found
 
 
 def _value(line: str, at: int) -> tuple[str, int]:

@@ -38,6 +38,9 @@ _FINGERPRINT = re.compile(r"sha:[0-9a-f]{32}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 #: In place of a fingerprint, for a model whose files are damaged.
 DAMAGED = "damaged"
 
+#: How the names of weights end that are programs: reading one may do anything.
+_PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+
 #: Digits of a content hash that tell models apart in a message, and choose one as `name@sha:1234abcd`.
 _SHORT_DIGITS = 8
 
@@ -133,6 +136,8 @@ def _resolve(name: str, known: Sequence[KnownModel], *, cache_dir: Path) -> Reso
         named = [model for model in known if model.name == wanted]
         listed = "; ".join(f"{wanted}@{_short(m.fingerprint)} ({', '.join(m.places)})" for m in named)
         raise ModelAmbiguous(f"model {name!r} means {len(matches)} different models: write one of {listed}")
+    if ("/" in name or path.suffix) and (said := _no_model(path)):
+        raise ModelUnknown(f"model {name!r} is {said}")
     there_is = ", ".join(sorted({m.name for m in known})) or "none: start a worker, or set PRINTROOM_MODELS"
     raise ModelUnknown(f"model {name!r} is on no live worker and not on this machine; there is: {there_is}")
 
@@ -142,6 +147,21 @@ def _bundled() -> list[Path]:
     worker = importlib.util.find_spec("worker")
     places = (worker and worker.submodule_search_locations) or []
     return [Path(place) / "models" / DEFAULT_MODEL for place in places]
+
+
+def _no_model(path: Path) -> str:
+    """Return what is at a path that is no model, and what to name instead; "" where there is nothing."""
+    try:
+        if path.is_dir():
+            inside = [found.relative_to(path.parent).as_posix() for _, found in find_models([path])]
+            mend = f"name one in it: {', '.join(inside[:3])}" if inside else "a model's folder has one"
+            return f"a folder without a model_index.json: {mend}"
+        if path.is_file():
+            mend = "convert it" if path.suffix.lower() in _PICKLED else "name a model"
+            return f"a file that is not read: {mend}: a .safetensors file, or a diffusers folder"
+    except (OSError, ValueError):  # no path at all: too long, or not ours to look at
+        pass
+    return ""
 
 
 def _short(fingerprint: str) -> str:

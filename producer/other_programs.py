@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from producer.infotext import Reading
+from producer.column_names import scheduler_called
+from producer.infotext import Reading, close_wrong
 from shared.errors import UsageError
 from shared.schedulers import canonical_scheduler
 
@@ -35,6 +36,9 @@ _BY_TEXT = {
     "use_stable_diffusion_model": "Easy Diffusion",
     "workflow": "ComfyUI",
 }
+
+#: Where InvokeAI 3 and later write.
+_META = "invokeai_metadata"
 
 #: Our program names -> sd-parsers'; the others it does not read.
 _READ_AS = {"InvokeAI": "INVOKEAI", "Fooocus": "FOOOCUS", "ComfyUI": "COMFYUI", "NovelAI": "NOVELAI"}
@@ -92,18 +96,24 @@ def read_other(program: str, texts: Mapping[str, str], *, what: str) -> Reading:
         with suppress(Exception):
             found = parser(normalize_parameters=True, debug=False).parse(dict(texts))
             if found.samplers:
-                return _reading(program, found.samplers)
+                return _reading(program, found.samplers, {**found.metadata}, _json(texts.get(_META, "")))
     raise UsageError(f"{what}: made by {program}, but sd-parsers reads no recipe in it")
 
 
-def _reading(program: str, samplers: list[Sampler]) -> Reading:
+def _reading(program: str, samplers: list[Sampler], metadata: Mapping[str, Any], invokeai: Any) -> Reading:
+    """Return what was read, in a sweep's words.
+
+    Args:
+        metadata: what sd-parsers left over: the size, and NovelAI's steps.
+        invokeai: InvokeAI's own record, of whose models sd-parsers reads those of version 3 alone.
+    """
     sampler, reading = samplers[0], Reading()
     for key, prompts in (("prompt", sampler.prompts), ("negative_prompt", sampler.negative_prompts)):
         if text := ", ".join(str(prompt.value) for prompt in prompts if str(prompt.value).strip()):
             reading.sweep[key] = text
     if "prompt" not in reading.sweep:
         reading.open["prompt"] = f"{program} says no prompt that can be read"
-    said = {str(name): str(value) for name, value in sampler.parameters.items()}
+    said = {str(name): str(value) for name, value in {**metadata, **sampler.parameters}.items()}
     kinds = {"seed": ("seed", int), "guidance_scale": ("cfg_scale", float), "steps": ("steps", int)}
     for key, (name, kind) in kinds.items():
         if (_WHOLE if kind is int else _NUMBER).fullmatch(said.get(name, "")):
@@ -113,9 +123,14 @@ def _reading(program: str, samplers: list[Sampler]) -> Reading:
                 f"{program} says no {name!r}" if name not in said else f"{said[name]!r} is no number"
             )
     _read_sampler(str(sampler.name), said.get("scheduler", ""), reading)
-    reading.open["size"] = f"{program}'s recipe is not read for its size"
-    if sampler.model is not None and sampler.model.name:
-        reading.sweep["model"] = str(sampler.model.name)
+    sizes = _sizes(metadata)
+    if len(sizes) == 1:
+        reading.sweep["size"] = sizes.pop()
+    else:
+        reading.open["size"] = f"{program} says {len(sizes) or 'no'} size{'s' * bool(sizes)}"
+    model = sampler.model.name if sampler.model is not None else _invokeai_model(invokeai)
+    if model:
+        reading.sweep["model"] = str(model)
     else:
         reading.open["model"] = f"{program} names no model that can be read"
     if len(samplers) > 1:
@@ -125,11 +140,32 @@ def _reading(program: str, samplers: list[Sampler]) -> Reading:
     reading.notes.append(
         f"{program}'s recipe is read by sd-parsers: LoRAs, ControlNets and the like are not carried over"
     )
+    close_wrong(reading)
     return reading
 
 
+def _sizes(metadata: Mapping[str, Any]) -> set[str]:
+    """Return the sizes that a recipe says: one by itself, Fooocus' `(1024, 1024)`, or those of ComfyUI's latents."""
+    nodes = [node for nodes in metadata.values() if isinstance(nodes, list) for node in nodes]
+    sides = [
+        (found.get("width"), found.get("height"))
+        for found in (metadata, *nodes)
+        if isinstance(found, Mapping)
+    ]
+    whole = {
+        f"{width}x{height}" for width, height in sides if isinstance(width, int) and isinstance(height, int)
+    }
+    said = re.fullmatch(r"\(([0-9]{1,9}), ([0-9]{1,9})\)", str(metadata.get("resolution", "")))
+    return whole | ({f"{said[1]}x{said[2]}"} if said else set())
+
+
+def _invokeai_model(record: Any) -> Any:
+    model = record.get("model") if isinstance(record, Mapping) else None
+    return model.get("name") if isinstance(model, Mapping) else None
+
+
 def _read_sampler(name: str, spacing: str, reading: Reading) -> None:
-    plain = name.removeprefix("k_").replace("_ancestral", "_a")
+    plain = scheduler_called(name.removesuffix("_gpu")).removeprefix("k_").replace("_ancestral", "_a")
     end = "" if spacing in ("", "normal", "native") else f"_{spacing}"
     with suppress(KeyError):
         reading.sweep["scheduler"] = canonical_scheduler(plain + end)
@@ -186,6 +222,8 @@ def _by_comment(comment: str) -> str | None:
     found = _json(comment)
     if not isinstance(found, Mapping):
         return None
+    if "sui_image_params" in found:
+        return "SwarmUI"
     return "Fooocus" if {"base_model", "sharpness"} & found.keys() else None
 
 

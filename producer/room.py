@@ -23,7 +23,7 @@ from producer.models import KnownModel, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.retry import Retried, retry_failed
-from producer.search import FoundRow, search_rows
+from producer.search import FoundRow, search_rows, why_nothing_found
 from producer.source import SweepFile, read_sweep_file
 from producer.status import Overview, overview
 from producer.store_match import committed_chunks, require_rows
@@ -382,6 +382,10 @@ class Printroom:
             on_sweep: told after each sweep, with the number of sweeps there are.
         """
         return search_rows(self.store, where, on_sweep=on_sweep)
+
+    def why_nothing_found(self, where: WhereSource) -> list[str]:
+        """Say which values there are, in one of the sweeps, for conditions that no row of the store meets."""
+        return why_nothing_found(self.store, where)
 
     def why_nothing(self, sweep: str, where: WhereSource) -> list[str]:
         """Say which values there are, for each field of a filter that no row of a sweep meets."""

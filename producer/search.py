@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from producer.results import manifest_rows
+from producer.results import manifest_rows, why_nothing
 from producer.store_sweeps import stored_ids, stored_plans
 from producer.where import Where, read_where
 from shared.errors import StoreError, StoreUnavailable, UsageError
@@ -57,3 +58,12 @@ def search_rows(
         on_sweep(len(ids))
     if not is_known:
         read_where(where, labels)  # what is wrong with the conditions, whichever sweep they are held against
+
+
+def why_nothing_found(store: Store, where: Where | Sequence[str] | str) -> list[str]:
+    """Say which values there are for conditions that no row meets, in one sweep that has all their fields."""
+    for sweep, plan in stored_plans(stored_ids(store), store):
+        with suppress(UsageError, StoreError):
+            reasons = why_nothing(sweep, store, read_where(where, plan.label_names), plan=plan)
+            return [f"in {plan.name}: {reason}" for reason in reasons]
+    return []

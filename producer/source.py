@@ -33,7 +33,7 @@ from producer.sweep_text import (
 from producer.tables import FileInvalid
 from producer.templates import match_wildcards, used_wildcards, wildcard_names
 from producer.wildcards import Wildcard, WildcardFolder, read_wildcards, wildcards_from_value
-from producer.wording import kind, show
+from producer.wording import kind, near, show
 from shared.errors import SweepError
 
 #: What begins a comment in Dynamic Prompts.
@@ -88,6 +88,8 @@ def read_sweep_file(
     written = read_yaml(text, filename=path.name)
     if not isinstance(written.value, dict):
         said = f"the file is {kind(written.value)}: a sweep is a mapping: 'prompt: a cat'"
+        if path.suffix.lower() in (".txt", ".csv", ".tsv", ".json", ".jsonl"):
+            said += f", or 'prompt: {{file: {path.name}}}' in a file of its own"
         raise SweepError([f"{path.name}, line 1: {said}"])
     document = assemble(written, path=path, settings=settings)
     document, files, notes = _complete(document, path.parent)
@@ -197,6 +199,7 @@ class _Completer:
         self._take_wildcards(value, texts, used_wildcards(texts, read.found))
         if self._value.get("expand") is not None:
             self._add_unread(texts, read)
+            self._add_near(texts, read)
 
     def _take_wildcards(self, value: Any, texts: Sequence[str], used: dict[str, Wildcard]) -> None:
         """Keep the wildcards that are used, and say what is wrong with them."""
@@ -240,6 +243,23 @@ class _Completer:
         said = f"wildcards: no file that can be read has {listed}, and this one cannot{more}: {reason}"
         self._problems.append(self._places["wildcards"].problem(said))
         self._value["wildcards"] |= dict.fromkeys(unknown, _ANY_LINES)
+
+    def _add_near(self, texts: Sequence[str], read: WildcardFolder) -> None:
+        """Say of a name that no wildcard has which one was meant, of all that there are, and nothing else of it."""
+        taken: dict[str, Any] = self._value["wildcards"]
+        there_are = [*read.found, *taken]
+        unknown = {
+            name: mend
+            for name in wildcard_names(texts)
+            if name[0] not in "~!@" and not match_wildcards(name, there_are) and read.found
+            if (mend := near(name, read.found, otherwise="" if taken else None))
+        }
+        for key in self._value if unknown else ():
+            for text, place in _placed_texts(self._value[key], self._places[key], key):
+                for name in unknown.keys() & wildcard_names([text]):
+                    said = f"no wildcard is called {show(name)}: {unknown[name]}"
+                    self._problems.append(place.problem(f"{key}: {show(text)}: {said}"))
+        taken |= dict.fromkeys(unknown, _ANY_LINES)
 
     def _wildcard_folder(self, name: str, place: Located) -> Path:
         return find_path(self._folder, source_name(name, place), folders=True).path
@@ -313,17 +333,23 @@ def _lines_of(wildcard: Wildcard) -> Located:
     return Located(0, file=wildcard.file, children=lines)
 
 
-def _texts(value: Any, key: str = "") -> Iterator[str]:
+def _texts(value: Any) -> Iterator[str]:
     """Yield the texts of a sweep that may name wildcards: all that is written below its prompts."""
+    return (text for text, _ in _placed_texts(value, Located(0), ""))
+
+
+def _placed_texts(value: Any, place: Located, key: str) -> Iterator[tuple[str, Located]]:
+    """Yield the texts below a key that may name wildcards, and where each stands."""
     if isinstance(value, str) and key in ("prompt", "negative_prompt"):
-        yield value
+        yield value, place
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             if name != "wildcards":
-                yield from _texts(inner, name if isinstance(name, str) else key)
+                below = name if isinstance(name, str) else key
+                yield from _placed_texts(inner, place.children.get(name, place), below)
     elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner, key)
+        for position, inner in enumerate(value):
+            yield from _placed_texts(inner, place.children.get(position, place), key)
 
 
 def _complete_text(document: Document, path: Path, files: Sequence[SourceFile]) -> str:

@@ -28,7 +28,7 @@ from producer.columns import (
 )
 from producer.dialects import NO_DELIMITER
 from producer.labels import Beside, labels_of, written_labels
-from producer.paths import find_path, find_paths, is_absolute
+from producer.paths import NamedPath, find_path, find_paths, is_absolute
 from producer.prompt_options import OPTION_DIALECTS, OptionDialect, find_options, is_comment, read_options
 from producer.sweep_text import VALUES_MAX, Document, Located, Problem, source_name
 from producer.tables import (
@@ -41,6 +41,7 @@ from producer.tables import (
     read_table,
     table_end,
 )
+from producer.text_lists import list_notes
 from producer.wording import kind, near, show
 
 #: Files that say what the images of a Hugging Face folder show, in the order in which they are looked for.
@@ -403,6 +404,8 @@ class _Inliner:
             return None
         self._beside = beside.columns
         values = self._typed(where, field, (column,), read, rows)
+        if column == NAMELESS and read.table.is_text:
+            self.notes += [f"{read.shown}: {note}" for note in list_notes(read.table.values[NAMELESS])]
         is_other = column != NAMELESS and field is not None and folded(column) != folded(field)
         self._record(read, 1, (*((f"{show(column)} taken as {field}",) if is_other else ()), *beside.notes))
         return values, rows
@@ -442,8 +445,8 @@ class _Inliner:
         if column is None and name is None and len(table.columns) == 1:
             column = table.columns[0]
         if column is None or column not in table.values:
-            here, trouble = "column", no_column(wanted, table)
-            if name is None:
+            here, trouble = "column", no_column(column or wanted, table)
+            if name is None and column is None:
                 here, trouble = "file", f"has the columns {listed(table)}: say which one: 'column: ...'"
             self._note(place, here, f"{where}: {show(read.shown)} {trouble}")
             return None
@@ -475,11 +478,11 @@ class _Inliner:
     def _own(self, table: Table) -> Chosen:
         holes = self._holes.union(
             *(
-                _holes(table.values[name])
+                _holes(table.values.get(name, ()))
                 for name in table.columns
                 if find_column("prompt", [name], field="prompt")
             ),
-            *(_holes(table.values[name]) for name in table.columns if name == "negative_prompt"),
+            *(_holes(table.values.get(name, ())) for name in table.columns if name == "negative_prompt"),
         )
         return own_columns(table, holes=holes, top=self._top)
 
@@ -559,7 +562,7 @@ class _Inliner:
             name = written if is_absolute(written) else source_name(written, here)
             if key == "folder":
                 folder = find_path(self._folder, name, folders=True)
-                name = str(Path(folder.shown) / _folder_table(folder.path))
+                name = str(Path(folder.shown) / _folder_table(folder))
             named = find_paths(self._folder, name)
             for one in named:
                 _check_options(table_end(one.path.name), value)
@@ -777,10 +780,15 @@ def _options_of(said: str | None, lines: Sequence[str], *, strict: bool = True) 
         return "a1111"
 
 
+def _is_list(table: Table) -> bool:
+    """Say whether a table is a list of texts, whose only column has no name."""
+    return table.columns == (NAMELESS,)
+
+
 def _unlike(first: tuple[_Source, Table], table: Table) -> str:
     """Return why a table cannot go on where the first of several ends, or ""."""
     source, begun = first
-    if (begun.unit, begun.is_text) != (table.unit, table.is_text):
+    if (begun.unit, begun.is_text, _is_list(begun)) != (table.unit, table.is_text, _is_list(table)):
         return f"is of another kind than {show(source.shown)}: name files of one kind"
     if begun.is_text and set(begun.columns) != set(table.columns):
         odd = next(iter(set(begun.columns) ^ set(table.columns)))
@@ -811,8 +819,9 @@ def _holes(value: Any) -> Iterator[str]:
             yield from _holes(inner)
 
 
-def _folder_table(folder: Path) -> str:
+def _folder_table(named: NamedPath) -> str:
     """Return the name of the file that says what the images of a folder show."""
+    folder = named.path
     if not folder.is_dir():
         raise FileInvalid(f"there is no such folder{nearest_file(folder)}")
     found = [name for name in FOLDER_TABLES if (folder / name).is_file()]
@@ -821,6 +830,8 @@ def _folder_table(folder: Path) -> str:
     if not found:
         inner = sorted(path.parent.name for name in FOLDER_TABLES for path in folder.glob(f"*/{name}"))
         mend = f"{inner[0]} has one: name that folder" if inner else "add one, or name a file: 'file:'"
+        if not inner and any(folder.glob("*.txt")):
+            mend = f"where each image has its caption in a .txt beside it: {{file: '{named.shown.rstrip('/')}/*.txt'}}"
         raise FileInvalid(f"it has no {', '.join(FOLDER_TABLES[:-1])} or {FOLDER_TABLES[-1]}: {mend}")
     return found[0]
 

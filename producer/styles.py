@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from producer.column_names import folded
 from producer.dialects import find_dialect
 from producer.paths import NamedPath, natural_key
 from producer.sweep_text import FILE_BYTES_MAX, decode_text
@@ -33,6 +34,12 @@ _ENDS = (".csv", ".json")
 
 #: What other programs call the two texts: A1111 before it had negatives, SD.Next.
 _NAMES = {"text": "prompt", "negative": "negative_prompt"}
+
+
+#: A column of a table of styles as it is compared -> what it is called here.
+_COLUMNS = {
+    folded(name): meant for name, meant in {**_NAMES, **{key: key for key in (*_KEYS, "name")}}.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +218,7 @@ def _take_csv(text: str, collector: _Collector) -> None:
             if not any(cell.strip() for cell in row):
                 continue
             if not header:
-                header = [_NAMES.get(cell.strip(), cell.strip()) for cell in row]
+                header = [_COLUMNS.get(folded(cell), cell) for cell in row]
                 if "name" not in header or "prompt" not in header:
                     raise FileInvalid(
                         "the first row names no columns: write name,prompt,negative_prompt", line=1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,6 +93,9 @@ _RULE_ALIASES = {
     "cfg_zero_star": "cfg_zero_star",
 }
 
+#: A line of a wildcard, as a sweep that is complete calls it.
+_WILDCARD_ITEM = re.compile(r"(?<=: )wildcard (?P<name>.+?), item (?P<item>[0-9]+)(?=: )")
+
 #: Problems shown at once. A table with a wrong column need not scroll for an hour.
 _PROBLEMS_SHOWN = 100
 
@@ -106,7 +110,17 @@ def located_problem(detail: ErrorDetails, root: Located) -> Problem | None:
         return None
     if detail["type"] == "rule" and _holds_refused(place):
         return None
-    return place.problem(_case_prefix(detail["loc"]) + _text(detail, place.raw))
+    text = _text(detail, place.raw)
+    if detail["type"] == "template":
+        text = _WILDCARD_ITEM.sub(lambda found: _line_of(found, root), text, count=1)
+    return place.problem(_case_prefix(detail["loc"]) + text)
+
+
+def _line_of(found: re.Match[str], root: Located) -> str:
+    """Return where a line of a wildcard stands: its file and line, which a sweep's own values do not have."""
+    wildcard = root.children.get("wildcards", root).children.get(found["name"])
+    line = None if wildcard is None else wildcard.children.get(int(found["item"]) - 1)
+    return f"{line.file}, line {line.line}" if line is not None and line.file and line.line else found[0]
 
 
 def _holds_refused(place: Located) -> bool:

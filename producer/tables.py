@@ -21,16 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from producer.column_names import is_known_column
+from producer.column_names import field_called, is_known_column
 from producer.dialects import (
     NO_DELIMITER,
     Dialect,
     DialectUnclear,
     find_dialect,
     width,
+    written_delimiter,
 )
 from producer.packing import PACKINGS, PackingInvalid, unpack
 from producer.sweep_text import VALUES_MAX, decode_utf8
+from producer.text_lists import header_delimiter, other_kind
 from producer.wording import kind, show
 
 #: Largest file, bytes: a million long prompts with their columns.
@@ -39,8 +41,8 @@ FILE_BYTES_MAX = 256 << 20
 #: The first whole number that a float of 32 bits cannot hold beside its neighbours.
 _FLOAT32_EXACT_MAX = 2**24
 
-#: What a spreadsheet writes in front of a table for itself.
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*\Z', re.IGNORECASE)
+#: Lines under a title among which the names of the columns are looked for.
+_TITLE_LINES_MAX = 10
 
 #: What the name of a column has seldom, and a value often.
 _VALUE = re.compile(r"\s|\A[-+0-9.,]+\Z")
@@ -88,6 +90,8 @@ class Table:
     is_text: bool
     #: Of the file's bytes, hexadecimal.
     sha256: str
+    #: Names that several columns have, so that they mean none; they are left out of the columns.
+    twice: tuple[str, ...] = ()
     #: Rows that could not be read; they are left out of the columns.
     problems: tuple[RowProblem, ...] = ()
     #: How a delimited file is written; None for other files.
@@ -170,8 +174,8 @@ def read_text_lines(path: Path, *, options: ReadOptions | None = None) -> Table:
 
 def _text_lines(data: _Data, options: ReadOptions) -> Table:
     lines = list(_numbered_lines(data, options))
-    if options.delimiter is None:
-        _refuse_tabs(lines)
+    if options.delimiter is None and (other := other_kind(lines)):
+        raise FileInvalid(other[1], line=other[0])
     kept = _sliced(
         (
             (number, line)
@@ -189,17 +193,6 @@ def _text_lines(data: _Data, options: ReadOptions) -> Table:
         sha256=data.sha256,
         read_as=data.read_as(options),
     )
-
-
-def _refuse_tabs(lines: Sequence[tuple[int, str]]) -> None:
-    """Refuse a list of texts that has as many tabs in each line: it is a table by another name."""
-    if lines and (said := _SEP_LINE.match(lines[0][1])):
-        mend = f'write delimiter: "{said[1]}" to read its columns'
-        raise FileInvalid(f"{show(lines[0][1])} begins a table of a spreadsheet: {mend}", line=lines[0][0])
-    counts = {line.strip().count("\t") for _, line in lines}
-    if len(lines) > 1 and len(counts) == 1 and 0 not in counts:
-        mend = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
-        raise FileInvalid(f"each line has tabs, as a table has: {mend}", line=lines[0][0])
 
 
 def read_table(
@@ -276,7 +269,9 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
     header_line, header = next(numbered, (1, []))
     if not header:
         raise FileInvalid("the file is empty: its first line names the columns")
-    _check_header(header, header_line, only)
+    if options.delimiter is None and not any(map(is_known_column, header)):
+        _refuse_misread(text, header, header_line)
+    twice = _repeated(header, header_line, only)
     kept: list[list[str]] = []
     lines: list[int] = []
     problems: list[RowProblem] = []
@@ -289,7 +284,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
             lines.append(line)
         elif len(problems) < _PROBLEMS_MAX:
             problems.append(RowProblem(line=line, text=_ragged(row, header, plain, dialect, options)))
-    named = {name: position for position, name in enumerate(header) if name.strip()}
+    named = {name: position for position, name in enumerate(header) if name.strip() and name not in twice}
     wanted = [name for name in named if only is None or len(named) == 1 or name in only]
     return Table(
         columns=tuple(named),
@@ -298,11 +293,29 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
         unit="line",
         is_text=True,
         sha256=data.sha256,
+        twice=twice,
         problems=tuple(problems),
         dialect=dialect,
         read_as=data.read_as(options),
-        notes=tuple(_csv_notes(header, kept, dialect, options, is_quoted=plain)),
+        notes=(*_repeated_notes(twice), *_csv_notes(header, kept, dialect, options, is_quoted=plain)),
     )
+
+
+def _refuse_misread(text: str, header: list[str], line: int) -> None:
+    """Refuse a table whose columns are named further down, or between signs that few people use.
+
+    Args:
+        header: what was taken for the names, of which none is known.
+        line: where it stands.
+    """
+    signs = sorted({sign for sign in header[0] if not sign.isalnum() and sign not in "_ -\"'"})
+    if len(header) == 1 and (sign := header_delimiter(header[0], delimiters=signs)):
+        mend = f"write delimiter: {written_delimiter(sign)} to read them, or delimiter: none for one column"
+        raise FileInvalid(f"{show(header[0])} names columns: {mend}", line=line)
+    below = itertools.islice(enumerate(io.StringIO(text), start=1), line, line + _TITLE_LINES_MAX)
+    for number, row in below:
+        if header_delimiter(row.rstrip("\r\n")):
+            raise FileInvalid(f"line {number} names the columns: remove what stands above it", line=line)
 
 
 def _csv_notes(
@@ -377,14 +390,20 @@ def _numbered_rows(text: str, dialect: Dialect, plain: bool) -> Iterator[tuple[i
             yield line, row
 
 
-def _check_header(header: list[str], line: int, only: Collection[str] | None) -> None:
-    twice = {
-        name
-        for name, count in Counter(header).items()
-        if count > 1 and name.strip() and (only is None or name in only)
-    }
-    if twice:
-        raise FileInvalid(f"two columns are called {show(min(twice))}: rename one", line=line)
+def _repeated(header: Sequence[str], line: int, only: Collection[str] | None) -> tuple[str, ...]:
+    """Return the names that several columns have. Raises: FileInvalid where one may be a column that is taken."""
+    twice = [name for name, count in Counter(header).items() if count > 1 and name.strip()]
+    for name in twice:
+        if is_known_column(name) if only is None else name in only:
+            raise FileInvalid(f"two columns are called {show(name)}: rename one", line=line)
+    return tuple(twice)
+
+
+def _repeated_notes(twice: Iterable[str]) -> list[str]:
+    return [
+        f"several columns are called {show(name)}, and are left out: rename them to use them"
+        for name in twice
+    ]
 
 
 def _ragged(row: list[str], header: list[str], plain: bool, dialect: Dialect, options: ReadOptions) -> str:
@@ -407,8 +426,43 @@ def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOpt
             records.append((number, _from_json(line)))
         except ValueError as error:
             if len(problems) < _PROBLEMS_MAX:
-                problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: mend the line"))
+                problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: {_line_mend(line)}"))
+    if problems and not records and len(problems) > 1:
+        problems = _one_problem(data, options, problems)
     return _records(records, only, unit="line", data=data, options=options, problems=problems)
+
+
+def _line_mend(line: str) -> str:
+    """Return what mends a line that is no JSON: what people write in its place."""
+    plain = line.strip()
+    if plain.endswith(",") and _is_json(plain[:-1]):
+        return "remove the comma at its end"
+    if plain[:2] in ("{'", "['"):
+        return "write double quotes, as JSON has them"
+    return "mend the line"
+
+
+def _one_problem(data: _Data, options: ReadOptions, problems: list[RowProblem]) -> list[RowProblem]:
+    """Return the one problem of a file of which no line is JSON, but several are together; else all of them."""
+    text = _text(data.data, options.encoding)
+    try:
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return problems
+    first = problems[0].line
+    if text.lstrip()[end:].strip():
+        return [
+            RowProblem(line=first, text="an object stands on several lines: write one a line, or one list")
+        ]
+    return [RowProblem(line=first, text="the file is one JSON value: let its name end in .json")]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _from_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _whole_list(data: _Data, options: ReadOptions) -> list[Any] | None:
@@ -425,6 +479,8 @@ def _read_json(data: _Data, only: Collection[str] | None, options: ReadOptions) 
         found = _from_json(_text(data.data, options.encoding))
     except ValueError as error:
         line = getattr(error, "lineno", None)
+        if not data.data.strip():
+            raise FileInvalid("the file is empty: write a list of objects") from error
         mend = "one object a line is .jsonl" if "Extra data" in str(error) else "mend it"
         raise FileInvalid(f"{_json_trouble(error)}: {mend}", line=line) from error
     found = _listed(found)
@@ -441,14 +497,33 @@ def _listed(found: Any) -> Any:
     """
     if not isinstance(found, dict) or not found:
         return found
-    lists = [
-        value for value in found.values() if isinstance(value, list) and value and isinstance(value[0], dict)
-    ]
-    if len(lists) == 1:
+    lists = [value for value in found.values() if isinstance(value, list) and value]
+    records = [value for value in lists if isinstance(value[0], dict)]
+    if len(records) == 1:
+        return records[0]
+    if (columns := _by_column(found)) is not None:
+        return columns
+    if len(found) == len(lists) == 1 and is_known_column(next(iter(found)).removesuffix("s")):
         return lists[0]
     if all(isinstance(value, dict) for value in found.values()):
         return [{"file_name": name, **record} for name, record in found.items()]
     return found
+
+
+def _by_column(found: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the records of a file that keeps each column by itself, as pandas and datasets write them, or None."""
+    if not all(map(is_known_column, found)) and not any(field_called(name) == "prompt" for name in found):
+        return None
+    if all(isinstance(column, dict) and column for column in found.values()):
+        rows = list(next(iter(found.values())))
+        if all(list(column) == rows for column in found.values()):
+            found = {name: list(column.values()) for name, column in found.items()}
+    if (
+        not all(isinstance(column, list) for column in found.values())
+        or len(set(map(len, found.values()))) != 1
+    ):
+        return None
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
 
 #: DiffusionDB's keys in the JSON files beside its images.
@@ -505,8 +580,9 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
 
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data.data))
-        names = list(file.schema_arrow.names)
-        _check_header(names, 1, only)
+        all_names = list(file.schema_arrow.names)
+        twice = _repeated(all_names, 1, only)
+        names = [name for name in all_names if name not in twice]
         wanted = [names[position] for position in _wanted(names, only)]
         if only is None:
             wanted = [name for name in wanted if not _holds_bytes(file.schema_arrow.field(name).type)]
@@ -523,7 +599,9 @@ def _read_parquet(data: _Data, only: Collection[str] | None, options: ReadOption
         unit="row",
         is_text=False,
         sha256=data.sha256,
+        twice=twice,
         read_as=data.read_as(ReadOptions()),
+        notes=tuple(_repeated_notes(twice)),
     )
 
 
@@ -567,13 +645,35 @@ def _plain_column(column: Any) -> list[Any]:
     from pyarrow import string, types
 
     if not types.is_float32(column.type):
-        values: list[Any] = column.to_pylist()
-        return values
+        return _python_values(column)
     numbers = [None if text is None else float(text) for text in column.cast(string()).to_pylist()]
     return [
         f"{number:.6E}" if number is not None and _FLOAT32_EXACT_MAX < abs(number) < math.inf else number
         for number in numbers
     ]
+
+
+def _python_values(column: Any) -> list[Any]:
+    """Return the values of a Parquet column. What Python has no value for is binary data, which nothing takes as text.
+
+    A text that is not UTF-8, a date beyond the year 9999, a time zone that this machine does not know.
+    """
+    import pyarrow
+
+    try:
+        values: list[Any] = column.to_pylist()
+    except (pyarrow.ArrowException, ValueError, OverflowError):
+        return [_one_value(cell) for cell in column]
+    return values
+
+
+def _one_value(cell: Any) -> Any:
+    import pyarrow
+
+    try:
+        return cell.as_py()
+    except (pyarrow.ArrowException, ValueError, OverflowError):
+        return b""
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -618,7 +718,8 @@ def _text(data: bytes, encoding: str | None) -> str:
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
         raise FileInvalid(
-            "a NUL stands here: remove it; if the file is UTF-16, save it as UTF-8 or write encoding: utf-16-le",
+            f"a NUL stands here: remove it; if the file is {_wide_encoding(data)[:6].upper()}, "
+            f"save it as UTF-8 or write encoding: {_wide_encoding(data)}",
             line=line,
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -633,6 +734,9 @@ def _decoded(data: bytes, encoding: str) -> str:
         raise FileInvalid(f"{byte} is not {encoding}: write another encoding", line=line) from error
 
 
+#: Bytes of a text that are looked at for NULs.
+_WIDE_BYTES = 4096
+
 #: How files begin that are no text, and what to do about them.
 _NO_TEXT = {
     b"\x1f\x8b": " (it is packed by gzip: let its name end in .gz)",
@@ -641,11 +745,21 @@ _NO_TEXT = {
 }
 
 
+def _wide_encoding(data: bytes) -> str:
+    """Return which encoding a text with NULs is most likely in: in UTF-16 every other byte of English is one."""
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
+    some = data[:_WIDE_BYTES]
+    return "utf-16-be" if some[::2].count(0) > some[1::2].count(0) else "utf-16-le"
+
+
 def _encoding_mend(data: bytes, line: int) -> str:
     """Return what else may be done about bytes that are not UTF-8: what Western Windows would read."""
     for start, said in _NO_TEXT.items():
         if data.startswith(start):
             return said
+    if data[:_WIDE_BYTES].count(0) * 4 > len(data[:_WIDE_BYTES]):
+        return f", or write encoding: {_wide_encoding(data)}"
     lines = re.split(rb"\r\n|\n|\r", data)
     try:
         text = data.decode("cp1252")

@@ -11,6 +11,7 @@ import difflib
 import itertools
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from typing import NoReturn
@@ -237,7 +238,16 @@ def match_wildcards(name: str, wildcards: Collection[str]) -> list[str]:
         return sorted(known for known in wildcards if pattern.fullmatch(known))
     if name in wildcards:
         return [name]
-    return sorted(known for known in wildcards if known.endswith("/" + name))
+    ends = sorted(known for known in wildcards if known.endswith("/" + name))
+    return ends if ends or name.isascii() else _composed_alike(name, wildcards)
+
+
+def _composed_alike(name: str, wildcards: Iterable[str]) -> list[str]:
+    """Return the wildcards whose names differ only in how Unicode writes their letters, as file names of macOS do."""
+    composed = unicodedata.normalize("NFC", name)
+    return sorted(
+        known for known in wildcards if f"/{unicodedata.normalize('NFC', known)}".endswith(f"/{composed}")
+    )
 
 
 class WordReplacer:

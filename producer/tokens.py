@@ -230,7 +230,7 @@ def _content(folder: Path) -> bytes:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of a model in one file there is no inside
         return None
     except ValueError as error:
         raise TokenizerInvalid(f"{path}: not JSON: {error}") from error

@@ -296,7 +296,21 @@ def _short(name: str, sign: str, value: str) -> Comparison:
     try:
         return Comparison(sign=sign, value=value if reading is None else reading(value))
     except ValueError as error:
-        raise ConditionInvalid(f"{name} is a number", column=1) from error
+        raise ConditionInvalid(f"{name} is a number: write {_meant(name, sign, value)}", column=1) from error
+
+
+def _meant(name: str, sign: str, value: str) -> str:
+    """Return what a comparison with something that is no number was most likely meant to be."""
+    plain = value.strip()
+    swapped = {"=>": ">=", "=<": "<=", "<>": "!="}.get(sign + plain[:1])
+    if swapped and number_of(plain[1:].strip()) is not None:
+        return f"{name}{swapped}{plain[1:].strip()}"
+    if sign == "=" and re.fullmatch(r"-?[0-9.]+(\s*,\s*-?[0-9.]+)+", plain):
+        return f"'{name} in ({plain})'"
+    number = number_of(plain)
+    return (
+        f"{name}{sign}{number:g}" if number is not None and float(number).is_integer() else f"{name}{sign}3"
+    )
 
 
 def _check_pattern(pattern: str) -> None:
@@ -310,6 +324,8 @@ def _check_fields(fields: Collection[str], labels: Collection[str] = ()) -> None
     """Raise UsageError for a field that rows do not have."""
     known = [*FILTERS, *labels]
     unknown = [name for name in fields if name not in known and not str(name).startswith(LABEL)]
+    if "size" in unknown:
+        raise UsageError("no field 'size': write 'width=512 and height=512', or one of the two")
     if unknown:
         there_are = f"there are: {', '.join(known)}"
         raise UsageError(f"no field {unknown[0]!r}: {near(str(unknown[0]), known, otherwise=there_are)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -322,6 +323,21 @@ def _pipeline(
 
 # One file
 
+#: What a file is that is no Stable Diffusion checkpoint -> what a name of its tensors has. The first that fits.
+_OTHER_FILES: Mapping[str, str] = {
+    "a LoRA, which changes a model and is none: merge it into one, or name the model": (
+        r"lora_|\.lora[._]|\.hada_w1|\.lokr_w"
+    ),
+    "a ControlNet, which steers a model and is none: name the model": r"\A(control_model\.|controlnet_)",
+    "an embedding (textual inversion) and no model: name the model": r"\A(emb_params|clip_[lg])\Z",
+    "Flux in one file: name its diffusers folder, which has a model_index.json": r"(\A|\.)double_blocks\.",
+    "Stable Diffusion 3 in one file: name its diffusers folder, which has a model_index.json": r"(\A|\.)joint_blocks\.",
+    "the refiner of Stable Diffusion XL: name the base": r"\Aconditioner\.embedders\.0\.model\.",
+    "only a UNet: name a whole checkpoint, or a diffusers folder": r"\A(model\.)?diffusion_model\.|\Adown_blocks\.",
+    "a text encoder and no model: name the model": r"\A(text_model|text_encoders|encoder\.block)\.",
+    "a VAE and no model: name the model": r"\A(first_stage_model|decoder|encoder|quant_conv)\.",
+}
+
 
 def _single_file(path: Path, header: Header) -> ModelFacts:
     family = next((family for mark, family in SINGLE_FILE_MARKS.items() if mark in header.tensors), "")
@@ -404,8 +420,16 @@ def _side(header: Header, family: str, beside: Path, scale: int | None) -> int |
 
 def _single_file_refusal(header: Header, family: str) -> str:
     if not family:
-        return "not a checkpoint of a family we know"
+        return _what_else(header)
     first = header.tensors.get(_FIRST_LAYER)
     if first is not None and len(first.shape) > 1 and first.shape[1] != _CHANNELS:
         return f"its UNet takes {first.shape[1]} channels (inpainting or editing)"
     return _EDM_SAID if any(name in header.tensors for name in _EDM) else ""
+
+
+def _what_else(header: Header) -> str:
+    """Return what a single file is that is no Stable Diffusion checkpoint, and what to do about it."""
+    for kind, mark in _OTHER_FILES.items():
+        if any(re.search(mark, name) for name in header.tensors):
+            return kind
+    return "not a checkpoint of a family we know: name a diffusers folder, or a file of Stable Diffusion 1, 2 or XL"

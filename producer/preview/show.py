@@ -65,18 +65,18 @@ def render_difference(difference: Difference, console: Console) -> None:
 
 
 def job_table(title: str, jobs: Sequence[SampledJob]) -> Table:
-    """Return jobs as a table with their indices."""
+    """Return jobs as a table with their indices. What a narrow terminal has no room for is folded, not cut."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("prompt", ratio=3)
-    table.add_column("negative prompt", ratio=2)
-    table.add_column("seed", justify="right")
-    table.add_column("guidance", justify="right")
+    table.add_column("#", justify="right", style="dim", overflow="fold")
+    table.add_column("prompt", ratio=3, overflow="fold")
+    table.add_column("negative prompt", ratio=2, overflow="fold")
+    table.add_column("seed", justify="right", overflow="fold")
+    table.add_column("guidance", justify="right", overflow="fold")
     with_rules = any(seen.job.guidance_rule is not None for seen in jobs)
     if with_rules:
-        table.add_column("rule", ratio=1)
-    table.add_column("steps", justify="right")
-    table.add_column("scheduler")
+        table.add_column("rule", ratio=1, overflow="fold")
+    table.add_column("steps", justify="right", overflow="fold")
+    table.add_column("scheduler", overflow="fold")
     for seen in jobs:
         table.add_row(f"{seen.index:,}", *_job_cells(seen.job, with_rules))
     return table
@@ -91,8 +91,8 @@ def printable(text: str) -> str:
 
 def _summary(preview: Preview) -> Group:
     facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column()
+    facts.add_column(style="dim", overflow="fold")
+    facts.add_column(overflow="fold")
     for name, value in _facts(preview):
         facts.add_row(name, value)
     return Group(facts)
@@ -173,9 +173,9 @@ def _time_line(time: TimeEstimate, preview: Preview) -> str:
 def _bucket_table(preview: Preview) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="Buckets", title_justify="left", title_style="bold")
     table.add_column("model", overflow="fold")
-    table.add_column("size")
-    table.add_column("jobs", justify="right")
-    table.add_column("chunks", justify="right")
+    table.add_column("size", overflow="fold")
+    table.add_column("jobs", justify="right", overflow="fold")
+    table.add_column("chunks", justify="right", overflow="fold")
     for bucket in preview.buckets[:_BUCKETS_SHOWN]:
         size = f"{bucket.width}x{bucket.height}"
         table.add_row(Text(printable(bucket.model)), size, f"{bucket.jobs:,}", f"{bucket.chunks:,}")

@@ -320,3 +320,65 @@ def test_own_rows_give_the_same_jobs(tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "again.yaml").write_text(text)
     assert {job.id for job in jobs} == {job.id for _, job in _plan(tmp_path / "again.yaml").jobs()}
+
+
+def test_columns_of_one_name_that_nobody_takes_hide_no_table(tmp_path: Path) -> None:
+    """They are left out with a note; whoever names one, in a hole or by hand, is told to rename them."""
+    (tmp_path / "t.csv").write_text("prompt,note,note\na cat,x,y\n")
+    file = planned(tmp_path, "zip: {file: t.csv}\n")
+    assert {"prompt": ["a cat"]} == file.document.value["zip"]
+    assert ["t.csv: several columns are called 'note', and are left out: rename them to use them"] == list(
+        file.notes
+    )
+    for text in ("{file: t.csv, columns: {prompt: note}}", "{file: t.csv}\nnegative_prompt: '{note}'"):
+        with pytest.raises(SweepError, match="has several columns called 'note': rename all but one"):
+            planned(tmp_path, f"zip: {text}\n")
+    table = pa.table([pa.array(["a cat"])] * 3, names=["prompt", "x", "x"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert {"prompt": ["a cat"]} == group(tmp_path, "zip: {file: t.parquet}\n")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**62, 0], pa.timestamp("us")),
+        pa.array([0, 1], pa.timestamp("us", tz="Mars/Olympus")),
+        pa.array([b"\xff", b"b"]).view(pa.string()),
+    ],
+    ids=["a date beyond all dates", "a time zone that nobody knows", "a text that is not UTF-8"],
+)
+def test_a_parquet_column_that_python_has_no_values_for_is_left_out(tmp_path: Path, column: pa.Array) -> None:
+    """It stands beside the prompts, which are read; where it is the prompt it is refused by its name."""
+    parquet.write_table(pa.table({"prompt": ["a", "b"], "odd": column}), tmp_path / "t.parquet")
+    file = planned(tmp_path, "zip: {file: t.parquet}\n")
+    assert {"prompt": ["a", "b"]} == file.document.value["zip"]
+    assert ("'odd' left out: it has binary data in it",) == file.files[0].read_as
+    parquet.write_table(pa.table({"prompt": column}), tmp_path / "t.parquet")
+    with pytest.raises(SweepError, match="binary data"):
+        planned(tmp_path, "zip: {file: t.parquet}\n")
+
+
+def test_a_parquet_column_of_prompts_in_bytes_is_refused(tmp_path: Path) -> None:
+    """Some programs write texts without saying that they are texts."""
+    parquet.write_table(pa.table({"prompt": [b"a cat"], "seed": [1]}), tmp_path / "t.parquet")
+    with pytest.raises(SweepError, match=r"binary data in the column 'prompt': write it as text"):
+        planned(tmp_path, "zip: {file: t.parquet}\n")
+    for column in ("", ", column: prompt"):
+        with pytest.raises(SweepError, match=r"binary data in the column 'prompt': write it as text"):
+            planned(tmp_path, f"prompt: {{file: t.parquet{column}}}\n")
+
+
+def test_columns_that_are_called_like_a_field_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    """A name in other letters, and a mapping of another program's; prompts in a mapping are refused."""
+    (tmp_path / "t.csv").write_text("prompt,seed,Seed\na cat,1,2\n")
+    assert planned(tmp_path, "zip: {file: t.csv}\n").files[0].read_as == (
+        "commas",
+        "'Seed' left out: the seed is 'seed'",
+    )
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a cat", "model": {"name": "x"}}\n')
+    assert planned(tmp_path, "zip: {file: t.jsonl}\n").files[0].read_as == (
+        "'model' left out: it has a mapping in it",
+    )
+    (tmp_path / "t.jsonl").write_text('{"prompt": {"positive": "a cat"}, "seed": 1}\n')
+    with pytest.raises(SweepError, match="has a mapping in the column 'prompt': write the text there"):
+        planned(tmp_path, "zip: {file: t.jsonl}\n")

@@ -167,9 +167,7 @@ def test_bytes_of_another_encoding_want_its_name(tmp_path: Path) -> None:
 def test_a_table_that_is_called_txt_is_refused(tmp_path: Path) -> None:
     """Excel saves Unicode text as .txt: each line as a prompt would draw the tabs and the seeds."""
     (tmp_path / "t.txt").write_bytes("prompt\tseed\r\na cat\t1\r\n".encode("utf-16"))
-    with pytest.raises(
-        SweepError, match=r't.txt, line 1: each line has tabs, as a table has: write delimiter: "\\t"'
-    ):
+    with pytest.raises(SweepError, match=r't.txt, line 1: .*, as a table has: write delimiter: "\\t"'):
         planned(tmp_path, "prompt: {file: t.txt}")
     found = planned(tmp_path, 'zip: {file: t.txt, delimiter: "\\t"}').document.value["zip"]
     assert {"prompt": ["a cat"], "seed": [1]} == found
@@ -412,3 +410,43 @@ def test_nan_is_no_value_in_every_format(tmp_path: Path) -> None:
         SweepError, match=r"t.jsonl, line 1: seed=.* a float of this size has lost its last digits"
     ):
         planned(tmp_path, "zip: {file: t.jsonl}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# made by me\nprompt,seed\na,1\n", "line 1: line 2 names the columns: remove what stands above it"),
+        ("My prompts,,\n\nprompt,seed,cfg\na,1,7\n", "line 1: line 3 names the columns"),
+        (
+            "prompt^seed\na^1\n",
+            "line 1: 'prompt\\^seed' names columns: write delimiter: \"\\^\" to read them",
+        ),
+        ("prompt:cfg:seed\na:1:2\n", 'write delimiter: ":" to read them, or delimiter: none'),
+    ],
+)
+@pytest.mark.parametrize("sweep", ["zip: {file: t.csv}", "prompt: {file: t.csv}"])
+def test_names_of_columns_in_another_place_are_found(
+    tmp_path: Path, text: str, said: str, sweep: str
+) -> None:
+    """A title, a comment or a rare delimiter made prompts of the names of the columns."""
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(SweepError, match=said):
+        planned(tmp_path, f"{sweep}\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16-be", "utf-16-le"])
+@pytest.mark.parametrize("text", ["a cat\nb\n", "a café cat\nb\n"])
+def test_wide_encodings_without_their_mark_are_told(tmp_path: Path, encoding: str, text: str) -> None:
+    """What the message says to write reads the file."""
+    (tmp_path / "p.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(SweepError, match=f"write encoding: {encoding}\\Z"):
+        planned(tmp_path, "prompt: {file: p.txt}\n")
+    file = planned(tmp_path, f"prompt: {{file: p.txt, encoding: {encoding}}}\n")
+    assert text.splitlines() == file.document.value["prompt"]
+
+
+def test_a_file_of_prompts_is_no_sweep_and_told_how_to_be_one(tmp_path: Path) -> None:
+    """People hand the list itself to `printroom plan`."""
+    (tmp_path / "p.txt").write_text("a cat\na dog\n")
+    with pytest.raises(SweepError, match=r"'prompt: a cat', or 'prompt: {file: p.txt}' in a file of its own"):
+        read_sweep_file(tmp_path / "p.txt")

@@ -38,7 +38,7 @@ COMPARE = {
 @given(texts)
 def test_any_text_is_a_value(text):
     """Whatever follows the first sign is the value, signs and line breaks included."""
-    if not text.startswith("="):
+    if not text.startswith(("=", "~")):  # these make another sign
         assert is_wanted(parse_where([f"prompt={text}"]), {"prompt": text}.__getitem__)
     assert not is_wanted(parse_where([f"prompt!={text}"]), {"prompt": text}.__getitem__)
     assert is_wanted(parse_where([f"prompt!={text}"]), {"prompt": f"{text}x"}.__getitem__)
@@ -94,6 +94,14 @@ def test_null_has_no_order():
         ("seed<null", "only numbers have an order"),
         ("seed>=x", "--where seed>=x: column 7: seed is a number"),
         ("seed==x", "--where seed==x: column 7: seed is a number"),
+        ("seed=x", "seed is a number: write seed=3"),
+        ("seed=1.0", "seed is a number: write seed=1"),
+        ("seed=>5", "seed is a number: write seed>=5"),
+        ("seed<>5", "seed is a number: write seed!=5"),
+        ("seed=1,2", r"seed is a number: write 'seed in \(1,2\)'"),
+        ("guidance_scale=inf5", "guidance_scale is a number: write guidance_scale=3"),
+        ("size=64x64", "no field 'size': write 'width=512 and height=512', or one of the two"),
+        ("size>64", "no field 'size': write 'width=512"),
         ("seed~3", "--where seed~3: column 5: ~ looks into text, and seed is none: use = or !="),
         ("prompt~", "--where prompt~: column 7: nothing to look for"),
         ("prompt=~[a", "column 9: '\\[a' is no regular expression: missing ]"),

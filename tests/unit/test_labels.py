@@ -4,7 +4,7 @@ import pytest
 
 from producer.compile import compile_sweep
 from producer.results import manifest_rows, why_nothing
-from producer.search import search_rows
+from producer.search import search_rows, why_nothing_found
 from producer.sheets import _cells as cells_of
 from producer.sheets import _layout as layout_of
 from producer.sheets import sweep_sheet
@@ -154,6 +154,18 @@ def test_all_sweeps_are_searched_by_their_own_labels(plan, store):
         list(search_rows(store, ["stile=sunny"]))
     with pytest.raises(UsageError, match="column 18: unknown name 'stile': did you mean 'style'"):
         list(search_rows(store, "animal='dog' and stile='sunny'"))
+
+
+def test_a_search_that_finds_nothing_says_which_values_there_are(plan, store):
+    """In one sweep that has the fields; a value in quotes is told of too. Without a sweep there is nothing to say."""
+    assert why_nothing_found(store, ["seed=5"]) == []
+    store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="x")
+    (said,) = why_nothing_found(store, ["style=rainy"])
+    assert said.startswith(f"in {plan.name}: label:style=rainy: 0 rows by itself; label:style is ")
+    assert (
+        "an expression begins with a bracket: (prompt='a cat')"
+        in why_nothing_found(store, "prompt='a cat'")[-1]
+    )
 
 
 @pytest.mark.parametrize("recorded", [{}, {"style": "rainy"}])

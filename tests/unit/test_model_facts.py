@@ -112,7 +112,7 @@ def test_only_a_file_that_was_read_wrongly_is_another_model(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({"lora_unet_down.weight": [2]}, "not a checkpoint"),
+        ({"lora_unet_down.weight": [2]}, "a LoRA"),
         ({MARKS["sd1"]: [0], "model.diffusion_model.input_blocks.0.0.weight": [4, 9, 1, 1]}, "9 channels"),
         ({MARKS["sdxl"]: [0], "edm_mean": [0]}, "EDM"),
         ({MARKS["sdxl"]: [0], "v_pred": [0], "edm_vpred.sigma_max": [0]}, "EDM"),
@@ -207,3 +207,30 @@ def test_facts_of_another_version_are_read():
     assert ModelFacts.from_json({**document, "later": 1}) == facts
     with pytest.raises(ValueError, match="no facts"):
         ModelFacts.from_json({"size": 1})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA, which changes a model and is none"),
+        ("transformer.blocks.0.attn.to_k.lora_A.weight", "a LoRA"),
+        ("control_model.input_blocks.0.0.weight", "a ControlNet"),
+        ("emb_params", "an embedding"),
+        (
+            "model.diffusion_model.double_blocks.0.img_attn.proj.weight",
+            "Flux in one file: name its diffusers",
+        ),
+        ("double_blocks.0.img_attn.proj.weight", "Flux in one file"),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3 in one file"),
+        ("conditioner.embedders.0.model.ln_final.weight", "the refiner of Stable Diffusion XL"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "only a UNet: name a whole checkpoint"),
+        ("text_model.encoder.layers.0.mlp.fc1.weight", "a text encoder and no model"),
+        ("first_stage_model.decoder.conv_in.weight", "a VAE and no model"),
+        ("strange.weight", "not a checkpoint of a family we know: name a diffusers folder"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, tensor, said):
+    """Its refusal says what to name instead."""
+    facts = read_facts(write_file(tmp_path / "a.safetensors", {tensor: [0]}))
+    assert facts is not None
+    assert facts.refusal.startswith(said)

@@ -184,3 +184,19 @@ def test_a_producer_without_the_worker_package_knows_no_default_model(tmp_path, 
     """Where the worker's package is not installed there is no bundled model, and no error."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert known_models([], [], cache_dir=tmp_path) == []
+
+
+def test_a_path_to_something_else_is_called_what_it_is(tmp_path):
+    """A folder of models, a pickled checkpoint and another file are not said to be missing."""
+    make_model(tmp_path / "all" / "photo")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "old.ckpt").write_bytes(b"PK")
+    (tmp_path / "q4.gguf").write_bytes(b"GGUF")
+    for name, said in {
+        "all": "is a folder without a model_index.json: name one in it: all/photo",
+        "empty": "is a folder without a model_index.json: a model's folder has one",
+        "old.ckpt": "is a file that is not read: convert it: a .safetensors file, or a diffusers folder",
+        "q4.gguf": "is a file that is not read: name a model: a .safetensors file, or a diffusers folder",
+    }.items():
+        with pytest.raises(ModelUnknown, match=said):
+            resolve_model(str(tmp_path / name), KNOWN, cache_dir=tmp_path)

@@ -81,7 +81,7 @@ def test_a_program_is_named_and_read(tmp_path: Path, program: str, texts: Any) -
     assert (shown.program, shown.source) == (program, "other")
     assert shown.sweep["prompt"].endswith("cat")
     assert [shown.sweep[key] for key in ("negative_prompt", "seed", "guidance_scale")] == ["blurry", 7, 6.5]
-    assert "size" in shown.open
+    assert ("size" in shown.open) == (program in ("NovelAI", "Fooocus"))
     assert "scheduler" in shown.sweep or program == "InvokeAI"
 
 
@@ -137,3 +137,47 @@ def test_a_random_text_is_nobodys(tmp_path: Path) -> None:
     """A prompt text that is no workflow, as any program may write one, names no program."""
     with pytest.raises(UsageError, match="no infotext"):
         show_image(_png(tmp_path, prompt="a caption", Software="Photo 1.0"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (
+            {"invokeai_metadata": json.dumps({**INVOKEAI, "scheduler": "dpmpp_2m_k", "height": 768})},
+            {"scheduler": "dpmpp_2m_karras", "size": "512x768", "model": "v1"},
+        ),
+        (
+            {"invokeai_metadata": json.dumps({**INVOKEAI, "scheduler": "unipc", "model": {"base": "sd-1"}})},
+            {"scheduler": "unipc", "size": "512x512", "model": None},
+        ),
+        (
+            {
+                "parameters": json.dumps(
+                    {**FOOOCUS, "sampler": "dpmpp_2m_sde_gpu", "resolution": "(1024, 768)"}
+                )
+            },
+            {"scheduler": "dpmpp_2m_sde_karras", "size": "1024x768"},
+        ),
+        (
+            {**NOVELAI_TEXTS, "Comment": json.dumps({**NOVELAI, "width": 512, "height": 768})},
+            {"steps": 28, "size": "512x768", "scheduler": "euler_a"},
+        ),
+        ({"prompt": json.dumps(COMFY)}, {"size": "512x512", "model": "v1.safetensors"}),
+        ({"invokeai_metadata": json.dumps({**INVOKEAI, "width": 513})}, {"size": None}),
+        ({"invokeai_metadata": json.dumps({**INVOKEAI, "seed": 2**70})}, {"seed": None}),
+    ],
+)
+def test_what_a_program_says_in_its_own_place_is_read(tmp_path: Path, texts: Any, expected: Any) -> None:
+    """Sizes, NovelAI's steps, models and samplers of today's InvokeAI; what no sweep may say stays open (None)."""
+    shown = show_image(_png(tmp_path, **texts))
+    assert expected == {key: shown.sweep.get(key) for key in expected}
+    assert [key for key, value in expected.items() if value is None] == [
+        key for key in expected if key in shown.open
+    ]
+
+
+def test_swarmui_is_named(tmp_path: Path) -> None:
+    """Its parameters are JSON in the place of A1111's infotext."""
+    path = _png(tmp_path, parameters=json.dumps({"sui_image_params": {"prompt": "a cat", "seed": 1}}))
+    with pytest.raises(UsageError, match="made by SwarmUI, whose recipes cannot be read here"):
+        show_image(path)

@@ -198,6 +198,17 @@ def test_a_preview_is_json_and_a_page() -> None:
     assert "\x1b" not in page.getvalue()
 
 
+@pytest.mark.parametrize("width", [32, 40, 60])
+def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
+    """What has no room in a line goes on in the next: the whole id is there."""
+    found = previewed("prompt: a portrait\nscheduler: dpmpp_2m_karras\nseed: 18446744073709551615\n")
+    page = io.StringIO()
+    render_preview(found, Console(file=page, width=width))
+    assert "\u2026" not in page.getvalue()
+    _, _, after = page.getvalue().partition("  sweep  ")
+    assert after.translate(dict.fromkeys(map(ord, "\u2502 \n"))).startswith(found.sweep)
+
+
 def test_a_large_plan_is_looked_over_at_once() -> None:
     """Four billion jobs are previewed without touching them."""
     found = previewed("prompt: a\nseed: {count: 4294967296}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 
 import click
 import pytest
@@ -53,6 +54,16 @@ def test_tokens_are_counted_with_the_model_of_this_machine(capsys, alone, model_
     assert planned(capsys, "path.yaml")["texts"][0]["basis"] == "counted"
     (alone / "unknown.yaml").write_text("prompt: a cat\nmodel: nobody/has-it\n")
     assert planned(capsys, "unknown.yaml")["texts"][0]["basis"] == "at least"
+
+
+def test_a_model_in_one_file_is_planned(capsys, alone):
+    """There is nothing inside a file that could hold a tokenizer, so tokens are at least what any would count."""
+    tensor = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+    header = json.dumps({tensor: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    (alone / "models" / "photo.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (alone / "one.yaml").write_text("prompt: a cat\nmodel: [photo, ./models/photo.safetensors]\n")
+    seen = planned(capsys, "one.yaml")
+    assert {"at least"} == {text["basis"] for text in seen["texts"]}
 
 
 def test_what_is_certain_to_fail_ends_with_2(capsys, alone):

@@ -200,6 +200,10 @@ def test_a1111_files_are_read(tmp_path: Path, kind: str) -> None:
         (("CFG scale: 6.5", "CFG scale: NaN"), "guidance_scale", "'NaN' is no number"),
         (("CFG scale: 6.5, ", ""), "guidance_scale", "says no 'CFG scale'"),
         (("Size: 512x768, ", ""), "size", "says no 'Size'"),
+        (("Size: 512x768", "Size: 513x768"), "size", "513 is not a multiple of 8: use 512 or 520"),
+        (("Size: 512x768", "Size: large"), "size", "write a side in pixels"),
+        (("CFG scale: 6.5", "CFG scale: 6,5"), "guidance_scale", "'6,5' is no number"),
+        (("Seed: 1234567890", "Seed: 99999999999999999999"), "seed", "or less"),
     ],
 )
 def test_what_is_not_known_stays_open(change: tuple[str, str], key: str, said: str) -> None:
@@ -283,7 +287,8 @@ def test_prompts_are_told_from_settings(text: str, prompt: str, negative: str | 
         ("Lora hashes", '"a: b, Seed: 9"', "a: b, Seed: 9"),
         ("TI hashes", '"a \\"b\\", Seed: 9"', 'a "b", Seed: 9'),
         ("ADetailer prompt", '"x, Steps: 3, Seed: 9"', "x, Steps: 3, Seed: 9"),
-        ("Note", "[no, json", "[no"),
+        ("Note", "[no, json", "[no, json"),
+        ("ADM Guidance", "(1.5, 0.8, 0.3)", None),
     ],
 )
 def test_a_value_with_commas_is_one_value(name: str, value: str, said: str | None) -> None:

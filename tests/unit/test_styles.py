@@ -243,3 +243,10 @@ def test_sdnext_styles_are_read(tmp_path: Path) -> None:
     assert "colour" == read.styles["Ink"].negative_prompt
     assert 1 == len(read.notes)
     assert "broken.json: not JSON" in read.notes[0]
+
+
+def test_columns_of_styles_are_called_as_people_call_them(tmp_path):
+    """A spreadsheet's names differ in case and signs from A1111's."""
+    (tmp_path / "styles.csv").write_text("Name,Prompt,Negative Prompt\nsunny,{prompt} in the sun,dark\n")
+    read = styles_of(tmp_path / "styles.csv")
+    assert make_style("sunny", "{prompt} in the sun", "dark") == read.styles["sunny"]

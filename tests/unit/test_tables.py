@@ -243,7 +243,7 @@ def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
             "the row that begins here cannot be read (unexpected end of data): "
             'write "" for a quote in quotes, or quoting: none',
         ),
-        ("t.csv", "p,q,p\n1,2,3\n", 1, "two columns are called 'p': rename one"),
+        ("t.csv", "seed,q,seed\n1,2,3\n", 1, "two columns are called 'seed': rename one"),
         (
             "t.json",
             '{"p": ["a"]}',
@@ -311,3 +311,61 @@ def test_too_many_rows_are_refused_unless_limited(tmp_path: Path, monkeypatch: p
     with pytest.raises(FileInvalid, match="more than 3 rows: a sweep holds no more values: set a limit"):
         read_table(path)
     assert ["a", "b", "c"] == read_table(path, options=ReadOptions(limit=3)).values[NAMELESS]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"prompt": {"0": "a", "1": "b"}, "seed": {"0": 1, "1": 2}, "note": {"0": "x", "1": null}}',
+        '{"prompt": ["a", "b"], "seed": [1, 2], "note": ["x", null]}',
+    ],
+    ids=["pandas", "datasets"],
+)
+def test_json_that_keeps_columns_apart_is_a_table(tmp_path: Path, text: str) -> None:
+    """It is what `DataFrame.to_json` writes unasked."""
+    (tmp_path / "t.json").write_text(text)
+    table = read_table(tmp_path / "t.json")
+    assert {"prompt": ["a", "b"], "seed": [1, 2], "note": ["x", None]} == dict(table.values)
+
+
+def test_json_with_one_list_of_texts_is_a_list(tmp_path: Path) -> None:
+    """Its key is what people call it."""
+    (tmp_path / "t.json").write_text('{"prompts": ["a", "b"]}')
+    assert {"": ["a", "b"]} == dict(read_table(tmp_path / "t.json").values)
+
+
+def test_pictures_by_their_prompts_are_no_columns(tmp_path: Path) -> None:
+    """A mapping of names to records is as it was: each its own row."""
+    (tmp_path / "t.json").write_text('{"a.png": {"prompt": "a"}, "b.png": {"prompt": "b"}}')
+    assert ["a", "b"] == read_table(tmp_path / "t.json").values["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '{"prompt": "a"},\n{"prompt": "b"}\n',
+            ["1: not JSON (Extra data, column 16): remove the comma at its end"],
+        ),
+        ("{'prompt': 'a'}\n", ["write double quotes, as JSON has them"]),
+        (
+            '{\n"prompt": "a"\n}\n{\n"prompt": "b"\n}\n',
+            ["1: an object stands on several lines: write one a line"],
+        ),
+        ('{\n"prompts": ["a"]\n}\n', ["1: the file is one JSON value: let its name end in .json"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["2: not JSON (Expecting value, column 12): mend the line"]),
+    ],
+)
+def test_lines_that_are_no_json_say_what_is_meant(tmp_path: Path, text: str, said: list[str]) -> None:
+    """A comma at the end, Python's quotes, objects over several lines: one problem each, with its mend."""
+    (tmp_path / "t.jsonl").write_text(text)
+    found = [f"{problem.line}: {problem.text}" for problem in read_table(tmp_path / "t.jsonl").problems]
+    assert len(said) == len(found)
+    assert all(part in whole for part, whole in zip(said, found, strict=True))
+
+
+def test_an_empty_json_file_is_called_empty(tmp_path: Path) -> None:
+    """Its first character is not at fault."""
+    (tmp_path / "t.json").write_text("\n")
+    with pytest.raises(FileInvalid, match="the file is empty: write a list of objects"):
+        read_table(tmp_path / "t.json")
