@@ -780,7 +780,9 @@ def _sweep_or_prompt(
     from producer.sweep import sweep_from_mapping, sweep_of
     from producer.sweep_text import read_inline
 
-    given = {name: value for name, value in words.items() if value not in (None, (), False)}
+    # By identity: 0 is equal to False, and `--steps 0` is something that was said.
+    given = {name: value for name, value in words.items() if value is not None and value is not False}
+    given = {name: value for name, value in given.items() if value != ()}
     if what == "-" or Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
         if given:
             name = next(iter(given))

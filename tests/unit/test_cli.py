@@ -77,6 +77,15 @@ def test_a_negative_is_drawn_beside_the_plain_prompt() -> None:
         swept("sweep.yaml", no_plain=True)
 
 
+def test_a_zero_is_said() -> None:
+    """`--guidance 0` is a scale like any other, and `--steps 0` a mistake: neither is taken for nothing said."""
+    assert swept(guidance=0.0).guidance_scale == (0.0,)
+    with pytest.raises(SweepError, match="steps=0"):
+        swept(steps=0)
+    with pytest.raises(click.UsageError, match="--guidance goes with a prompt"):
+        swept("sweep.yaml", guidance=0.0)
+
+
 def test_options_of_a_prompt_do_not_go_with_a_file() -> None:
     """The file says it; the option is named as it was written."""
     with pytest.raises(click.UsageError, match="--guidance-rule goes with a prompt"):
