@@ -56,6 +56,9 @@ _LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
 #: Images of a prompt where nobody says how many.
 _PROMPT_IMAGES = 4
 
+#: How long a URL works where nobody says, and S3's longest: seven days.
+_URL_SECONDS, _URL_SECONDS_MAX = 3600, 604_800
+
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 _where_option = click.option(
     "--where",
@@ -63,6 +66,11 @@ _where_option = click.option(
     metavar="CONDITION",
     help="Only rows that meet it: seed=3, 'seed>=3', prompt~woman (contains), 'prompt=~wom[ae]n', \"seed in [1, 2] or"
     " style = 'sunny'\"; repeatable.",
+)
+_expires_option = click.option(
+    "--expires",
+    type=click.IntRange(1, _URL_SECONDS_MAX),
+    help=f"With --urls: seconds such a URL works. [{_URL_SECONDS}]",
 )
 _sweep_argument = click.argument("sweep")
 _allow_failing_option = click.option(
@@ -487,18 +495,19 @@ def retry(
 @_sweep_argument
 @_where_option
 @click.option("--urls", is_flag=True, help="Add a URL that reads each image for a while.")
-@click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
+@_expires_option
 @_json_flag
-def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_json: bool) -> int:
+def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int | None, as_json: bool) -> int:
     """List the rows of a sweep's manifests so far; --json prints every column, a line a job.
 
     Exit status 1 where --where is met by no row; then the values that there are go to stderr.
     """
     from producer.results import to_json_line
 
+    url_seconds = _url_seconds(urls, expires)
     room, wanted = _room(), where
     count = 0
-    for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=expires):
+    for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=url_seconds or _URL_SECONDS):
         count += 1
         if as_json:
             _echo_document(to_json_line(row) + "\n")
@@ -555,10 +564,16 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
     "--card/--no-card", default=True, show_default=True, help="webdataset, parquet, hf: write README.md."
 )
 @click.option("--urls", is_flag=True, help="jsonl: add a URL that reads each image for a while.")
-@click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
+@_expires_option
 @_json_flag
 def fetch(
-    sweep: str, folder: Path, where: tuple[str, ...], as_json: bool, urls: bool, expires: int, **words: Any
+    sweep: str,
+    folder: Path,
+    where: tuple[str, ...],
+    as_json: bool,
+    urls: bool,
+    expires: int | None,
+    **words: Any,
 ) -> int:
     """Bring images and metadata home. Run it again to resume, or to get what is new.
 
@@ -570,7 +585,7 @@ def fetch(
 
     size = words.pop("shard_size")
     shard_bytes = None if size is None else parse_size(size)
-    options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=expires if urls else None)
+    options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=_url_seconds(urls, expires))
     room, wanted = _room(), where
     with Progress(what="images") as bar:
         done = room.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
@@ -815,6 +830,13 @@ def _sweep_or_prompt(
         rules = (read_inline(rule, what="--guidance-rule") for rule in given["guidance_rules"])
         mapping["guidance_rule"] = list(rules)
     return sweep_from_mapping(mapping), mapping
+
+
+def _url_seconds(urls: bool, expires: int | None) -> int | None:
+    """Return how long URLs are to work; None without any."""
+    if expires is not None and not urls:
+        raise click.UsageError("--expires goes with --urls")
+    return (expires or _URL_SECONDS) if urls else None
 
 
 def _out() -> Console:

@@ -23,7 +23,7 @@ from producer.export.hf import ImageFolderLayout
 from producer.export.jsonl import write_jsonl
 from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
-from producer.results import manifest_rows, manifests, to_json_line, with_urls
+from producer.results import EXPIRES_SECONDS_MAX, manifest_rows, manifests, to_json_line, with_urls
 from producer.where import Where, read_where, where_texts
 from shared import names
 from shared.errors import ObjectMissing, UsageError
@@ -83,6 +83,10 @@ class FetchOptions:
             raise UsageError(f"--shard-size goes with --format {' or '.join(_SHARDED)}")
         if self.url_seconds is not None and self.layout != "jsonl":
             raise UsageError("--urls goes with --format jsonl: the other formats bring the images")
+        if self.url_seconds is not None and not 1 <= self.url_seconds <= EXPIRES_SECONDS_MAX:
+            raise UsageError(
+                f"url_seconds={self.url_seconds}: use a whole number, 1 to {EXPIRES_SECONDS_MAX}"
+            )
         if self.status == "failed" and self.layout in CARD_LAYOUTS:
             raise UsageError(
                 f"--status failed: a failed job has no image to put into {self.layout}: use --format jsonl"

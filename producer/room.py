@@ -56,9 +56,6 @@ _log = logging.getLogger(__name__)
 #: How long a store may fail that is only looked at for how fast earlier sweeps were.
 _GLANCE_SECONDS = 3.0
 
-#: S3's longest life of a presigned URL: seven days.
-EXPIRES_SECONDS_MAX = 604_800
-
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
 
@@ -356,7 +353,7 @@ class Printroom:
         *,
         where: WhereSource | None = None,
         urls: bool = False,
-        expires_seconds: Annotated[int, Between(1, EXPIRES_SECONDS_MAX)] = 3600,
+        expires_seconds: Annotated[int, Between(1, reading.EXPIRES_SECONDS_MAX)] = 3600,
     ) -> Iterator[dict[str, Any]]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 

@@ -595,6 +595,11 @@ class TestResume:
         assert bench.room.submit(SWEEP).outcome == "rebuilt"
         status = bench.room.status(sweep).status
         assert (status.state, status.done, status.failed, status.chunks_queued) == ("done", 65, 1, 0)
+        with pytest.raises(UsageError, match="'job_crash' is not known: did you mean job_crashed"):
+            bench.room.retry(sweep, codes=["job_crash"])
+        with pytest.raises(UsageError, match="'x' is not known: there are: image_not_finite, job_crashed, "):
+            bench.room.retry(sweep, codes=["x"], dry_run=True)
+        assert bench.room.retry(sweep, codes=["worker_lost"], dry_run=True).left
         assert bench.room.retry(sweep).jobs == 1
         assert {1} == bench.room.ledger.fed_chunks(sweep)
 
