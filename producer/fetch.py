@@ -25,6 +25,7 @@ from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
 from producer.results import EXPIRES_SECONDS_MAX, manifest_rows, manifests, to_json_line, with_urls
 from producer.where import Where, read_where, where_texts
+from producer.wording import show
 from shared import names
 from shared.errors import ObjectMissing, UsageError
 from shared.plan import Plan
@@ -77,6 +78,9 @@ class FetchOptions:
         for value, known in ((self.layout, LAYOUTS), (self.status, STATUSES)):
             if value not in known:
                 raise UsageError(f"{value!r}: use {', '.join(known)}")
+        for name in ("shard_bytes", "url_seconds"):
+            if type(getattr(self, name)) not in (int, type(None)):
+                raise UsageError(f"{name}={show(getattr(self, name))}: use a whole number, or None")
         if self.sidecars and self.layout != "folder":
             raise UsageError("--sidecars goes with --format folder: the other formats hold captions and rows")
         if self.shard_bytes is not None and self.layout not in _SHARDED:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from producer import fetch as fetching
 from producer import results as reading
-from producer.arguments import Between, checked_methods, no_sweep, plain_values
+from producer.arguments import Between, checked, checked_methods, no_sweep, plain_values
 from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
@@ -325,7 +325,7 @@ class Printroom:
         """Render failed jobs of a sweep again; those that would fail again for sure are left, unless asked for.
 
         Args:
-            codes: only failures with these error codes.
+            codes: only failures with these error codes, or this one.
             where: only rows of the manifests that meet it, as for `results`.
             everything: also those that fail again for sure.
             dry_run: count, and change nothing.
@@ -336,7 +336,7 @@ class Printroom:
             self.plan(sweep),
             store=self.store,
             ledger=self.ledger,
-            codes=codes,
+            codes=[codes] if isinstance(codes, str) else codes,
             where=self._where(sweep, where),
             everything=everything,
             dry_run=dry_run,
@@ -422,7 +422,8 @@ class Printroom:
         sweep = self.find(sweep, in_store=True)
         options = {"rows": None, "columns": None, **options}
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        sheet = sweep_sheet(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
+        draw = checked(sweep_sheet, "sheet")
+        sheet = draw(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
         check()
         return sheet
 
@@ -439,7 +440,8 @@ class Printroom:
         sweep = self.find(sweep, in_store=True)
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
         options["where"] = self._where(sweep, options.get("where"))
-        written = write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
+        write = checked(write_sheet, "write_sheet")
+        written = write(sweep, plan, self.store, Path(out), live=live, **options)
         check()
         return written
 

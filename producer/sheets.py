@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from PIL.Image import Image
 
+from producer.arguments import Between
 from producer.conditions import Condition
 from producer.fields import FIELDS
 from producer.images import read_image
@@ -98,7 +99,7 @@ def sweep_sheet(
     columns: Side,
     where: Mapping[str, Any],
     diff: Where | Sequence[str] | None = None,
-    thumb_px: int | None = None,
+    thumb_px: Annotated[int, Between(16, 4096)] | None = None,
     live: Live | None = None,
 ) -> Image:
     """Draw a sweep as far as it has come, as one picture; thumbnails shrink until it fits.
@@ -137,8 +138,8 @@ def write_sheet(
     columns: Side = None,
     where: Mapping[str, Any] | None = None,
     diff: Where | Sequence[str] | None = None,
-    thumb_px: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    thumb_px: Annotated[int, Between(16, 4096)] | None = None,
+    max_pixels: Annotated[int, Between(100_000)] = MAX_PIXELS,
     live: Live | None = None,
     on_part: Callable[[int | None], None] = lambda total: None,
 ) -> Written:
