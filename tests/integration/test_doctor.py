@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from producer import Printroom, cli
 from producer.doctor_store import examine_region, examine_store
 from shared.broker import ChunkMessage, connect, make_app, send_chunk
-from shared.errors import BrokerError, StoreDenied
+from shared.errors import BrokerError, SettingsError, StoreDenied
 from shared.ledger import Ledger
 from shared.names import queue_name
 from shared.redis_errors import broker_error
+from shared.settings import load_settings
 from shared.store.folder import FolderStore
 from shared.store.s3 import S3Store
 from tests.integration.test_verbs import Bench, make_settings, worker_info
@@ -108,6 +109,18 @@ class TestRights:
         with pytest.raises(BrokerError, match="does not allow this user"):
             send_chunk(app, "q", ChunkMessage(sweep="a", chunk=0))
         app.close()
+
+
+def test_a_variable_that_nothing_reads(settings, monkeypatch):
+    """A setting with a spelling mistake has no effect: it is named, with the nearest one."""
+    monkeypatch.setenv("PRINTROOM_STOR", "/srv/prints")
+    monkeypatch.setenv("PRINTROOM_SOMETHING_ELSE_YET", "1")
+    found = {check.detail: check for check in Printroom(settings).examine() if check.name == "settings"}
+    assert {check.level for check in found.values()} == {"warn"}
+    assert "PRINTROOM_STORE" in found["PRINTROOM_STOR is no setting: not used"].mend
+    assert found["PRINTROOM_SOMETHING_ELSE_YET is no setting: not used"].mend == ".env.example has them all"
+    with pytest.raises(SettingsError, match="stor: no setting of this name"):
+        load_settings(stor="x")
 
 
 class TestNoRedis:
