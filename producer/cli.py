@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from producer.sweep import Sweep
     from shared.ledger import SweepStatus
 
+#: With fewer columns tables cannot be read: then lines are left to the terminal to break.
+_COLUMNS_MIN = 40
+
 #: More columns than any table of ours has.
 _PIPE_COLUMNS = 100_000
 
@@ -842,7 +845,9 @@ def _url_seconds(urls: bool, expires: int | None) -> int | None:
 def _out() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # COLUMNS=0, as some programs set it, would show nothing at all.
+    width = None if Console().width >= _COLUMNS_MIN else _COLUMNS_MIN
+    return Console(highlight=False, width=width)
 
 
 def _table(*columns: str) -> Table:

@@ -331,6 +331,7 @@ class Printroom:
             dry_run: count, and change nothing.
         """
         sweep = self.find(sweep)
+        self._completeness(sweep)()  # what failed is read from rows: of another store there are none
         retried = retry_failed(
             sweep,
             self.plan(sweep),
