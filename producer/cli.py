@@ -1085,6 +1085,7 @@ def _report_fetch(done: Fetched) -> None:
 def _local_sheet(made: Rendered, settings: Any) -> Path | None:
     """Draw the sheet of a finished local run from its folder; a sweep of one axis gets one too."""
     from producer.sheets import sweep_sheet
+    from producer.whole_file import write_png
     from shared.names import plan_key
     from shared.plan import Plan
     from shared.store.folder import FolderStore
@@ -1092,7 +1093,7 @@ def _local_sheet(made: Rendered, settings: Any) -> Path | None:
     store = FolderStore(made.folder)
     plan = Plan.from_bytes(store.get(plan_key(made.submission.sweep)))
     path = made.folder / "sheet.png"
-    sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}).save(path)
+    write_png(sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}), path)
     return path
 
 

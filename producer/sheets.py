@@ -24,6 +24,7 @@ from producer.sheet.page import write_page
 from producer.sheet.sides import choose_sides
 from producer.sheet.tiles import tile, write_tiles
 from producer.where import LABEL, Where, canonical_where, fields_of, hints, is_wanted, read_where, where_texts
+from producer.whole_file import write_png
 from shared.errors import BrokerError, UsageError
 from shared.job import RECIPE_FIELDS, Job
 from shared.ledger import Ledger
@@ -166,7 +167,7 @@ def write_sheet(
         return Written(first=out, paths=[out], jobs=len(cells))
     tiles = tile(grid, max_pixels=max_pixels, thumb_px=thumb_px, baseline=baseline)
     if kind == "picture" and len(tiles) == 1:
-        draw(tiles[0].layout).save(out)
+        write_png(draw(tiles[0].layout), out)
         return Written(first=out, paths=[out], jobs=len(cells))
     if kind == "picture":
         names = {"stem": out.stem, "index": f"{out.stem}-tiles.html"}
