@@ -19,13 +19,13 @@ from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
 from producer.glance import glance
 from producer.lineage import Edition, choose, editions
-from producer.models import KnownModel, known_models, model_card, resolve_model
+from producer.models import KnownModel, bundled_fingerprints, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.retry import Retried, retry_failed
 from producer.search import FoundRow, search_rows
 from producer.source import SweepFile, read_sweep_file
-from producer.status import Overview, overview
+from producer.status import NO_WORKER, Overview, overview
 from producer.store_match import committed_chunks, require_rows
 from producer.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.submit import Submission, rebuild, submit_plan
@@ -221,8 +221,12 @@ class Printroom:
         return replace(submission, advice=tuple(self._advice(plan)))
 
     def _advice(self, plan: Plan) -> Iterator[str]:
-        """Say how a worker gets each model that no live worker holds."""
-        held = {fingerprint for worker in self.ledger.workers() for fingerprint in worker.models}
+        """Say what the sweep waits for: a worker, or a model that no live worker holds, and how one gets it."""
+        workers = self.ledger.workers()
+        held = {fingerprint for worker in workers for fingerprint in worker.models}
+        if not workers:
+            yield NO_WORKER
+            held = bundled_fingerprints(self.settings.cache_dir)  # whatever worker starts brings it along
         for model, name in plan.models.items():
             fingerprint, _ = split_reading(model)
             if fingerprint in held:

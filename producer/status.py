@@ -14,6 +14,9 @@ from shared.model_reading import split_reading
 from shared.plan import Plan
 from shared.store.identity import StoreIdentity
 
+#: What a sweep waits for where nobody renders.
+NO_WORKER = "no live worker: start one with `printroom worker`"
+
 
 class Obstacle(str):
     """Why some of a sweep is not moving, in words."""
@@ -74,7 +77,7 @@ def _obstacles(
     if status.state == "paused":
         return [Obstacle(f"paused: `printroom resume {sweep[:12]}` goes on")]
     if not workers:
-        return [Obstacle("no live worker: start one with `printroom worker`")]
+        return [Obstacle(NO_WORKER)]
     found = [Obstacle(f"worker {worker.name}: {worker.trouble}") for worker in workers if worker.trouble]
     found += [
         Obstacle(f"worker {w.name} refused messages: {_counts(w.refused)}") for w in workers if w.refused

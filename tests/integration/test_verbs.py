@@ -684,6 +684,15 @@ class TestStatus:
             local.room.status(sweep).obstacles
         )
 
+    def test_a_submit_to_nobody(self, local):
+        """What any worker brings along needs no copying: submit asks for a worker, and for no folder of models."""
+        assert local.room.submit({"prompt": "a cat"}).advice == (
+            "no live worker: start one with `printroom worker`",
+        )
+        local.room.ledger.heartbeat(worker_info(models={"sha:1": ["other"]}), expires_seconds=30)
+        (line,) = local.room.submit({"prompt": "a dog"}).advice
+        assert line.startswith("no live worker has model portraits")
+
     def test_a_model_nobody_holds(self, local):
         """Jobs of a model that no live worker holds are counted, with what the workers do hold."""
         sweep, plan = local.submit()
