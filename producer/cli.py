@@ -454,7 +454,8 @@ def cancel(sweep: str) -> None:
     click.echo(_room().cancel(sweep))
 
 
-@cli.command()
+# A number may be negative: what begins with - is no option here.
+@cli.command(context_settings={"ignore_unknown_options": True})
 @_sweep_argument
 @click.argument("number", type=int)
 def priority(sweep: str, number: int) -> None:

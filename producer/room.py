@@ -32,6 +32,7 @@ from producer.submit import Submission, rebuild, submit_plan
 from producer.surroundings import find_facts, find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
 from producer.where import read_where
+from producer.wording import near
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
@@ -559,12 +560,14 @@ class Printroom:
         return found[0] if found else None
 
     def _unknown(self, text: str, in_store: bool) -> str:
-        known = [one.sweep for one in self._editions(in_store=True)]
+        editions = self._editions(in_store=True)
+        known = [one.sweep for one in editions]
         ask = partial(find_stored, text, self.store, known=known)
         if not in_store and (found := glance(ask, seconds=_GLANCE_SECONDS)):
             sweep = found[0] if len(found) == 1 else text
             return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {sweep}` brings it back"
-        return f"{text}: no such sweep; `printroom status` lists them"
+        hint = near(text, {one.name for one in editions}, otherwise="`printroom status` lists them")
+        return f"{text}: no such sweep; {hint}"
 
 
 def as_sweep(source: SweepSource) -> Sweep:

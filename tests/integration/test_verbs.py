@@ -684,6 +684,14 @@ class TestStatus:
             local.room.status(sweep).obstacles
         )
 
+    def test_a_name_with_a_spelling_mistake(self, local):
+        """The nearest name is said, in whatever case it was written."""
+        local.submit()
+        (name,) = {one.name for one in local.room.statuses()}
+        for text in (name.upper(), f" {name}", f"{name}x"):
+            with pytest.raises(SweepUnknown, match=f"no such sweep; did you mean '{name}'"):
+                local.room.status(text)
+
     def test_a_submit_to_nobody(self, local):
         """What any worker brings along needs no copying: submit asks for a worker, and for no folder of models."""
         assert local.room.submit({"prompt": "a cat"}).advice == (

@@ -71,6 +71,14 @@ def test_a_terminal_of_no_width_shows_what_there_is(columns, tmp_path, monkeypat
     assert max(map(len, shown.splitlines())) == 40
 
 
+def test_a_priority_below_zero_is_no_option():
+    """`priority SWEEP -5` is a number, and what is none is named."""
+    asked = cli.commands["priority"].make_context("priority", ["mustaches", "-5"])
+    assert asked.params == {"sweep": "mustaches", "number": -5}
+    with pytest.raises(click.BadParameter, match="'-x' is not a valid integer"):
+        cli.commands["priority"].make_context("priority", ["mustaches", "-x"])
+
+
 def test_debug_is_taken_anywhere():
     """--debug may stand before or after the verb."""
     for words in (["--debug", "show", "no.png"], ["show", "no.png", "--debug"]):
