@@ -556,7 +556,9 @@ class Printroom:
         found = find_stored(text, self.store, known=known)
         if len(found) > 1:
             listed = ", ".join(sweep[:12] for sweep in found)
-            raise UsageError(f"{text!r} means {len(found)} sweeps of the store: {listed}; say more")
+            raise UsageError(
+                f"{text!r} means {len(found)} sweeps of the store: {listed}; say more: one of these ids"
+            )
         return found[0] if found else None
 
     def _unknown(self, text: str, in_store: bool) -> str:
@@ -564,8 +566,12 @@ class Printroom:
         known = [one.sweep for one in editions]
         ask = partial(find_stored, text, self.store, known=known)
         if not in_store and (found := glance(ask, seconds=_GLANCE_SECONDS)):
-            sweep = found[0] if len(found) == 1 else text
-            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {sweep}` brings it back"
+            if len(found) > 1:
+                listed = ", ".join(sweep[:12] for sweep in found)
+                mend = f"`printroom resume {found[0][:12]}` brings one back"
+                return f"{text}: Redis has lost it, the store has {len(found)} sweeps of this name: {listed}; {mend}"
+            mend = f"`printroom resume {found[0]}` brings it back"
+            return f"{text}: Redis has lost this sweep, the store has it: {mend}"
         hint = near(text, {one.name for one in editions}, otherwise="`printroom status` lists them")
         return f"{text}: no such sweep; {hint}"
 
