@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from producer import Printroom, cli
 from producer.doctor_store import examine_region, examine_store
 from shared.broker import ChunkMessage, connect, make_app, send_chunk
-from shared.errors import BrokerError, SettingsError, StoreDenied
+from shared.errors import BrokerError, SettingsError, StoreDenied, StoreFull, StoreUnavailable
 from shared.ledger import Ledger
 from shared.names import queue_name
 from shared.redis_errors import broker_error
@@ -198,6 +198,23 @@ class TestStore:
         store = seaweed_server.store(key_prefix, endpoint_url=endpoint_url, patience_seconds=600.0)
         (found,) = examine_store(store)
         assert "use http:// in PRINTROOM_S3_ENDPOINT_URL" in found.detail
+
+    @pytest.mark.parametrize(
+        ("error", "fix"),
+        [
+            (StoreUnavailable("gave up"), "is it up, and PRINTROOM_S3_ENDPOINT_URL right"),
+            (StoreFull("no space"), "free some space there"),
+        ],
+    )
+    def test_a_server_that_is_away_or_full(self, folder_store, error, fix):
+        """Nobody is sent to the AWS variables for what keys do not mend."""
+
+        def refuse(*_, **__):
+            raise error
+
+        folder_store.put = refuse
+        (found,) = examine_store(folder_store)
+        assert (found.level, found.fix.startswith(fix), "AWS" in found.fix) == ("fail", True, False)
 
     def test_a_region_that_is_guessed(self, monkeypatch, tmp_path):
         """A bucket at AWS without a region is a warning; with one, or at another server, there is none."""
