@@ -172,6 +172,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _is_a(value: Any, wanted: Any) -> bool:
+    if getattr(wanted, "_is_protocol", False) and wanted.__module__ not in ("typing", "collections.abc"):
+        return True  # a port of ours, which a room fills, not a caller
     if isinstance(value, bool):
         return wanted in (bool, object)
     if wanted is int:

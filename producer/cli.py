@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from producer.sweep import Sweep
     from shared.ledger import SweepStatus
 
+#: With fewer columns tables cannot be read: then lines are left to the terminal to break.
+_COLUMNS_MIN = 40
+
 #: More columns than any table of ours has.
 _PIPE_COLUMNS = 100_000
 
@@ -56,6 +59,9 @@ _LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
 #: Images of a prompt where nobody says how many.
 _PROMPT_IMAGES = 4
 
+#: How long a URL works where nobody says, and S3's longest: seven days.
+_URL_SECONDS, _URL_SECONDS_MAX = 3600, 604_800
+
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 _where_option = click.option(
     "--where",
@@ -63,6 +69,11 @@ _where_option = click.option(
     metavar="CONDITION",
     help="Only rows that meet it: seed=3, 'seed>=3', prompt~woman (contains), 'prompt=~wom[ae]n', \"seed in [1, 2] or"
     " style = 'sunny'\"; repeatable.",
+)
+_expires_option = click.option(
+    "--expires",
+    type=click.IntRange(1, _URL_SECONDS_MAX),
+    help=f"With --urls: seconds such a URL works. [{_URL_SECONDS}]",
 )
 _sweep_argument = click.argument("sweep")
 _allow_failing_option = click.option(
@@ -447,7 +458,8 @@ def cancel(sweep: str) -> None:
     click.echo(_room().cancel(sweep))
 
 
-@cli.command()
+# A number may be negative: what begins with - is no option here.
+@cli.command(context_settings={"ignore_unknown_options": True})
 @_sweep_argument
 @click.argument("number", type=int)
 def priority(sweep: str, number: int) -> None:
@@ -491,18 +503,19 @@ def retry(
 @_sweep_argument
 @_where_option
 @click.option("--urls", is_flag=True, help="Add a URL that reads each image for a while.")
-@click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
+@_expires_option
 @_json_flag
-def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int, as_json: bool) -> int:
+def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int | None, as_json: bool) -> int:
     """List the rows of a sweep's manifests so far; --json prints every column, a line a job.
 
     Exit status 1 where --where is met by no row; then the values that there are go to stderr.
     """
     from producer.results import to_json_line
 
+    url_seconds = _url_seconds(urls, expires)
     room, wanted = _room(), where
     count = 0
-    for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=expires):
+    for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=url_seconds or _URL_SECONDS):
         count += 1
         if as_json:
             _echo_document(to_json_line(row) + "\n")
@@ -561,10 +574,16 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
     "--card/--no-card", default=True, show_default=True, help="webdataset, parquet, hf: write README.md."
 )
 @click.option("--urls", is_flag=True, help="jsonl: add a URL that reads each image for a while.")
-@click.option("--expires", default=3600, show_default=True, help="Seconds such a URL works.")
+@_expires_option
 @_json_flag
 def fetch(
-    sweep: str, folder: Path, where: tuple[str, ...], as_json: bool, urls: bool, expires: int, **words: Any
+    sweep: str,
+    folder: Path,
+    where: tuple[str, ...],
+    as_json: bool,
+    urls: bool,
+    expires: int | None,
+    **words: Any,
 ) -> int:
     """Bring images and metadata home. Run it again to resume, or to get what is new.
 
@@ -576,7 +595,7 @@ def fetch(
 
     size = words.pop("shard_size")
     shard_bytes = None if size is None else parse_size(size)
-    options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=expires if urls else None)
+    options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=_url_seconds(urls, expires))
     room, wanted = _room(), where
     with Progress(what="images") as bar:
         done = room.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
@@ -812,7 +831,9 @@ def _sweep_or_prompt(
     from producer.sweep import sweep_from_mapping, sweep_of
     from producer.sweep_text import read_inline
 
-    given = {name: value for name, value in words.items() if value not in (None, (), False)}
+    # By identity: 0 is equal to False, and `--steps 0` is something that was said.
+    given = {name: value for name, value in words.items() if value is not None and value is not False}
+    given = {name: value for name, value in given.items() if value != ()}
     if what == "-" or Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
         if given:
             name = next(iter(given))
@@ -847,10 +868,19 @@ def _sweep_or_prompt(
     return sweep_from_mapping(mapping), mapping
 
 
+def _url_seconds(urls: bool, expires: int | None) -> int | None:
+    """Return how long URLs are to work; None without any."""
+    if expires is not None and not urls:
+        raise click.UsageError("--expires goes with --urls")
+    return (expires or _URL_SECONDS) if urls else None
+
+
 def _out() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # COLUMNS=0, as some programs set it, would show nothing at all.
+    width = None if Console().width >= _COLUMNS_MIN else _COLUMNS_MIN
+    return Console(highlight=False, width=width)
 
 
 def _table(*columns: str) -> Table:
@@ -1088,6 +1118,7 @@ def _report_fetch(done: Fetched) -> None:
 def _local_sheet(made: Rendered, settings: Any) -> Path | None:
     """Draw the sheet of a finished local run from its folder; a sweep of one axis gets one too."""
     from producer.sheets import sweep_sheet
+    from producer.whole_file import write_png
     from shared.names import plan_key
     from shared.plan import Plan
     from shared.store.folder import FolderStore
@@ -1095,7 +1126,7 @@ def _local_sheet(made: Rendered, settings: Any) -> Path | None:
     store = FolderStore(made.folder)
     plan = Plan.from_bytes(store.get(plan_key(made.submission.sweep)))
     path = made.folder / "sheet.png"
-    sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}).save(path)
+    write_png(sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}), path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
 import importlib.util
 import platform
@@ -17,7 +18,7 @@ from producer.store_match import require_same_store
 from shared.errors import BrokerError, PlanUnreadable, PrintroomError, StoreError, StoreMismatch
 from shared.ledger import Ledger, WorkerInfo
 from shared.plan import Plan
-from shared.settings import Settings
+from shared.settings import Settings, unknown_variables
 from shared.store.base import Store
 from shared.store.identity import identity_of
 
@@ -74,6 +75,7 @@ def examine(
     if reachable:
         yield from _guarded("workers", lambda: _fleet(ledger))
         yield from _guarded("stores", lambda: _same_store(ledger, open_store))
+    yield from _variables()
     yield _rendering()
     yield Check(name="versions", level="ok", detail=_versions())
 
@@ -257,6 +259,15 @@ def _dead_letters(ledger: Ledger) -> Iterator[Check]:
 
 
 # --- this machine --------------------------------------------------------------------------------------------
+
+
+def _variables() -> Iterator[Check]:
+    """Say which variables are set and read by nothing: a setting that is misspelt has no effect."""
+    for name in unknown_variables():
+        # Without the prefix, which makes all of them alike.
+        found = difflib.get_close_matches(name.lower().removeprefix("printroom_"), Settings.model_fields, n=1)
+        mend = f"did you mean PRINTROOM_{found[0].upper()}?" if found else ".env.example has them all"
+        yield Check(name="settings", level="warn", detail=f"{name} is no setting: not used", mend=mend)
 
 
 def _rendering() -> Check:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from shared.errors import PrintroomError, StoreError
+from shared.errors import PrintroomError, StoreError, StoreFull, StoreUnavailable
 from shared.store.base import Store
 from shared.store.folder import FolderStore
 from shared.store.identity import place_of
@@ -150,6 +150,10 @@ def _fix(doing: str, error: Exception) -> str:
         return _ENDPOINT_FIX if doing == "list" else _BYTES_FIX
     if "RequestTimeTooSkewed" in str(error):
         return "set this machine's clock: S3 refuses requests that are 15 minutes off"
+    if isinstance(error, StoreFull):
+        return "free some space there, or set PRINTROOM_STORE to another place"
+    if isinstance(error, StoreUnavailable):
+        return "is it up, and PRINTROOM_S3_ENDPOINT_URL right? For a folder, look at its disk or mount"
     if doing == "list":
         return f"the keys want the right to list (s3:ListBucket); {_ENDPOINT_FIX}"
     return _FIX

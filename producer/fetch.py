@@ -23,8 +23,9 @@ from producer.export.hf import ImageFolderLayout
 from producer.export.jsonl import write_jsonl
 from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
-from producer.results import manifest_rows, manifests, to_json_line, with_urls
+from producer.results import EXPIRES_SECONDS_MAX, manifest_rows, manifests, to_json_line, with_urls
 from producer.where import Where, read_where, where_texts
+from producer.wording import show
 from shared import names
 from shared.errors import ObjectMissing, UsageError
 from shared.plan import Plan
@@ -77,12 +78,19 @@ class FetchOptions:
         for value, known in ((self.layout, LAYOUTS), (self.status, STATUSES)):
             if value not in known:
                 raise UsageError(f"{value!r}: use {', '.join(known)}")
+        for name in ("shard_bytes", "url_seconds"):
+            if type(getattr(self, name)) not in (int, type(None)):
+                raise UsageError(f"{name}={show(getattr(self, name))}: use a whole number, or None")
         if self.sidecars and self.layout != "folder":
             raise UsageError("--sidecars goes with --format folder: the other formats hold captions and rows")
         if self.shard_bytes is not None and self.layout not in _SHARDED:
             raise UsageError(f"--shard-size goes with --format {' or '.join(_SHARDED)}")
         if self.url_seconds is not None and self.layout != "jsonl":
             raise UsageError("--urls goes with --format jsonl: the other formats bring the images")
+        if self.url_seconds is not None and not 1 <= self.url_seconds <= EXPIRES_SECONDS_MAX:
+            raise UsageError(
+                f"url_seconds={self.url_seconds}: use a whole number, 1 to {EXPIRES_SECONDS_MAX}"
+            )
         if self.status == "failed" and self.layout in CARD_LAYOUTS:
             raise UsageError(
                 f"--status failed: a failed job has no image to put into {self.layout}: use --format jsonl"

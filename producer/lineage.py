@@ -91,7 +91,7 @@ def choose(text: str, known: Sequence[Edition]) -> Choice | None:
 def _by_start(text: str, known: Sequence[Edition]) -> list[Edition]:
     if len(text) < ID_DIGITS_MIN:
         return []
-    return [one for one in known if one.sweep.startswith(text)]
+    return [one for one in known if one.sweep.startswith(text.lower())]
 
 
 def _by_name(text: str, known: Sequence[Edition]) -> list[Edition]:

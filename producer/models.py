@@ -86,6 +86,11 @@ def known_models(
     ]
 
 
+def bundled_fingerprints(cache_dir: Path) -> set[str]:
+    """Return the fingerprint of the model that comes with Printroom, which every worker of this version holds."""
+    return {model.fingerprint for model in known_models((), (), cache_dir=cache_dir)}
+
+
 def model_card(name: str, known: Sequence[KnownModel]) -> str:
     """Return what a model's folder says of it. Raises: ModelUnknown."""
     places = [place for model in known if model.name == name for place in model.places]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from producer.results import manifest_rows
-from shared.errors import PERMANENT_CODES
+from shared.errors import FAILURE_CODES, PERMANENT_CODES, UsageError
 from shared.ledger import Ledger
 from shared.plan import Plan
 from shared.store.base import Store
@@ -49,8 +50,9 @@ def retry_failed(
         everything: also those that fail again for sure.
         dry_run: count, and change nothing.
 
-    Raises: UsageError for an unknown field; StoreError; BrokerError.
+    Raises: UsageError for an unknown field or code; StoreError; BrokerError.
     """
+    _check_codes(codes)
     chosen: list[int] = []
     left: Counter[str] = Counter()
     wanted = {
@@ -66,3 +68,12 @@ def retry_failed(
             left[code] += 1
     jobs = len(chosen) if dry_run else ledger.reopen_failed(sweep, plan, only=chosen)
     return Retried(jobs=jobs, left=dict(left), dry_run=dry_run)
+
+
+def _check_codes(codes: Collection[str]) -> None:
+    """Refuse a code that no failure can have: it would choose nothing, in silence."""
+    for code in codes:
+        if code not in FAILURE_CODES:
+            near = difflib.get_close_matches(code, FAILURE_CODES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(FAILURE_CODES))}"
+            raise UsageError(f"error code {code!r} is not known: {hint}")

@@ -13,25 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from producer import fetch as fetching
 from producer import results as reading
-from producer.arguments import Between, checked_methods, no_sweep, plain_values
+from producer.arguments import Between, checked, checked_methods, no_sweep, plain_values
 from producer.compile import compile_sweep
 from producer.convert import sweep_yaml
 from producer.doctor import Check, examine
 from producer.glance import glance
 from producer.lineage import Edition, choose, editions
-from producer.models import KnownModel, known_models, model_card, resolve_model
+from producer.models import KnownModel, bundled_fingerprints, known_models, model_card, resolve_model
 from producer.preview import SAMPLE_JOBS, UNMEASURED, Difference, Preview, compare_plans, preview
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.retry import Retried, retry_failed
 from producer.search import FoundRow, search_rows, why_nothing_found
 from producer.source import SweepFile, read_sweep_file
-from producer.status import Overview, overview
+from producer.status import NO_WORKER, Overview, overview
 from producer.store_match import committed_chunks, require_rows
 from producer.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.submit import Submission, rebuild, submit_plan
 from producer.surroundings import find_facts, find_rates, find_tokenizers, model_folders
 from producer.sweep import Sweep, sweep_from_mapping, sweep_of
 from producer.where import read_where
+from producer.wording import near
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
@@ -56,9 +57,6 @@ _log = logging.getLogger(__name__)
 
 #: How long a store may fail that is only looked at for how fast earlier sweeps were.
 _GLANCE_SECONDS = 3.0
-
-#: S3's longest life of a presigned URL: seven days.
-EXPIRES_SECONDS_MAX = 604_800
 
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
@@ -225,8 +223,12 @@ class Printroom:
         return replace(submission, advice=tuple(self._advice(plan)))
 
     def _advice(self, plan: Plan) -> Iterator[str]:
-        """Say how a worker gets each model that no live worker holds."""
-        held = {fingerprint for worker in self.ledger.workers() for fingerprint in worker.models}
+        """Say what the sweep waits for: a worker, or a model that no live worker holds, and how one gets it."""
+        workers = self.ledger.workers()
+        held = {fingerprint for worker in workers for fingerprint in worker.models}
+        if not workers:
+            yield NO_WORKER
+            held = bundled_fingerprints(self.settings.cache_dir)  # whatever worker starts brings it along
         for model, name in plan.models.items():
             fingerprint, _ = split_reading(model)
             if fingerprint in held:
@@ -329,18 +331,19 @@ class Printroom:
         """Render failed jobs of a sweep again; those that would fail again for sure are left, unless asked for.
 
         Args:
-            codes: only failures with these error codes.
+            codes: only failures with these error codes, or this one.
             where: only rows of the manifests that meet it, as for `results`.
             everything: also those that fail again for sure.
             dry_run: count, and change nothing.
         """
         sweep = self.find(sweep)
+        self._completeness(sweep)()  # what failed is read from rows: of another store there are none
         retried = retry_failed(
             sweep,
             self.plan(sweep),
             store=self.store,
             ledger=self.ledger,
-            codes=codes,
+            codes=[codes] if isinstance(codes, str) else codes,
             where=self._where(sweep, where),
             everything=everything,
             dry_run=dry_run,
@@ -357,7 +360,7 @@ class Printroom:
         *,
         where: WhereSource | None = None,
         urls: bool = False,
-        expires_seconds: Annotated[int, Between(1, EXPIRES_SECONDS_MAX)] = 3600,
+        expires_seconds: Annotated[int, Between(1, reading.EXPIRES_SECONDS_MAX)] = 3600,
     ) -> Iterator[dict[str, Any]]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 
@@ -453,7 +456,8 @@ class Printroom:
         sweep = self.find(sweep, in_store=True)
         options = {"rows": None, "columns": None, **options}
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        sheet = sweep_sheet(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
+        draw = checked(sweep_sheet, "sheet")
+        sheet = draw(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
         check()
         return sheet
 
@@ -470,7 +474,8 @@ class Printroom:
         sweep = self.find(sweep, in_store=True)
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
         options["where"] = self._where(sweep, options.get("where"))
-        written = write_sheet(sweep, plan, self.store, Path(out), live=live, **options)
+        write = checked(write_sheet, "write_sheet")
+        written = write(sweep, plan, self.store, Path(out), live=live, **options)
         check()
         return written
 
@@ -579,16 +584,24 @@ class Printroom:
         found = find_stored(text, self.store, known=known)
         if len(found) > 1:
             listed = ", ".join(sweep[:12] for sweep in found)
-            raise UsageError(f"{text!r} means {len(found)} sweeps of the store: {listed}; say more")
+            raise UsageError(
+                f"{text!r} means {len(found)} sweeps of the store: {listed}; say more: one of these ids"
+            )
         return found[0] if found else None
 
     def _unknown(self, text: str, in_store: bool) -> str:
-        known = [one.sweep for one in self._editions(in_store=True)]
+        editions = self._editions(in_store=True)
+        known = [one.sweep for one in editions]
         ask = partial(find_stored, text, self.store, known=known)
         if not in_store and (found := glance(ask, seconds=_GLANCE_SECONDS)):
-            sweep = found[0] if len(found) == 1 else text
-            return f"{text}: Redis has lost this sweep, the store has it: `printroom resume {sweep}` brings it back"
-        return f"{text}: no such sweep; `printroom status` lists them"
+            if len(found) > 1:
+                listed = ", ".join(sweep[:12] for sweep in found)
+                mend = f"`printroom resume {found[0][:12]}` brings one back"
+                return f"{text}: Redis has lost it, the store has {len(found)} sweeps of this name: {listed}; {mend}"
+            mend = f"`printroom resume {found[0]}` brings it back"
+            return f"{text}: Redis has lost this sweep, the store has it: {mend}"
+        hint = near(text, {one.name for one in editions}, otherwise="`printroom status` lists them")
+        return f"{text}: no such sweep; {hint}"
 
 
 def as_sweep(source: SweepSource) -> Sweep:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from PIL.Image import Image
 
+from producer.arguments import Between
 from producer.conditions import Condition
 from producer.fields import FIELDS
 from producer.images import read_image
@@ -23,6 +24,7 @@ from producer.sheet.page import write_page
 from producer.sheet.sides import choose_sides
 from producer.sheet.tiles import tile, write_tiles
 from producer.where import LABEL, Where, canonical_where, fields_of, hints, is_wanted, read_where, where_texts
+from producer.whole_file import write_png
 from shared.errors import BrokerError, UsageError
 from shared.job import RECIPE_FIELDS, Job
 from shared.ledger import Ledger
@@ -98,7 +100,7 @@ def sweep_sheet(
     columns: Side,
     where: Mapping[str, Any],
     diff: Where | Sequence[str] | None = None,
-    thumb_px: int | None = None,
+    thumb_px: Annotated[int, Between(16, 4096)] | None = None,
     live: Live | None = None,
 ) -> Image:
     """Draw a sweep as far as it has come, as one picture; thumbnails shrink until it fits.
@@ -137,8 +139,8 @@ def write_sheet(
     columns: Side = None,
     where: Mapping[str, Any] | None = None,
     diff: Where | Sequence[str] | None = None,
-    thumb_px: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    thumb_px: Annotated[int, Between(16, 4096)] | None = None,
+    max_pixels: Annotated[int, Between(100_000)] = MAX_PIXELS,
     live: Live | None = None,
     on_part: Callable[[int | None], None] = lambda total: None,
 ) -> Written:
@@ -165,7 +167,7 @@ def write_sheet(
         return Written(first=out, paths=[out], jobs=len(cells))
     tiles = tile(grid, max_pixels=max_pixels, thumb_px=thumb_px, baseline=baseline)
     if kind == "picture" and len(tiles) == 1:
-        draw(tiles[0].layout).save(out)
+        write_png(draw(tiles[0].layout), out)
         return Written(first=out, paths=[out], jobs=len(cells))
     if kind == "picture":
         names = {"stem": out.stem, "index": f"{out.stem}-tiles.html"}

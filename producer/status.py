@@ -14,6 +14,9 @@ from shared.model_reading import split_reading
 from shared.plan import Plan
 from shared.store.identity import StoreIdentity
 
+#: What a sweep waits for where nobody renders.
+NO_WORKER = "no live worker: start one with `printroom worker`"
+
 
 class Obstacle(str):
     """Why some of a sweep is not moving, in words."""
@@ -75,7 +78,7 @@ def _obstacles(
         return [Obstacle(f"paused: `printroom resume {sweep[:12]}` goes on")]
     silent = _silences(sweep, workers, ledger)
     if not workers:
-        return [Obstacle("no live worker: start one with `printroom worker`"), *silent]
+        return [Obstacle(NO_WORKER), *silent]
     found = [*silent]
     found += [Obstacle(f"worker {worker.name}: {worker.trouble}") for worker in workers if worker.trouble]
     found += [

@@ -6,6 +6,7 @@ expression as in a sweep's `where` (`producer.conditions`), and both compare ali
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ def parse_where(conditions: Sequence[str], labels: Collection[str] = ()) -> dict
     """
     where: dict[str, Any] = {}
     for text in conditions:
+        if not isinstance(text, str):
+            raise UsageError(f"where: {show(text)} is no condition: write texts, such as 'seed>=3'")
         name, condition = _parse(text, labels)
         where[name] = condition if isinstance(condition, Condition) else (*where.get(name, ()), condition)
     return canonical_where({name: _plainest(wanted) for name, wanted in where.items()}, labels)
@@ -128,6 +131,7 @@ def canonical_where(where: Where, labels: Collection[str] = ()) -> dict[str, Any
     Raises: UsageError for a field that rows do not have, or a rule that is none.
     """
     _check_fields([name for name, wanted in where.items() if not isinstance(wanted, Condition)], labels)
+    _check_values(where)
     found = {
         name if isinstance(wanted, Condition) else whole_name(name): wanted for name, wanted in where.items()
     }
@@ -183,6 +187,10 @@ def hints(where: Where) -> list[str]:
         for text in _short_texts(name, wanted)
         if _LIKE_EXPRESSION.search(text)
     ]
+
+
+#: What a value of a mapping of conditions may be; a mapping is a guidance rule.
+_ROW_VALUES = (str, numbers.Real, Mapping, Condition, tuple)
 
 
 class _Row(Mapping[str, Any]):
@@ -318,6 +326,21 @@ def _check_pattern(pattern: str) -> None:
         matches("", pattern)
     except ConditionInvalid as error:
         raise UsageError(f"{error.reason} (at character {error.column})") from error
+
+
+def _check_values(where: Where) -> None:
+    """Raise UsageError for a value that no row can be equal to: several of them, or nothing that a row holds."""
+    for name, wanted in where.items():
+        if isinstance(wanted, list | tuple | set | range) and not _is_read(wanted):
+            listed = ", ".join(show(one) for one in list(wanted)[:3]) + (", ..." if len(wanted) > 3 else "")
+            raise UsageError(f"where: {name} is several values: write the condition '{name} in [{listed}]'")
+        if wanted is not None and not isinstance(wanted, _ROW_VALUES):
+            raise UsageError(f"where: {name}={show(wanted)}: use text, a number, true, false or None")
+
+
+def _is_read(wanted: Any) -> bool:
+    """Whether these are comparisons, as conditions are once they are read."""
+    return isinstance(wanted, tuple) and bool(wanted) and isinstance(wanted[0], Comparison)
 
 
 def _check_fields(fields: Collection[str], labels: Collection[str] = ()) -> None:

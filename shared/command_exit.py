@@ -74,7 +74,8 @@ _LIBRARIES = {
     "PIL": "an image",
 }
 
-_PASSWORD = re.compile(r"(?<=://)[^\s/@]*@")
+#: What stands before the host of an address, but for the words with which our own messages show where it stands.
+_PASSWORD = re.compile(r"(?<=://)(?!(?:USER)?:PASSWORD@)[^\s/@]*@")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

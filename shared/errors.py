@@ -244,3 +244,7 @@ class WorkerLost(RenderError):
     """Every worker that took this chunk died with it."""
 
     code = "worker_lost"
+
+
+#: Codes that a failed job may have.
+FAILURE_CODES = frozenset({RenderError.code, *(kind.code for kind in RenderError.__subclasses__())})

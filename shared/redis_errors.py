@@ -51,6 +51,10 @@ def broker_error(error: redis.RedisError) -> BrokerError:
         )
     if isinstance(error, redis.exceptions.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
         return BrokerError(f"Redis refused us: check the password in {_URL} ({error})")
+    if "db index is out of range" in lower:
+        return BrokerError(
+            f"Redis has no database of this number: use a smaller one, such as 0, at the end of {_URL}"
+        )
     if isinstance(error, redis.exceptions.ReadOnlyError) or text.startswith("READONLY"):
         return BrokerUnavailable(
             f"this Redis is a replica, which takes no writes: name the primary in {_URL}"

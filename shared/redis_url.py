@@ -66,7 +66,9 @@ def parse_redis_url(url: str) -> RedisAddress:
     if scheme in _OTHER_SCHEMES:
         raise ValueError(_OTHER_SCHEMES[scheme])
     if scheme not in _SCHEMES:
-        raise ValueError("use redis://[:password@]host:port/db, or rediss:// for TLS")
+        raise ValueError(
+            "use redis://host:port/db, with a password redis://:PASSWORD@host:port/db; rediss:// for TLS"
+        )
     parts = _split(url)
     values = _options(parts.query, tls=scheme == "rediss")
     database = _database(parts.path, values.pop("db", None))
@@ -85,10 +87,13 @@ def parse_redis_url(url: str) -> RedisAddress:
 def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        port = parts.port
     except ValueError:
-        # Its own text quotes what stands before a stray slash: part of the password.
-        raise ValueError("the port is no number; in a password, write / ? # @ as %2F %3F %23 %40") from None
+        port = 0
+    if port == 0:  # redis-py and kombu take a 0 for nothing said: 6379
+        # The library's own text quotes what stands before a stray slash: part of the password.
+        said = "the port is no number from 1 to 65535"
+        raise ValueError(f"{said}; in a password, write / ? # @ as %2F %3F %23 %40")
     if parts.fragment or "#" in url:
         raise ValueError("a # in it; in a password, write / ? # @ as %2F %3F %23 %40")
     if "," in parts.netloc.rpartition("@")[2] or ";" in url.rpartition("@")[2]:

@@ -7,6 +7,7 @@ or a log.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,9 @@ from shared.store.open import check_address
 
 #: A prefix is part of keys, of ACL rules and of kombu's names: nothing that means something there.
 _PREFIX = re.compile(r"[A-Za-z0-9._:/@-]{1,100}")
+
+#: Variables of the prefix that are no settings: of the fault tests, and of a container's health check.
+_OTHER_VARIABLES = {"PRINTROOM_FAILPOINT", "PRINTROOM_HEALTH_END"}
 
 #: How a UNet is compiled.
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -163,10 +167,21 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises: SettingsError listing every wrong variable at once, without the values of secrets.
     """
+    unknown = sorted(overrides.keys() - Settings.model_fields.keys())
+    if unknown:
+        raise SettingsError(f"{', '.join(unknown)}: no setting of this name (.env.example has them all)")
     try:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_problem(item) for item in error.errors())) from None
+
+
+def unknown_variables() -> list[str]:
+    """Return the variables of the environment that look like settings and are none: what they say is not used."""
+    known = {f"PRINTROOM_{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
+    return sorted(
+        name for name in os.environ if name.upper().startswith("PRINTROOM_") and name.upper() not in known
+    )
 
 
 def _checked(store: str, *, endpoint_url: str | None) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from producer.whole_file import whole_file
+from shared.command_exit import explain
 from shared.errors import StoreError
 
 #: Read from a file at once.
@@ -21,19 +23,13 @@ def replacing(path: Path, *, tag: str = "") -> Iterator[IO[bytes]]:
     Args:
         tag: sets apart what several threads write to one place.
 
-    Raises: StoreError naming the file, for all that the file system refuses meanwhile.
+    Raises: StoreError naming the file and the fix, for all that the file system refuses meanwhile.
     """
-    temporary = path.with_name(f".{path.name}{tag}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with whole_file(path, tag=tag) as file:
             yield file
-        temporary.replace(path)
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise StoreError(explain(error).text) from error
 
 
 def write_whole(path: Path, data: bytes, *, tag: str = "") -> None:
@@ -53,7 +49,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
+        raise StoreError(explain(error).text) from error
 
 
 def is_right(path: Path, *, size_bytes: int, sha256: str) -> bool:

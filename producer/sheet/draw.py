@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from producer.sheet.baseline import GAIN, Baseline, heat_colours
 from producer.sheet.cells import Cell
-from producer.sheet.grid import Grid, make_grid, runs
+from producer.sheet.grid import DOT, Grid, make_grid, runs
 from producer.sheet.layout import (
     Frame,
     Layout,
@@ -22,7 +22,7 @@ from producer.sheet.layout import (
     row_label,
     section_gap_px,
 )
-from producer.sheet.lettering import Colour, fit, text_px, wrap, write, write_lines
+from producer.sheet.lettering import Colour, fit, fit_parts, text_px, wrap, write, write_lines
 from producer.sheet.measures import (
     COLUMN_LEADING,
     COLUMN_TEXT,
@@ -160,7 +160,7 @@ def _draw_legend(
 def _draw_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int) -> None:
     grid = layout.grid
     if frame.section.title:
-        title = fit(frame.section.title, layout.width - 2 * MARGIN_PX, 18)
+        title = fit_parts(frame.section.title.split(DOT), DOT, layout.width - 2 * MARGIN_PX, 18)
         write(pen, (MARGIN_PX, y), title, 18, _INK)
     top = y + frame.labels_y
     if grid.is_list:

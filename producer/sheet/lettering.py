@@ -17,6 +17,9 @@ _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf",
 #: A character that Pillow's own font does not have: it is drawn as every other of these is.
 _UNKNOWN = "\ufffe"
 
+#: No line has room for more: a longer part is not measured to its end.
+_PART_CHARS = 2000
+
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -42,6 +45,20 @@ def fit(text: str, width_px: float, size_px: int) -> str:
     if _fitting(text, width_px, size_px) >= len(text):
         return text
     return text[: max(1, _fitting(text, width_px - size_px, size_px))].rstrip() + "…"
+
+
+def fit_parts(parts: Sequence[str], separator: str, width_px: float, size_px: int) -> str:
+    """Return parts on one line of a width; where they are longer the longest end in ellipses, so that none is lost."""
+    left = width_px - text_px(separator, size_px) * (len(parts) - 1)
+    share = left
+    for place, part_px in enumerate(sorted(text_px(part[:_PART_CHARS], size_px) for part in parts)):
+        share = left / (len(parts) - place)
+        if part_px > share:
+            break
+        left -= part_px
+    else:
+        return separator.join(parts)
+    return fit(separator.join(fit(part, share, size_px) for part in parts), width_px, size_px)
 
 
 @lru_cache(maxsize=65_536)

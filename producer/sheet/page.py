@@ -26,6 +26,7 @@ from producer.sheet.cells import Cell, key, value
 from producer.sheet.grid import Grid
 from producer.sheet.prints import Darkroom, Note, Print, in_order
 from producer.sheet.words import NO_JOB, STATE_WORDS, field_name, label
+from producer.whole_file import whole_file
 
 #: Bytes that the images of a page may take, as text: a browser keeps all of it in memory.
 PAGE_BYTES = 64 * 1024 * 1024
@@ -101,12 +102,12 @@ def write_page(
     def figure(cell: Cell) -> str:
         return _figure(cell, darkroom.develop(cell), fields, grid, budget=budget)
 
-    with path.open("w", encoding="utf-8") as page:
-        page.write(_head(grid, scale * longest, longest, baseline))
+    with whole_file(path) as page:
+        page.write(_head(grid, scale * longest, longest, baseline).encode())
         for text in in_order(figure, grid.cells):
-            page.write(text)
+            page.write(text.encode())
             on_image(len(grid.cells))
-        page.write(_tail(grid, fields, scale * longest))
+        page.write(_tail(grid, fields, scale * longest).encode())
 
 
 def script() -> str:

@@ -38,6 +38,7 @@ from producer.sheet.measures import (
 )
 from producer.sheet.shape import LONG_ASPECT_MIN
 from producer.sheet.strips import break_rows, key_range, key_words, words_range
+from producer.whole_file import whole_file, write_png
 
 #: Longest side of a picture; from 32,767 on, programs that count in 16 bits fail.
 _SIDE_MAX_PX = 32_000
@@ -131,11 +132,12 @@ def write_tiles(
     paths = []
     for one in tiles:
         path = folder / f"{stem}-r{one.row}-c{one.column}.png"
-        draw(one.layout).save(path)
+        write_png(draw(one.layout), path)
         paths.append(path)
         on_tile(len(tiles))
     page = folder / index
-    page.write_text(_index(tiles, paths), encoding="utf-8")
+    with whole_file(page) as file:
+        file.write(_index(tiles, paths).encode())
     return [page, *paths]
 
 

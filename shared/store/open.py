@@ -119,6 +119,10 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
     bucket, _, prefix = address.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise SettingsError(f"store {url}: {bucket!r} is no bucket name; use s3://bucket/prefix")
+    if bucket.endswith((".amazonaws.com", ".digitaloceanspaces.com", ".r2.cloudflarestorage.com")):
+        raise SettingsError(
+            f"store {url}: {bucket!r} is a host: use the bucket's name alone, s3://bucket/prefix"
+        )
     prefix = prefix.rstrip("/")
     try:
         return bucket, check_key(prefix) if prefix else ""

@@ -83,6 +83,13 @@ class TestRefused:
             act()
 
 
+def test_a_database_that_is_not_there(valkey_server):
+    """A number above what the server has is told apart from a server that is away, with the fix."""
+    url = f"redis://:{valkey_server.password}@127.0.0.1:{valkey_server.port}/99"
+    with pytest.raises(BrokerError, match="no database of this number: use a smaller one"):
+        every_way(make_settings(url))["status"]()
+
+
 class TestOptions:
     """Options of the URL, on a real server."""
 

@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from producer import Printroom, cli
 from producer.doctor_store import examine_region, examine_store
 from shared.broker import ChunkMessage, connect, make_app, send_chunk
-from shared.errors import BrokerError, StoreDenied
+from shared.errors import BrokerError, SettingsError, StoreDenied, StoreFull, StoreUnavailable
 from shared.ledger import Ledger
 from shared.names import queue_name
 from shared.redis_errors import broker_error
+from shared.settings import load_settings
 from shared.store.folder import FolderStore
 from shared.store.s3 import S3Store
 from tests.integration.test_verbs import Bench, make_settings, worker_info
@@ -110,6 +111,18 @@ class TestRights:
         app.close()
 
 
+def test_a_variable_that_nothing_reads(settings, monkeypatch):
+    """A setting with a spelling mistake has no effect: it is named, with the nearest one."""
+    monkeypatch.setenv("PRINTROOM_STOR", "/srv/prints")
+    monkeypatch.setenv("PRINTROOM_SOMETHING_ELSE_YET", "1")
+    found = {check.detail: check for check in Printroom(settings).examine() if check.name == "settings"}
+    assert {check.level for check in found.values()} == {"warn"}
+    assert "PRINTROOM_STORE" in found["PRINTROOM_STOR is no setting: not used"].mend
+    assert found["PRINTROOM_SOMETHING_ELSE_YET is no setting: not used"].mend == ".env.example has them all"
+    with pytest.raises(SettingsError, match="stor: no setting of this name"):
+        load_settings(stor="x")
+
+
 class TestNoRedis:
     """What is wrong with the way to Redis is told apart."""
 
@@ -185,6 +198,23 @@ class TestStore:
         store = seaweed_server.store(key_prefix, endpoint_url=endpoint_url, patience_seconds=600.0)
         (found,) = examine_store(store)
         assert "use http:// in PRINTROOM_S3_ENDPOINT_URL" in found.detail
+
+    @pytest.mark.parametrize(
+        ("error", "fix"),
+        [
+            (StoreUnavailable("gave up"), "is it up, and PRINTROOM_S3_ENDPOINT_URL right"),
+            (StoreFull("no space"), "free some space there"),
+        ],
+    )
+    def test_a_server_that_is_away_or_full(self, folder_store, error, fix):
+        """Nobody is sent to the AWS variables for what keys do not mend."""
+
+        def refuse(*_, **__):
+            raise error
+
+        folder_store.put = refuse
+        (found,) = examine_store(folder_store)
+        assert (found.level, found.fix.startswith(fix), "AWS" in found.fix) == ("fail", True, False)
 
     def test_a_region_that_is_guessed(self, monkeypatch, tmp_path):
         """A bucket at AWS without a region is a warning; with one, or at another server, there is none."""

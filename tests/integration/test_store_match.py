@@ -152,6 +152,17 @@ class TestTooFewRows:
             local.room.write_sheet(sweep, tmp_path / "sheet.png")
         assert (tmp_path / "sheet.png").is_file()
 
+    def test_retry(self, local, other, settings):
+        """No failure in another store is no reason to say that there is nothing to retry."""
+        sweep, plan = local.submit()
+        for chunk in range(plan.chunks):
+            local.work(sweep, plan, chunk, failed=(65,))
+        room = Printroom(settings)
+        room.__dict__["store"] = other[0]
+        with pytest.raises(RowsMissing, match="this store has 0 rows"):
+            room.retry(sweep, dry_run=True)
+        assert local.room.retry(sweep, dry_run=True).jobs == 1
+
     def test_a_running_sweep(self, local, tmp_path):
         """Jobs whose chunk has no manifest yet are not missing, nor does a filter make rows missing."""
         sweep, plan = local.submit()

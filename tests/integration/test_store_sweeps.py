@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -75,6 +76,10 @@ def test_several_and_none(folder_store, valkey_server, key_prefix, tmp_path):
     room = Bench(make_settings(valkey_server.url, f"{key_prefix}:after:", tmp_path), folder_store).room
     with pytest.raises(UsageError, match=r"'faces' means 2 sweeps of the store: .*; say more"):
         room.find("faces", in_store=True)
+    with pytest.raises(SweepUnknown, match="2 sweeps of this name: ") as caught:
+        room.status("faces")
+    (mended,) = re.findall("`printroom resume ([0-9a-f]{12})`", str(caught.value))
+    assert room.find(mended, in_store=True) in ids
     assert {one.sweep for one in room.lost_sweeps()} == ids
     for text in ("nobody", "0" * 32, "00ff"):
         with pytest.raises(SweepUnknown, match="no such sweep; `printroom status` lists them"):

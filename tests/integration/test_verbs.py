@@ -595,6 +595,11 @@ class TestResume:
         assert bench.room.submit(SWEEP).outcome == "rebuilt"
         status = bench.room.status(sweep).status
         assert (status.state, status.done, status.failed, status.chunks_queued) == ("done", 65, 1, 0)
+        with pytest.raises(UsageError, match="'job_crash' is not known: did you mean job_crashed"):
+            bench.room.retry(sweep, codes=["job_crash"])
+        with pytest.raises(UsageError, match="'x' is not known: there are: image_not_finite, job_crashed, "):
+            bench.room.retry(sweep, codes=["x"], dry_run=True)
+        assert bench.room.retry(sweep, codes=["worker_lost"], dry_run=True).left
         assert bench.room.retry(sweep).jobs == 1
         assert {1} == bench.room.ledger.fed_chunks(sweep)
 
@@ -678,6 +683,23 @@ class TestStatus:
         assert ["no live worker: start one with `printroom worker`"] == list(
             local.room.status(sweep).obstacles
         )
+
+    def test_a_name_with_a_spelling_mistake(self, local):
+        """The nearest name is said, in whatever case it was written."""
+        local.submit()
+        (name,) = {one.name for one in local.room.statuses()}
+        for text in (name.upper(), f" {name}", f"{name}x"):
+            with pytest.raises(SweepUnknown, match=f"no such sweep; did you mean '{name}'"):
+                local.room.status(text)
+
+    def test_a_submit_to_nobody(self, local):
+        """What any worker brings along needs no copying: submit asks for a worker, and for no folder of models."""
+        assert local.room.submit({"prompt": "a cat"}).advice == (
+            "no live worker: start one with `printroom worker`",
+        )
+        local.room.ledger.heartbeat(worker_info(models={"sha:1": ["other"]}), expires_seconds=30)
+        (line,) = local.room.submit({"prompt": "a dog"}).advice
+        assert line.startswith("no live worker has model portraits")
 
     def test_a_model_nobody_holds(self, local):
         """Jobs of a model that no live worker holds are counted, with what the workers do hold."""

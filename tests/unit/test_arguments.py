@@ -11,9 +11,12 @@ from producer import Printroom
 from producer.arguments import Between, checked
 from producer.local import render_locally
 from producer.room import as_sweep
+from producer.sheets import sweep_sheet
 from producer.show import show_image
+from producer.where import read_where
 from shared.errors import SweepError, UsageError
 from shared.settings import Settings
+from shared.store.folder import FolderStore
 
 #: No call here gets as far as a server.
 ROOM = Printroom(Settings(redis_url="redis://127.0.0.1:1/0"))
@@ -105,6 +108,39 @@ def test_a_wrong_argument_is_named(call, said):
     with pytest.raises(UsageError) as refused:
         call()
     assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ([3], "where: 3 is no condition: write texts, such as 'seed>=3'"),
+        ({"seed": [1, 2]}, r"where: seed is several values: write the condition 'seed in \[1, 2\]'"),
+        ({"seed": range(9)}, r"write the condition 'seed in \[0, 1, 2, ...\]'"),
+        ({"seed": ()}, "where: seed is several values"),
+        ({"prompt": b"a"}, "where: prompt=b'a': use text, a number, true, false or None"),
+    ],
+)
+def test_conditions_that_no_row_can_meet_are_refused(where, said):
+    """A value that no row is equal to would find nothing, in silence."""
+    with pytest.raises(UsageError, match=said):
+        read_where(where)
+    assert read_where({"seed": np.int64(3), "negative_prompt": None}) == {"seed": 3, "negative_prompt": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"row": "seed"}, "sheet: unknown argument 'row': did you mean 'rows'"),
+        ({"rows": 3}, "sheet: rows=3: use text or"),
+        ({"thumb_px": "big"}, "sheet: thumb_px='big': use a whole number, 16 to 4096"),
+        ({"thumb_px": -5}, "sheet: thumb_px=-5: use a whole number, 16 to 4096"),
+    ],
+)
+def test_options_of_a_sheet_are_checked_as_those_of_calls(options, said):
+    """What a sheet is asked for is checked before it is drawn."""
+    wanted = {"rows": None, "columns": None, "where": {}, **options}
+    with pytest.raises(UsageError, match=said):
+        checked(sweep_sheet, "sheet")("x", ROOM.compile({"prompt": "a"}), FolderStore(Path("x")), **wanted)
 
 
 def test_every_public_parameter_can_be_checked():

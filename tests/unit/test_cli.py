@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from producer.cli import _list_sweeps, _result_columns, _sweep_or_prompt, _watch_sweeps
+from producer.cli import _list_sweeps, _result_columns, _sweep_or_prompt, _watch_sweeps, cli
 from producer.room import Printroom
 from producer.sweep import Sweep
 from shared.errors import SweepError
@@ -75,6 +76,23 @@ def test_a_negative_is_drawn_beside_the_plain_prompt() -> None:
         swept(no_plain=True)
     with pytest.raises(click.UsageError, match="--no-plain goes with a prompt"):
         swept("sweep.yaml", no_plain=True)
+
+
+def test_a_zero_is_said() -> None:
+    """`--guidance 0` is a scale like any other, and `--steps 0` a mistake: neither is taken for nothing said."""
+    assert swept(guidance=0.0).guidance_scale == (0.0,)
+    with pytest.raises(SweepError, match="steps=0"):
+        swept(steps=0)
+    with pytest.raises(click.UsageError, match="--guidance goes with a prompt"):
+        swept("sweep.yaml", guidance=0.0)
+
+
+@pytest.mark.parametrize("line", ["results s --expires 5", "fetch s home --expires 5 --format jsonl"])
+def test_a_life_of_urls_goes_with_urls(line: str) -> None:
+    """A setting that nothing would use is refused, before anything is asked."""
+    answer = CliRunner().invoke(cli, line.split())
+    assert answer.exit_code == 2
+    assert "--expires goes with --urls" in answer.output
 
 
 def test_options_of_a_prompt_do_not_go_with_a_file() -> None:

@@ -14,7 +14,8 @@ import redis
 import yaml
 
 from shared.command_exit import document_bytes, explain, run_command
-from shared.errors import StoreUnavailable, SweepError, UsageError
+from shared.errors import SettingsError, StoreUnavailable, SweepError, UsageError
+from shared.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +86,23 @@ def test_no_password_and_no_escape_sequence_is_shown():
     text = explain(redis.RedisError("redis://user:hunter2@host/0 \x1b[31m says\nno")).text
     assert text == "Redis: redis://***@host/0 [31m says no"
     assert len(explain(ValueError("x" * 10_000)).text) < 500
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("localhost:6379", "redis://:PASSWORD@host:port/db"),
+        ("redis://h/0?password=hunter2", "redis://:PASSWORD@host:port/db"),
+        ("redis://h/0?username=hunter2", "redis://USER:PASSWORD@host:port/db"),
+    ],
+)
+def test_a_fix_that_shows_where_a_password_stands_is_shown_whole(url, shown):
+    """The words of a message that show how an address is written are no password."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(redis_url=url)
+    text = explain(caught.value).text
+    assert shown in text
+    assert "hunter2" not in text
 
 
 @pytest.mark.parametrize(

@@ -739,6 +739,10 @@ class TestOptions:
             ({"layout": "hf", "sidecars": True}, "--sidecars goes with --format folder"),
             ({"layout": "hf", "shard_bytes": 1}, "--shard-size goes with --format webdataset or parquet"),
             ({"url_seconds": 1}, "--urls goes with --format jsonl"),
+            ({"url_seconds": "1h", "layout": "jsonl"}, "url_seconds='1h': use a whole number, or None"),
+            ({"shard_bytes": 1e9, "layout": "parquet"}, "shard_bytes=1000000000.0: use a whole number"),
+            ({"url_seconds": 0, "layout": "jsonl"}, "url_seconds=0: use a whole number, 1 to 604800"),
+            ({"url_seconds": 604_801, "layout": "jsonl"}, "url_seconds=604801: use"),
             ({"layout": "parquet", "status": "failed"}, "no image to put into parquet"),
         ],
     )

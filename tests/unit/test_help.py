@@ -60,6 +60,25 @@ def test_every_example_parses(verb):
             cli.commands[verb].make_context(verb, words)
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "10"])
+def test_a_terminal_of_no_width_shows_what_there_is(columns, tmp_path, monkeypatch):
+    """COLUMNS=0 hides nothing: a plan is printed in 40 columns at least."""
+    monkeypatch.setenv("PRINTROOM_REDIS_URL", "redis://127.0.0.1:1/0")
+    file = tmp_path / "s.yaml"
+    file.write_text("prompt: a cat\n")
+    shown = CliRunner(env={"COLUMNS": columns}).invoke(cli, ["plan", str(file)]).output
+    assert "portraits" in shown
+    assert max(map(len, shown.splitlines())) == 40
+
+
+def test_a_priority_below_zero_is_no_option():
+    """`priority SWEEP -5` is a number, and what is none is named."""
+    asked = cli.commands["priority"].make_context("priority", ["mustaches", "-5"])
+    assert asked.params == {"sweep": "mustaches", "number": -5}
+    with pytest.raises(click.BadParameter, match="'-x' is not a valid integer"):
+        cli.commands["priority"].make_context("priority", ["mustaches", "-x"])
+
+
 def test_debug_is_taken_anywhere():
     """--debug may stand before or after the verb."""
     for words in (["--debug", "show", "no.png"], ["show", "no.png", "--debug"]):

@@ -16,6 +16,8 @@ KNOWN = editions([(FACES_1, "faces"), (HATS, "hats"), (FACES_2, "faces"), (HEX, 
     [
         (FACES_1, FACES_1),
         ("1a2b", FACES_1),
+        ("1A2B", FACES_1),
+        (FACES_2.upper(), FACES_2),
         ("faces", FACES_2),
         ("faces@2", FACES_2),
         ("hats", HATS),

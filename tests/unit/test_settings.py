@@ -49,7 +49,8 @@ def test_every_wrong_variable_at_once(monkeypatch):
         (f":{PASSWORD}@host", "use redis://"),
         (f"redis://:{PASSWORD}@host:port/0", "port is no number"),
         (f"redis://:{PASSWORD}/and/more@host:6379/0", "port is no number"),
-        (f"rediss://:{PASSWORD}@host:99999/0", "port is no number"),
+        (f"rediss://:{PASSWORD}@host:99999/0", "port is no number from 1 to 65535"),
+        (f"redis://:{PASSWORD}@host:0/0", "port is no number from 1 to 65535"),
     ],
 )
 def test_a_wrong_url_keeps_its_password(monkeypatch, url, said):

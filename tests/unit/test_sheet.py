@@ -19,7 +19,7 @@ from producer.sheet import MAX_PIXELS, Cell, draw_sheet, find_baseline
 from producer.sheet.baseline import GAIN, difference, heat_colours
 from producer.sheet.grid import Grid, make_grid, runs
 from producer.sheet.layout import lay_out, measure, row_label
-from producer.sheet.lettering import _font, _is_wide, fit, text_px, wrap
+from producer.sheet.lettering import _font, _is_wide, fit, fit_parts, text_px, wrap
 from producer.sheet.prints import Darkroom, Note, Print, in_order
 from producer.sheet.tiles import tile, write_tiles
 from producer.sheet.words import label
@@ -151,6 +151,15 @@ def test_any_text_can_be_alabel(text: str) -> None:
     ]
     for rows, columns in (("prompt", "negative_prompt"), ("seed", "prompt"), ("seed", "steps")):
         assert draw_sheet(cells, rows=rows, columns=columns, title=text).width < 4000
+
+
+def test_no_part_of_a_title_is_lost_to_a_longer_one() -> None:
+    """Two sections of one long prompt differ by what stands behind it: the prompt is cut, and not the seed."""
+    prompt = "prompt “a portrait of a woman with a very long description in many words, and some more”"
+    titles = [fit_parts([prompt, f"seed {seed}"], " · ", 400, 18) for seed in (1, 2)]
+    assert [title.rpartition("… · ")[2] for title in titles] == ["seed 1", "seed 2"]
+    assert all(text_px(title, 18) <= 400 for title in titles)
+    assert fit_parts(["steps 2", "seed 1"], " · ", 400, 18) == "steps 2 · seed 1"
 
 
 def test_null_and_empty_negatives_have_different_labels() -> None:

@@ -228,6 +228,8 @@ def test_open_store_takes_relative_folders(tmp_path: Path, monkeypatch: pytest.M
         ("S3://", {}, "no bucket name"),
         ("s3://a..b/x", {}, "no bucket name"),
         ("s3://10.0.0.1/x", {}, "no bucket name"),
+        ("s3://prints.s3.amazonaws.com/x", {}, "is a host: use the bucket's name alone"),
+        ("s3://prints.fra1.digitaloceanspaces.com", {}, "is a host: use the bucket's name alone"),
         ("s3://prints/t2", {"endpoint_url": "http://h:8333/prints"}, "not here: use http://h:8333$"),
         ("s3://prints/t2", {"endpoint_url": "http://h:8333/prints/t2/"}, "not here: use http://h:8333$"),
         ("s3://prints/t2", {"endpoint_url": "http://h:8333/other"}, "not here: use http://h:8333$"),
