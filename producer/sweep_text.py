@@ -18,6 +18,15 @@ import yaml
 
 from shared.errors import SweepError
 
+#: How packed files begin -> what packed them.
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
 #: Largest sweep file, bytes: ten times a hundred thousand long prompts.
 FILE_BYTES_MAX = 64 << 20
 
@@ -84,6 +93,8 @@ def decode_text(data: bytes, *, filename: str) -> str:
     _check_size(len(data), filename)
     text, problem = decode_utf8(data)
     if problem is not None:
+        if packing := next((name for start, name in _PACKED.items() if data.startswith(start)), None):
+            raise SweepError([f"{filename}: the file is packed by {packing}: unpack it first"])
         raise SweepError([say_problem(problem, filename)])
     return text
 

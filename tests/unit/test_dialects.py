@@ -450,3 +450,10 @@ def test_a_file_of_prompts_is_no_sweep_and_told_how_to_be_one(tmp_path: Path) ->
     (tmp_path / "p.txt").write_text("a cat\na dog\n")
     with pytest.raises(SweepError, match=r"'prompt: a cat', or 'prompt: {file: p.txt}' in a file of its own"):
         read_sweep_file(tmp_path / "p.txt")
+
+
+def test_a_packed_sweep_is_told_to_be_unpacked(tmp_path: Path) -> None:
+    """Saving it as UTF-8 is no help."""
+    (tmp_path / "s.yaml.gz").write_bytes(gzip.compress(b"prompt: a cat\n"))
+    with pytest.raises(SweepError, match=r"s.yaml.gz: the file is packed by gzip: unpack it first"):
+        read_sweep_file(tmp_path / "s.yaml.gz")
