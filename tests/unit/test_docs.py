@@ -64,7 +64,7 @@ def problem(words: list[str]) -> str | None:
     room = 1_000 if any(param.nargs == -1 for param in arguments) else len(arguments)
     rest, count = iter(words[1:]), 0
     for word in rest:
-        if word == "-" or not word.startswith("-"):
+        if not word.startswith("-") or word == "-" or word[1:].isdigit():
             count += 1
         elif word.partition("=")[0] not in options:
             return f"{words[0]} has no option {word}"
