@@ -338,6 +338,8 @@ def render(
 
     sweep, source = _sweep_or_prompt(what, words, changes)
     _report_source(source)
+    if isinstance(source, dict):
+        _report_slips(sweep)
     folder = out or Path("prints") / sweep.name
     settings = _settings()
     with Progress() as bar:
@@ -822,6 +824,18 @@ def _report_source(source: SweepSource) -> None:
     if isinstance(source, SweepFile):
         for note in source.notes:
             click.echo(f"! {printable(note)}", err=True)
+
+
+def _report_slips(sweep: Sweep) -> None:
+    """Say of a prompt on the command line, which nobody has planned before, what `plan` warns of."""
+    from producer.compile import compile_sweep
+    from producer.preview import preview
+    from producer.preview.show import printable
+    from shared.fingerprint import ResolvedModel
+
+    plan = compile_sweep(sweep, resolve=lambda name: ResolvedModel(name=name, fingerprint=f"unknown:{name}"))
+    for line in preview(plan, sample=0).warnings:
+        click.echo(f"! {printable(line)}", err=True)
 
 
 def _sweep_or_prompt(

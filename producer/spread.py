@@ -13,6 +13,8 @@ def spread(start: int, stop: int, wanted: int) -> list[int]:
     and show one value of it only.
     """
     length = stop - start
+    if wanted < 1:
+        return []
     if length <= wanted:
         return list(range(start, stop))
     bounds = [start + length * number // wanted for number in range(wanted + 1)]

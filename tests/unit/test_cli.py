@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from producer.cli import _list_sweeps, _result_columns, _sweep_or_prompt, _watch_sweeps, cli
+from producer.cli import _list_sweeps, _report_slips, _result_columns, _sweep_or_prompt, _watch_sweeps, cli
 from producer.room import Printroom
 from producer.sweep import Sweep
 from shared.errors import SweepError
@@ -76,6 +76,36 @@ def test_a_negative_is_drawn_beside_the_plain_prompt() -> None:
         swept(no_plain=True)
     with pytest.raises(click.UsageError, match="--no-plain goes with a prompt"):
         swept("sweep.yaml", no_plain=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"what": "a cat", "negatives": ("hat",), "guidance": 1.0}, "never uses the negative prompt"),
+        ({"what": "a {red|blue} cat"}, "'{red|blue}' is text as it stands"),
+        ({"what": "a cat --n hat"}, "options of another program"),
+        ({"what": "a cat", "negatives": ("hat",)}, ""),
+    ],
+)
+def test_a_prompt_is_warned_of_as_its_plan_would_be(words: dict[str, Any], said: str, capsys: Any) -> None:
+    """Who renders a prompt at once is told what `plan` says of a file: two equal rows are no comparison."""
+    _report_slips(swept(**words))
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert bool(said) == shown.startswith("! ")
+
+
+@pytest.mark.parametrize(
+    "words", [["--sample", "0"], ["--sample", "0", "--first"], ["--sample", "0", "--json"]]
+)
+def test_a_plan_may_show_no_jobs(words: list[str], tmp_path: Any) -> None:
+    """--sample 0 leaves the jobs out, and nothing else."""
+    file = tmp_path / "s.yaml"
+    file.write_text("prompt: a cat\nseed: [1, 2]\n")
+    env = {"PRINTROOM_REDIS_URL": "redis://127.0.0.1:1/0"}
+    answer = CliRunner(env=env).invoke(cli, ["plan", str(file), *words])
+    assert (answer.exception, "Some of the jobs" in answer.stdout) == (None, False)
+    assert "portraits" in answer.stdout
 
 
 def test_a_zero_is_said() -> None:
