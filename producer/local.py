@@ -20,6 +20,8 @@ from producer.embedded import EmbeddedValkey
 from producer.room import Printroom, SweepSource, as_sweep
 from producer.status import Overview
 from producer.submit import Submission
+from producer.verify import repair_sweep, verify_sweep
+from producer.wording import counted
 from shared import names
 from shared.errors import ModelUnknown, WorkerFailed
 from shared.images.files import require_encoder
@@ -96,7 +98,9 @@ def render_locally(
         )
         room = Printroom(settings)
         models = room.paths_of_models(source)
-        there = _there_already(room.compile(source, unknown=[]), FolderStore(folder))
+        plan, store = room.compile(source, unknown=[]), FolderStore(folder)
+        _open_what_is_gone(plan, store, on_stage)
+        there = _there_already(plan, store)
         with _LocalWorker(settings, folder, device, models, on_stage) as worker:
             try:
                 submission = _submit(room, worker, source, confirmed=confirmed, allow_failing=allow_failing)
@@ -108,6 +112,19 @@ def render_locally(
             if interrupted:
                 status = room.status(submission.sweep).status
     return Rendered(submission=submission, status=status, folder=folder, found=found, interrupted=interrupted)
+
+
+def _open_what_is_gone(plan: Plan, store: FolderStore, on_stage: Callable[[str], None]) -> None:
+    """Let chunks be rendered again whose images somebody has removed from the folder, or cut short."""
+    if len(plan) > _LOOKED_FOR_MAX:
+        return
+    report = verify_sweep(plan.id, plan, store, None)
+    if not report.agrees:
+        repair_sweep(report, store, None)
+        gone = sum(len(problem.indices) for problem in report.problems)
+        on_stage(
+            f"{counted(gone, 'job')} of an earlier run missing or damaged in {store.url}: rendered again"
+        )
 
 
 def _there_already(plan: Plan, store: FolderStore) -> int:

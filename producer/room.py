@@ -442,7 +442,8 @@ class Printroom:
         report = verify_sweep(sweep, self.plan(sweep), self.store, self.ledger, deep=deep, on_job=on_job)
         if repair and not report.agrees:
             repair_sweep(report, self.store, self.ledger)
-            self.feed()
+            if report.ledger:
+                self.feed()
         return report
 
     def sheet(self, sweep: str, *, where: WhereSource | None = None, **options: Any) -> Image:

@@ -92,7 +92,8 @@ class Report:
         found = ", ".join(f"{kind} x{count}" for kind, count in sorted(self.counts.items()))
         lines.append(f"does not agree: {found}" if found else "all agrees")
         if self.repaired:
-            lines.append(f"{counted(self.repaired, 'job')} to be rendered again")
+            by = "" if self.ledger else ": `printroom resume`, or `render` again into this folder, does it"
+            lines.append(f"{counted(self.repaired, 'job')} to be rendered again{by}")
         elif any(problem.chunk is not None for problem in self.problems):
             lines.append("--repair has them rendered again")
         return "\n".join(lines)
@@ -116,7 +117,7 @@ def verify_sweep(
     sweep: str,
     plan: Plan,
     store: Store,
-    ledger: Ledger,
+    ledger: Ledger | None,
     *,
     deep: bool = False,
     on_job: Callable[[int], None] = lambda total: None,
@@ -124,6 +125,7 @@ def verify_sweep(
     """Compare all that is known of a sweep. Changes nothing.
 
     Args:
+        ledger: None compares the store with itself.
         deep: read every image.
         on_job: told of each job that has been compared, with how many there are.
 
@@ -154,10 +156,13 @@ def verify_sweep(
     return report
 
 
-def repair_sweep(report: Report, store: Store, ledger: Ledger) -> None:
+def repair_sweep(report: Report, store: Store, ledger: Ledger | None) -> None:
     """Have the chunks of a report's problems rendered again where they are missing or wrong; the rest of each stays.
 
-    Raises: StoreError; BrokerError; SweepUnknown where Redis does not know the sweep: `resume` reads it back.
+    Where Redis does not know the sweep the manifests of those chunks go: who reads the sweep back (`resume`, or
+    `render` into the folder) then finds them not done.
+
+    Raises: StoreError; BrokerError.
     """
     wrong: dict[int, set[int]] = {}
     for problem in report.problems:
@@ -165,11 +170,18 @@ def repair_sweep(report: Report, store: Store, ledger: Ledger) -> None:
             wrong.setdefault(problem.chunk, set()).update(problem.indices)
         if problem.kind == "image_damaged" and problem.key is not None:
             store.delete(problem.key)
-    if wrong:
-        report.repaired = ledger.render_again(report.sweep, {n: sorted(found) for n, found in wrong.items()})
+    if report.ledger and ledger is not None:
+        opened = {number: sorted(found) for number, found in wrong.items()}
+        report.repaired = ledger.render_again(report.sweep, opened) if opened else 0
+        return
+    for number in wrong:
+        store.delete(names.manifest_key(report.sweep, number))
+    report.repaired = sum(map(len, wrong.values()))
 
 
-def _status(sweep: str, ledger: Ledger) -> SweepStatus | None:
+def _status(sweep: str, ledger: Ledger | None) -> SweepStatus | None:
+    if ledger is None:
+        return None
     try:
         return ledger.status(sweep)
     except (BrokerError, SweepUnknown):
@@ -262,11 +274,11 @@ def _compare_ledger(
     recorded: set[int],
     before: SweepStatus | None,
     after: SweepStatus | None,
-    ledger: Ledger,
+    ledger: Ledger | None,
 ) -> None:
     """Compare the ledger's figures with the rows. While workers commit, figures between before and after are right."""
     report.ledger = after is not None
-    if before is None or after is None:
+    if before is None or after is None or ledger is None:
         return
     committed = ledger.committed_chunks(report.sweep, plan.chunks)
     for number in sorted(committed - recorded):

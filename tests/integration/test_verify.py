@@ -10,7 +10,6 @@ import pytest
 
 from producer.cli import cli
 from shared import names
-from shared.errors import SweepUnknown
 from shared.ledger import Outcome
 from tests.integration import test_verbs
 
@@ -137,14 +136,18 @@ def test_figures_that_are_wrong(done, key_prefix):
 
 
 def test_without_redis_the_store_is_compared_with_itself(done):
-    """A sweep that Redis has lost is verified by its plan; to repair it, it is read back first."""
+    """A sweep that Redis has lost: what is wrong loses its manifest, so that it is rendered again once read back."""
     bench, sweep, plan = done
     bench.room.ledger._redis.delete(*bench.room.ledger._redis.keys(f"*{sweep}*"))
     bench.store.delete(key_of(plan, 5))
-    report = bench.room.verify(sweep)
-    assert (dict(report.counts), report.ledger) == ({"image_missing": 1}, False)
-    with pytest.raises(SweepUnknown):
-        bench.room.verify(sweep, repair=True)
+    report = bench.room.verify(sweep, repair=True)
+    assert (dict(report.counts), report.ledger, report.repaired) == ({"image_missing": 1}, False, 1)
+    assert "`printroom resume`" in report.summary()
+    assert bench.room.resume(sweep) == "active"
+    status = bench.room.ledger.status(sweep)
+    assert (status.done, status.chunks_done) == (2, 1)
+    bench.work(sweep, plan, 0)
+    assert bench.room.verify(sweep, deep=True).agrees
 
 
 def test_the_command(local, monkeypatch, capsys):
