@@ -25,6 +25,7 @@ from shared.command_exit import (
     document_bytes,
     run_command,
 )
+from shared.store.base import PRESIGN_SECONDS_MAX
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +60,8 @@ _LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
 #: Images of a prompt where nobody says how many.
 _PROMPT_IMAGES = 4
 
-#: How long a URL works where nobody says, and S3's longest: seven days.
-_URL_SECONDS, _URL_SECONDS_MAX = 3600, 604_800
+#: How long a URL works where nobody says.
+_URL_SECONDS = 3600
 
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 _where_option = click.option(
@@ -72,7 +73,7 @@ _where_option = click.option(
 )
 _expires_option = click.option(
     "--expires",
-    type=click.IntRange(1, _URL_SECONDS_MAX),
+    type=click.IntRange(1, PRESIGN_SECONDS_MAX),
     help=f"With --urls: seconds such a URL works. [{_URL_SECONDS}]",
 )
 _sweep_argument = click.argument("sweep")
@@ -621,7 +622,7 @@ def fetch(
 def verify(sweep: str, deep: bool, repair: bool, as_json: bool) -> int:
     """Compare a sweep's plan, rows, images and figures with one another, and say what does not agree.
 
-    Exit status 1 where something is missing or wrong. Jobs that are not rendered yet are told, and nothing wrong.
+    Exit status 1 where something is missing or wrong. Jobs that are not rendered yet are counted, and are no problem.
     """
     from producer.progress import Progress
     from producer.verify import PROBLEMS_SHOWN

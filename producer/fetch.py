@@ -23,13 +23,13 @@ from producer.export.hf import ImageFolderLayout
 from producer.export.jsonl import write_jsonl
 from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
-from producer.results import EXPIRES_SECONDS_MAX, manifest_rows, manifests, to_json_line, with_urls
+from producer.results import manifest_rows, manifests, to_json_line, with_urls
 from producer.where import Where, read_where, where_texts
 from producer.wording import show
 from shared import names
 from shared.errors import ObjectMissing, UsageError
 from shared.plan import Plan
-from shared.store.base import Store
+from shared.store.base import PRESIGN_SECONDS_MAX, Store
 
 LayoutName = Literal["folder", "webdataset", "parquet", "hf", "jsonl"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
@@ -87,9 +87,9 @@ class FetchOptions:
             raise UsageError(f"--shard-size goes with --format {' or '.join(_SHARDED)}")
         if self.url_seconds is not None and self.layout != "jsonl":
             raise UsageError("--urls goes with --format jsonl: the other formats bring the images")
-        if self.url_seconds is not None and not 1 <= self.url_seconds <= EXPIRES_SECONDS_MAX:
+        if self.url_seconds is not None and not 1 <= self.url_seconds <= PRESIGN_SECONDS_MAX:
             raise UsageError(
-                f"url_seconds={self.url_seconds}: use a whole number, 1 to {EXPIRES_SECONDS_MAX}"
+                f"url_seconds={self.url_seconds}: use a whole number, 1 to {PRESIGN_SECONDS_MAX}"
             )
         if self.status == "failed" and self.layout in CARD_LAYOUTS:
             raise UsageError(

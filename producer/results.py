@@ -24,9 +24,6 @@ from shared.store.base import Store
 #: Manifests read at once.
 _READERS = 16
 
-#: S3's longest life of a presigned URL: seven days.
-EXPIRES_SECONDS_MAX = 604_800
-
 #: Gives the labels of the job at an index of a plan.
 LabelsAt = Callable[[int], Mapping[str, str]]
 

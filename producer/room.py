@@ -42,7 +42,7 @@ from shared.ledger import Ledger, State, SweepStatus
 from shared.model_reading import split_reading
 from shared.plan import Plan
 from shared.settings import Settings, load_settings
-from shared.store.base import Store
+from shared.store.base import PRESIGN_SECONDS_MAX, Store
 from shared.store.identity import StoreIdentity, identity_of
 from shared.store.open import open_store
 
@@ -360,7 +360,7 @@ class Printroom:
         *,
         where: WhereSource | None = None,
         urls: bool = False,
-        expires_seconds: Annotated[int, Between(1, reading.EXPIRES_SECONDS_MAX)] = 3600,
+        expires_seconds: Annotated[int, Between(1, PRESIGN_SECONDS_MAX)] = 3600,
     ) -> Iterator[dict[str, Any]]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 

@@ -31,6 +31,21 @@ end
 """
 
 
+#: A committed chunk is fed again, and a sweep that was done goes on.
+_OPEN = """
+local function open_chunk(chunk)
+  redis.call('SETBIT', chunks, chunk, 0)
+  redis.call('HINCRBY', meta, 'chunks_done', -1)
+  redis.call('ZADD', again, chunk, chunk)
+  redis.call('HDEL', attempts, chunk)
+end
+local function go_on()
+  if redis.call('HGET', meta, 'state') == 'done' then redis.call('HSET', meta, 'state', 'active') end
+  redis.call('HDEL', meta, 'finished_at')
+end
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Script:
     """A script, and the names of what it takes: each is a local of the body."""
@@ -237,6 +252,7 @@ return state
         keys=("meta", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"),
         arguments=("chunks_json",),
         body=_FORGET_CODE
+        + _OPEN
         + """
 local reopened = 0
 for _, wanted in ipairs(cjson.decode(chunks_json)) do
@@ -251,17 +267,13 @@ for _, wanted in ipairs(cjson.decode(chunks_json)) do
     end
   end
   if found > 0 then
-    redis.call('SETBIT', chunks, chunk, 0)
-    redis.call('HINCRBY', meta, 'chunks_done', -1)
-    redis.call('ZADD', again, chunk, chunk)
-    redis.call('HDEL', attempts, chunk)
+    open_chunk(chunk)
     reopened = reopened + found
   end
 end
 if reopened > 0 then
   redis.call('HINCRBY', meta, 'failed', -reopened)
-  if redis.call('HGET', meta, 'state') == 'done' then redis.call('HSET', meta, 'state', 'active') end
-  redis.call('HDEL', meta, 'finished_at')
+  go_on()
 end
 return reopened
 """,
@@ -271,6 +283,7 @@ return reopened
         keys=("meta", "done", "failed", "chunks", "again", "codes", "failures", "reasons", "attempts"),
         arguments=("chunks_json",),
         body=_FORGET_CODE
+        + _OPEN
         + """
 local again_done, again_failed = 0, 0
 for _, wanted in ipairs(cjson.decode(chunks_json)) do
@@ -287,16 +300,12 @@ for _, wanted in ipairs(cjson.decode(chunks_json)) do
         again_failed = again_failed + 1
       end
     end
-    redis.call('SETBIT', chunks, chunk, 0)
-    redis.call('HINCRBY', meta, 'chunks_done', -1)
-    redis.call('ZADD', again, chunk, chunk)
-    redis.call('HDEL', attempts, chunk)
+    open_chunk(chunk)
   end
 end
 redis.call('HINCRBY', meta, 'done', -again_done)
 redis.call('HINCRBY', meta, 'failed', -again_failed)
-if redis.call('HGET', meta, 'state') == 'done' then redis.call('HSET', meta, 'state', 'active') end
-redis.call('HDEL', meta, 'finished_at')
+go_on()
 return again_done + again_failed
 """,
     ),

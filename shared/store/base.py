@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+#: How long a URL of `presign` may work: S3's bound, seven days.
+PRESIGN_SECONDS_MAX = 604_800
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:

@@ -174,7 +174,7 @@ import time
 from worker.sampling.rows import RowBatch
 plain_step = RowBatch.step
 def slow_step(batch):
-    time.sleep(0.05)
+    time.sleep({seconds})
     return plain_step(batch)
 RowBatch.step = slow_step
 """
@@ -193,13 +193,13 @@ class Fleet:
         self.settings = Settings(**settings)  # type: ignore[arg-type]
         self.room = Printroom(self.settings)
 
-    def start(self, *, patch: str = "", slow: bool = False, **environment: str) -> WorkerProcess:
+    def start(self, *, patch: str = "", slow: float = 0.0, **environment: str) -> WorkerProcess:
         """Start a worker; variables may be given as keywords, and code to run in it before anything else.
 
-        A slow one takes 50 ms and more a step, none of it from the processor, so that what happens midway does.
+        A slow one takes so many seconds more a step, none of it from the processor: what happens midway does.
         """
         log_path = self.folder / f"worker-{len(self.workers)}.log"
-        patch = (_SLOW if slow else "") + patch
+        patch = (_SLOW.format(seconds=slow) if slow else "") + patch
         worker = WorkerProcess({**self.environment, **environment}, log_path, patch=patch)
         self.workers.append(worker)
         return worker
@@ -403,9 +403,9 @@ def start_command(tmp_path_factory) -> Iterator[Callable[..., CommandProcess]]:
     made: list[CommandProcess] = []
 
     def start(
-        *arguments: str, environment: Mapping[str, str] | None = None, slow: bool = False
+        *arguments: str, environment: Mapping[str, str] | None = None, slow: float = 0.0
     ) -> CommandProcess:
-        folder, patch = tmp_path_factory.mktemp("command"), _SLOW if slow else ""
+        folder, patch = tmp_path_factory.mktemp("command"), _SLOW.format(seconds=slow) if slow else ""
         made.append(CommandProcess(arguments, environment or {}, folder, patch=patch))
         return made[-1]
 

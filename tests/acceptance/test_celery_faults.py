@@ -93,8 +93,8 @@ def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
     """A task longer than the visibility timeout runs again elsewhere, unless its lease is renewed."""
     # The task is longer than either lease. A renewed one has time for a busy machine.
     patch, lease = ("", {}) if mended else (WITHOUT_LEASE, SHORT_LEASE)
-    fleet.start(slow=True, patch=patch, **lease)
-    fleet.start(slow=True, patch=patch, **lease)
+    fleet.start(slow=0.05, patch=patch, **lease)
+    fleet.start(slow=0.05, patch=patch, **lease)
     fleet.wait_up(2)
     sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
     fleet.wait_done(sweep, timeout_seconds=360)
@@ -105,8 +105,8 @@ def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
 
 def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
     """After kill -9 status says whose chunk waits; it runs elsewhere within ten seconds, in the fast profile."""
-    fleet.start(slow=True)
-    fleet.start(slow=True)
+    fleet.start(slow=0.05)
+    fleet.start(slow=0.05)
     fleet.wait_up(2)
     sweep = fleet.room.submit(LONG_CHUNK).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
@@ -131,8 +131,8 @@ def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
 def test_worker_whose_clock_is_an_hour_ahead(fleet, check_promise, mended):
     """A worker with a wrong clock takes chunks from others by kombu's own reckoning, not by the server's clock."""
     common = "" if mended else KOMBUS_OWN_CLOCK
-    fleet.start(slow=True, patch=common)
-    skewed = fleet.start(slow=True, patch=common + CLOCK_AHEAD)
+    fleet.start(slow=0.05, patch=common)
+    skewed = fleet.start(slow=0.05, patch=common + CLOCK_AHEAD)
     fleet.wait_up(2)
     skewed.signal(signal.SIGSTOP)
     sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
@@ -159,7 +159,7 @@ def test_slot_survives_what_a_task_raises(fleet, check_promise):
 def test_redis_killed_midway(private_fleet, check_promise):
     """After kill -9 of Redis the fleet consumes again within ten seconds of its return; nothing is lost."""
     fleet = private_fleet
-    fleet.start(slow=True)
+    fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 8}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 20, 60, "twenty images")
@@ -175,7 +175,7 @@ def test_redis_killed_midway(private_fleet, check_promise):
 def test_redis_out_of_memory(private_fleet, check_promise):
     """A full Redis (noeviction) is waited out; the worker says so, and work goes on when there is room."""
     fleet = private_fleet
-    fleet.start(slow=True)
+    fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 12}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
@@ -278,7 +278,7 @@ REFUSALS = {
 def test_a_redis_that_refuses_is_waited_for(private_fleet, check_promise, refusal):
     """Failing over, short of replicas or disk, or with rights taken away for a while: no worker ends, no job fails."""
     fleet, (breaks, repairs) = private_fleet, REFUSALS[refusal]
-    worker = fleet.start(slow=True)
+    worker = fleet.start(slow=0.05)
     fleet.wait_up()
     client = fleet.room.ledger._redis
     if refusal == "disk full":  # where the snapshot is to be moved to, a folder is in the way
@@ -345,7 +345,7 @@ class Cable(threading.Thread):
 def test_connections_that_redis_ends(private_fleet, check_promise):
     """After its connections were killed, again and again, a worker takes chunks of old sweeps and of new ones."""
     fleet = private_fleet
-    worker = fleet.start(slow=True)
+    worker = fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
@@ -368,7 +368,7 @@ def test_connections_that_go_silent(private_fleet, check_promise):
     cable = Cable(port)
     try:
         url = f"{fleet.valkey.url.replace(str(port), str(cable.port))}?socket_timeout=3"
-        worker = fleet.start(slow=True, PRINTROOM_REDIS_URL=url)
+        worker = fleet.start(slow=0.05, PRINTROOM_REDIS_URL=url)
         fleet.wait_up()
         sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
         fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
@@ -404,7 +404,7 @@ def test_store_outage(
     for name, value in seaweed.environment.items():
         monkeypatch.setenv(name, value)
     fleet = make_fleet(tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed)
-    fleet.start(slow=True)
+    fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 16}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")

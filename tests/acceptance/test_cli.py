@@ -172,7 +172,7 @@ def test_ctrl_c_drains_and_a_rerun_resumes(start_command, printroom, tiny_models
     }
     file = write_sweep(tmp_path, {**SMALL, **many})
     out = tmp_path / "prints"
-    process = start_command("render", file, "--out", str(out), slow=True)
+    process = start_command("render", file, "--out", str(out), slow=0.05)
     deadline = time.monotonic() + 90
     while len(list(out.rglob("*.png"))) < 8:
         assert process.poll() is None

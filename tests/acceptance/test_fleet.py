@@ -25,7 +25,7 @@ SWEEP_300 = {
 
 def test_300_jobs_two_workers_one_killed(fleet, check_promise):
     """Killing one of two workers midway costs no image, makes no extra one, and every figure is exact."""
-    first, _ = fleet.start(slow=True), fleet.start(slow=True)
+    first, _ = fleet.start(slow=0.05), fleet.start(slow=0.05)
     fleet.wait_up(2)
     sweep = fleet.room.submit(SWEEP_300).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 60, 120, "60 images")
@@ -38,7 +38,7 @@ def test_300_jobs_two_workers_one_killed(fleet, check_promise):
 def test_redis_wiped_midway(private_fleet, check_promise):
     """After Redis has lost everything, resume renders only what is missing."""
     fleet = private_fleet
-    worker = fleet.start(slow=True)
+    worker = fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**SWEEP_300, "seed": {"start": 0, "count": 16}, "steps": 8}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_done >= 1, 120, "a chunk")
@@ -67,7 +67,7 @@ def test_models_take_turns_by_priority_and_are_loaded_once(fleet, check_promise)
         create_random_model(fleet.folder / "models" / name, family="sd1", seed=n)
         for n, name in enumerate("abc")
     ]
-    worker = fleet.start(slow=True)
+    worker = fleet.start(slow=0.05)
     fleet.wait_up()
     small = {"prompt": "a cat", "seed": {"start": 0, "count": 80}, "steps": 10, "size": "32x32"}
     long = [fleet.room.submit({**small, "name": path.name, "model": path.name}).sweep for path in models[:2]]
@@ -107,7 +107,7 @@ def test_kill_at_every_step(fleet, check_promise, step):
 
 def test_frozen_worker_wakes_late(fleet, check_promise):
     """A worker frozen past its lease, whose chunk another one finished, changes nothing when it wakes."""
-    sleeper = fleet.start(slow=True)
+    sleeper = fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**SWEEP_300, "seed": [1, 2, 3], "steps": 12}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).chunks_running >= 1, 60, "a chunk begun")
@@ -130,7 +130,7 @@ def test_frozen_worker_wakes_late(fleet, check_promise):
 
 def test_drain_gives_the_rest_back(fleet, check_promise):
     """SIGTERM finishes what is sampled, commits it, returns the rest, exits 0; another worker takes over."""
-    first = fleet.start(slow=True)
+    first = fleet.start(slow=0.05)
     fleet.wait_up()
     sweep = fleet.room.submit({**SWEEP_300, "steps": 20}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
@@ -144,7 +144,7 @@ def test_drain_gives_the_rest_back(fleet, check_promise):
 
 def test_cancel_resume_and_extension(fleet, check_promise):
     """Cancel stops within a batch, resume goes on, and an extended sweep renders only what is new."""
-    fleet.start(slow=True)
+    fleet.start(slow=0.05)
     fleet.wait_up()
     small = {**SWEEP_300, "seed": {"start": 0, "count": 10}, "steps": 8}
     sweep = fleet.room.submit(small).sweep
@@ -165,20 +165,9 @@ def test_cancel_resume_and_extension(fleet, check_promise):
     assert fleet.room.ledger.status(extended).reused == len(ids) == 120
 
 
-VERY_SLOW = """
-import time
-from worker.sampling.rows import RowBatch
-plain_step = RowBatch.step
-def slow_step(batch):
-    time.sleep(0.5)
-    return plain_step(batch)
-RowBatch.step = slow_step
-"""
-
-
 def test_a_cancel_is_heard_between_two_images(fleet):
     """Images may be half a minute apart: what has no rows yet is left at once, and the next sweep has its turn."""
-    fleet.start(patch=VERY_SLOW)
+    fleet.start(slow=0.5)
     fleet.wait_up()
     slow = {
         "name": "slow",

@@ -38,7 +38,7 @@ def test_kill_at_every_step(fleet, check_promise, step):
 
 def test_two_workers_one_killed(fleet, check_promise, tmp_path):
     """Many chunks, two workers, one killed midway: every image is where its row says, and all of them come home."""
-    first, _ = fleet.start(slow=True), fleet.start(slow=True)
+    first, _ = fleet.start(slow=0.05), fleet.start(slow=0.05)
     fleet.wait_up(2)
     sweep = fleet.room.submit({**SWEEP, "seed": {"start": 0, "count": 16}, "steps": 4}).sweep
     fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 30, 120, "a shard")

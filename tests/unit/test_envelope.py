@@ -69,6 +69,14 @@ def test_a_huge_or_deep_message_is_refused_unread():
         read_envelope(b"[" * 60_000)
 
 
+def test_a_body_with_other_signs_is_no_base64():
+    """A decoder may pass over signs that are none of base64's; what was changed on its way is not read."""
+    envelope = write_envelope(ARGUMENT, "q")
+    envelope["body"] = f"{envelope['body'][:4]}!{envelope['body'][4:]}"
+    with pytest.raises(MessageCorrupt, match="not base64"):
+        read_envelope(json.dumps(envelope))
+
+
 @pytest.mark.parametrize("header", ["eta", "expires"])
 def test_nothing_is_kept_for_later(header):
     """A message for another time would be held unacknowledged until then."""

@@ -59,6 +59,14 @@ def test_priority_comes_before_the_loaded_model():
     assert models(turns) == {"1": "u"}
 
 
+def test_an_urgent_sweep_keeps_no_more_workers_than_it_has_chunks():
+    """Of three workers with the urgent model one stays for its last chunk; the others serve what waits besides."""
+    before = {name: Turn(model="u", queues=frozenset("u"), since=float(name)) for name in "123"}
+    waits = [demand("u", 1, priority=5), demand("a", 50)]
+    turns = choose(waits, [worker(name, "au", "u", chunks=2) for name in "123"], before, now=9.0)
+    assert models(turns) == {"1": "u", "2": "a", "3": "a"}
+
+
 def test_a_crowd_gives_a_worker_to_what_nobody_serves():
     """Where two workers share a model and an equal one waits, the newer of the two goes."""
     before = {
