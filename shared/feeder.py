@@ -187,7 +187,8 @@ class Feeder:
             _demands(sources, lengths, fed),
             workers,
             before.turns if before is not None else {},
-            queues=self._queues(),
+            # What only others can read still has its listeners.
+            queues=[*self._queues(), *(self._ledger.buckets() if self._unreadable else ())],
             now=self._ledger.server_time(),
             turn_seconds=self._turn_seconds,
         )

@@ -427,6 +427,8 @@ class TestOneSweepsTrouble:
         feeder = fleet.feeder(lost_after_seconds=0.01)
         assert [feeder.round(), feeder.round()] == [WINDOW_MIN, 0]
         assert {sound.id} == {sweep for sweep, _ in fleet.waiting(queue_of(sound))}
+        # Workers of the version that can read it, which have no turn, still listen to its queue.
+        assert queue_of(broken) in fleet.ledger.schedule().idle
         fleet.pop(queue_of(sound))
         feeder.reconcile()
         time.sleep(0.02)
