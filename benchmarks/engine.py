@@ -35,11 +35,11 @@ from shared.images.png import encode_png
 from shared.schedulers import SCHEDULERS
 from worker.models.loader import ModelSource, load_model
 from worker.sampling.model import LoadedModel
-from worker.sampling.prepare import prepare
-from worker.sampling.programs import compile_program
 from worker.sampling.request import Sampled, SampleRequest
-from worker.sampling.rows import RowCounts
-from worker.sampling.sampler import sample
+from worker.sampling.rows.batch import RowCounts
+from worker.sampling.rows.loop import sample
+from worker.sampling.rows.prepare import prepare
+from worker.sampling.schedules.programs import compile_program
 
 #: What a mixed sweep varies. Second-order and ancestral samplers among them, as in real sweeps.
 SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde_karras", "unipc", "heun")
@@ -503,7 +503,7 @@ def write_architecture(folder: Path, name: str) -> Path:
     """Write a folder of random weights in float16: the tiny random model's tokenizers, the architecture's networks."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from worker.models.random_weights import create_random_model
+    from testing.random_weights import create_random_model
 
     architecture = ARCHITECTURES[name]
     model = create_random_model(folder / name, family="sdxl" if name == "sdxl" else "sd1")

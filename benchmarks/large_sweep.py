@@ -2,7 +2,7 @@
 
 python benchmarks/large_sweep.py [--json FILE]
 
-Runs in a minute on a real Valkey of its own (`producer.embedded`) and a folder. The plain Celery side is measured
+Runs in a minute on a real Valkey of its own (`producer.local.valkey`) and a folder. The plain Celery side is measured
 on a sample and extrapolated, and says so.
 """
 
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from producer import Printroom
-from producer.embedded import EmbeddedValkey
-from shared.ledger import Outcome
+from producer.local.valkey import EmbeddedValkey
+from shared.ledger import ChunkOutcome
 from shared.names import sweep_redis_key
 from shared.plan import Plan
 from shared.settings import Settings
@@ -76,13 +76,13 @@ def main() -> None:
     with (
         EmbeddedValkey() as server,
         tempfile.TemporaryDirectory(prefix="printroom-bench-") as folder,
-        redis.Redis.from_url(server.url) as client,
+        redis.Redis.from_url(server.url) as redis_client,
     ):
-        room = _make_room(server.url, Path(folder))
-        plan, figures = _submit(room, client)
-        figures = [*_read(plan), *figures, *_memory(room, client, plan), *_status(room, plan)]
-        figures += _plain_celery(server.url, client, plan)
-        machine = _machine(client, load_before)
+        client = _make_client(server.url, Path(folder))
+        plan, figures = _submit(client, redis_client)
+        figures = [*_read(plan), *figures, *_memory(client, redis_client, plan), *_status(client, plan)]
+        figures += _plain_celery(server.url, redis_client, plan)
+        machine = _machine(redis_client, load_before)
     _print(figures, machine)
     if arguments.json:
         rows = [{**asdict(figure), "verdict": figure.verdict} for figure in figures]
@@ -92,7 +92,7 @@ def main() -> None:
         )
 
 
-def _make_room(url: str, folder: Path) -> Printroom:
+def _make_client(url: str, folder: Path) -> Printroom:
     """Return a client whose only model is a name with nothing behind it."""
     model = folder / "models" / "fake"
     model.mkdir(parents=True)
@@ -101,10 +101,10 @@ def _make_room(url: str, folder: Path) -> Printroom:
     settings = Settings(
         redis_url=url, store=str(folder / "store"), models=(folder / "models",), cache=folder / "cache"
     )
-    room = Printroom(settings)
+    client = Printroom(settings)
     # Imports, connections and the model's fingerprint: what a first submit pays for is not the sweep's size.
-    room.submit({**SWEEP, "name": "warm up", "seed": 0})
-    return room
+    client.submit({**SWEEP, "name": "warm up", "seed": 0})
+    return client
 
 
 def _read(plan: Plan) -> list[Figure]:
@@ -127,17 +127,17 @@ def _read_all(plan: Plan, indices: Iterable[int]) -> None:
         plan.job(index)
 
 
-def _submit(room: Printroom, client: redis.Redis) -> tuple[Plan, list[Figure]]:
+def _submit(client: Printroom, redis_client: redis.Redis) -> tuple[Plan, list[Figure]]:
     """Compile, serialise and submit, five times with another name; the sweeps before the last are removed."""
     times_ms, compile_ms, growth_mb = [], [], []
     for number in range(5):
         sweep = {**SWEEP, "name": f"ten million {number}"}
-        client.flushdb()
-        compile_ms.append(_seconds(lambda sweep=sweep: room.compile(sweep).to_bytes()) * 1e3)
+        redis_client.flushdb()
+        compile_ms.append(_seconds(lambda sweep=sweep: client.compile(sweep).to_bytes()) * 1e3)
         before = _reset_peak()
-        times_ms.append(_seconds(lambda sweep=sweep: room.submit(sweep)) * 1e3)
+        times_ms.append(_seconds(lambda sweep=sweep: client.submit(sweep)) * 1e3)
         growth_mb.append((_memory_kb("VmHWM") - before) / 1e3)
-    plan = room.plan(room.ledger.sweeps()[0])
+    plan = client.plan(client.ledger.sweeps()[0])
     assert len(plan) == JOBS
     note = "worst of 5"
     return plan, [
@@ -150,22 +150,24 @@ def _submit(room: Printroom, client: redis.Redis) -> tuple[Plan, list[Figure]]:
     ]  # fmt: skip
 
 
-def _memory(room: Printroom, client: redis.Redis, plan: Plan) -> list[Figure]:
+def _memory(client: Printroom, redis_client: redis.Redis, plan: Plan) -> list[Figure]:
     """Redis bytes a job: just submitted, with every bitmap at its full length, and what each kind of failure adds."""
 
     def bytes_used() -> int:
-        return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(count=1000))
+        return sum(
+            redis_client.memory_usage(key, samples=0) or 0 for key in redis_client.scan_iter(count=1000)
+        )
 
     def key(part: str) -> str:
-        return sweep_redis_key(room.settings.redis_prefix, plan.id, part)
+        return sweep_redis_key(client.settings.redis_prefix, plan.id, part)
 
     submitted = bytes_used()
-    client.setbit(key("done"), len(plan) - 1, 1)
-    client.setbit(key("chunks"), plan.chunks - 1, 1)
+    redis_client.setbit(key("done"), len(plan) - 1, 1)
+    redis_client.setbit(key("chunks"), plan.chunks - 1, 1)
     done = bytes_used()
-    room.ledger.record(plan.id, Outcome(failed={len(plan) - 2: ("job_crashed", "a reason")}))
+    client.ledger.record(plan.id, ChunkOutcome(failed={len(plan) - 2: ("job_crashed", "a reason")}))
     failed = bytes_used()
-    room.ledger.record(plan.id, Outcome(failed={len(plan) - 3: ("out_of_memory", "a reason")}))
+    client.ledger.record(plan.id, ChunkOutcome(failed={len(plan) - 3: ("out_of_memory", "a reason")}))
     each_code = bytes_used() - failed
     every = "MEMORY USAGE of every key, queue included"
     return [
@@ -187,12 +189,12 @@ def _memory(room: Printroom, client: redis.Redis, plan: Plan) -> list[Figure]:
     ]
 
 
-def _status(room: Printroom, plan: Plan) -> list[Figure]:
+def _status(client: Printroom, plan: Plan) -> list[Figure]:
     """The status of such a sweep: the figures alone, and with workers and obstacles."""
     figures = []
     asked: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("status, figures", lambda: room.ledger.status(plan.id)),
-        ("status, whole (`printroom status ID`)", lambda: room.status(plan.id)),
+        ("status, figures", lambda: client.ledger.status(plan.id)),
+        ("status, whole (`printroom status ID`)", lambda: client.status(plan.id)),
     )
     for what, ask in asked:
         times_ms = sorted(_seconds(ask) * 1e3 for _ in range(2000))
@@ -201,7 +203,7 @@ def _status(room: Printroom, plan: Plan) -> list[Figure]:
     return figures
 
 
-def _plain_celery(url: str, client: redis.Redis, plan: Plan) -> list[Figure]:
+def _plain_celery(url: str, redis_client: redis.Redis, plan: Plan) -> list[Figure]:
     """One message a job with Celery's own settings, on a sample."""
     app = Celery("plain", broker=url, set_as_current=False)
     jobs = [plan.job(index).recipe() for index in range(SAMPLE)]
@@ -213,7 +215,7 @@ def _plain_celery(url: str, client: redis.Redis, plan: Plan) -> list[Figure]:
             app.send_task("render", args=[job], queue="plain")
 
     ms = _seconds(send) * 1e3 / SAMPLE
-    used = (client.memory_usage("plain", samples=0) or 0) / SAMPLE
+    used = (redis_client.memory_usage("plain", samples=0) or 0) / SAMPLE
     app.close()
     measured, extrapolated = f"measured on {SAMPLE:,} messages", f"EXTRAPOLATED to {JOBS:,}"
     return [
@@ -224,7 +226,7 @@ def _plain_celery(url: str, client: redis.Redis, plan: Plan) -> list[Figure]:
     ]
 
 
-def _machine(client: redis.Redis, load_before: tuple[float, float, float]) -> dict[str, object]:
+def _machine(redis_client: redis.Redis, load_before: tuple[float, float, float]) -> dict[str, object]:
     """What decides the figures, and nothing that names the machine."""
     cpu = [
         line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
@@ -235,7 +237,7 @@ def _machine(client: redis.Redis, load_before: tuple[float, float, float]) -> di
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "valkey": client.info("server").get("valkey_version"),
+        "valkey": redis_client.info("server").get("valkey_version"),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "load_average_1min": {"before": round(load_before[0], 2), "after": round(os.getloadavg()[0], 2)},
     }

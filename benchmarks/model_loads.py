@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from producer import Printroom
-from producer.embedded import EmbeddedValkey
+from producer.local.valkey import EmbeddedValkey
 from shared.settings import Settings
-from worker.models.random_weights import create_random_model
+from testing.random_weights import create_random_model
 
 #: A chunk holds 16 of these jobs.
 JOBS_PER_CHUNK = 64
@@ -73,25 +73,25 @@ def _start(settings: Settings, folder: Path, number: int) -> subprocess.Popen[by
         )
 
 
-def _measure(room: Printroom, models: int, chunks: int, workers: int) -> dict[str, object]:
+def _measure(client: Printroom, models: int, chunks: int, workers: int) -> dict[str, object]:
     """Submit, wait for half of it, submit the urgent sweep, wait for all of it."""
-    while len(room.ledger.workers()) < workers:
+    while len(client.ledger.workers()) < workers:
         time.sleep(0.2)
     seeds = {"start": 0, "count": chunks * JOBS_PER_CHUNK}
     started = time.monotonic()
     sweeps = [
-        room.submit({**SWEEP, "name": f"model {n}", "model": f"model-{n}", "seed": seeds}).sweep
+        client.submit({**SWEEP, "name": f"model {n}", "model": f"model-{n}", "seed": seeds}).sweep
         for n in range(models)
     ]
-    while sum(room.ledger.status(sweep).chunks_done for sweep in sweeps) < models * chunks / 2:
+    while sum(client.ledger.status(sweep).chunks_done for sweep in sweeps) < models * chunks / 2:
         time.sleep(0.1)
     submitted = time.monotonic()
     seconds_a_chunk = (submitted - started) * workers / (models * chunks / 2)
-    urgent = room.submit({**SWEEP, "seed": 7, "model": f"model-{models}"}, priority=10).sweep
-    while room.ledger.status(urgent).state != "done":
+    urgent = client.submit({**SWEEP, "seed": 7, "model": f"model-{models}"}, priority=10).sweep
+    while client.ledger.status(urgent).state != "done":
         time.sleep(0.02)
     waited = time.monotonic() - submitted
-    while any(room.ledger.status(sweep).state != "done" for sweep in sweeps):
+    while any(client.ledger.status(sweep).state != "done" for sweep in sweeps):
         time.sleep(0.1)
     return {
         "workers": workers,

@@ -40,9 +40,9 @@ CASES: dict[str, Callable[[], str]] = {
 
 def measure(case: str) -> dict[str, Any]:
     """Plan one case here, and say what it took."""
-    from producer.compile import compile_sweep
+    from producer.language.sweep import parse_sweep
+    from producer.planning.compile import compile_sweep
     from producer.preview import preview
-    from producer.sweep import parse_sweep
     from shared.fingerprint import ResolvedModel
 
     text = CASES[case]()

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 #: The packages whose modules are listed.
-PACKAGES = ("shared", "producer", "worker")
+PACKAGES = ("shared", "producer", "worker", "testing")
 
 #: Folders that are one line each: their files come and go, or say what they are by name.
 FOLDERS = {
@@ -32,7 +32,7 @@ FOLDERS = {
 #: Folders inside the packages that hold no modules.
 DATA = {"worker/models/portraits": "The model in the box: weights, tokenizer, card (docs/portraits.md)"}
 
-_COMMENT_COLUMN = 22
+_COMMENT_COLUMN = 24
 _MARKS = ("<!-- file tree: python docs/file_tree.py --write -->\n```\n", "```\n<!-- /file tree -->")
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from producer.wording import kind, near, show
+from producer.language.wording import kind, near, show
 from shared.errors import SweepError, UsageError
 
 _P = ParamSpec("_P")

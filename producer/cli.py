@@ -1,4 +1,4 @@
-"""The command line: parses, calls one verb of `producer.room`, prints. Results on stdout, talk on stderr.
+"""The command line: parses, calls one verb of `producer.client`, prints. Results on stdout, talk on stderr.
 
 Exit status: 0 done, 1 work failed, 2 a mistake that a person can fix, 130 interrupted.
 Heavy imports stay inside the verbs, so that `--help` answers at once.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.wording import counted
+from producer.language.wording import counted
 from shared.command_exit import (
     DEBUG_OPTION,
     EXIT_FAILED,
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from producer.fetch import Fetched
-    from producer.lineage import Edition
-    from producer.local import Rendered
-    from producer.room import Printroom, SweepSource
-    from producer.show import Shown
-    from producer.source import SweepFile
-    from producer.status import Overview
-    from producer.store_sweeps import StoredSweep
-    from producer.submit import Submission
-    from producer.sweep import Sweep
+    from producer.client import Printroom, SweepSource
+    from producer.export.fetch import Fetched
+    from producer.fleet.lineage import Edition
+    from producer.fleet.status import Overview
+    from producer.fleet.submit import Submission
+    from producer.language.complete import SweepFile
+    from producer.language.sweep import Sweep
+    from producer.local.render import Rendered
+    from producer.recipe.show import Shown
+    from producer.results.store_sweeps import StoredSweep
     from shared.ledger import SweepStatus
 
 #: With fewer columns tables cannot be read: then lines are left to the terminal to break.
@@ -262,18 +262,18 @@ def plan(
     from producer.preview import render_difference, render_preview
 
     if schema:
-        from producer.schema import sweep_schema
+        from producer.language.schema import sweep_schema
 
         _print_json(sweep_schema())
         return 0
     if file is None:
         raise click.UsageError("which FILE? (`printroom plan --schema` alone goes without)")
     unknown: list[str] = []
-    room = _room()
+    client = _client()
     source = _read_sweep(file, changes)
-    compiled = room.compile(source, unknown=unknown)
-    seen = room.preview(compiled, sample=sample, first=first, source=source)
-    difference = None if old is None else room.compare(compiled, old)
+    compiled = client.compile(source, unknown=unknown)
+    seen = client.preview(compiled, sample=sample, first=first, source=source)
+    difference = None if old is None else client.compare(compiled, old)
     if as_json:
         _print_json(seen.to_json() | ({"difference": difference.to_json()} if difference else {}))
     else:
@@ -334,7 +334,7 @@ def render(
     Starts an embedded Valkey and one worker, stores into a folder, and draws a contact sheet at the end. Ctrl-C
     finishes the batch in hand; the same command again goes on where it stopped.
     """
-    from producer.local import render_locally
+    from producer.local.render import render_locally
     from producer.progress import Progress
 
     sweep, source = _sweep_or_prompt(what, words, changes)
@@ -381,7 +381,7 @@ def submit(
     """
     source = _read_sweep(file, changes)
     _report_source(source)
-    done = _room().submit(source, priority=priority, confirmed=yes, allow_failing=allow_failing)
+    done = _client().submit(source, priority=priority, confirmed=yes, allow_failing=allow_failing)
     _report_submission(done, as_json)
 
 
@@ -419,16 +419,16 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
     """
     from producer.progress import Progress
 
-    room = _room()
+    client = _client()
     if sweep is None:
-        return _watch_sweeps(room, as_json) if watch else _list_sweeps(room, as_json)
-    sweep = room.find(sweep)
+        return _watch_sweeps(client, as_json) if watch else _list_sweeps(client, as_json)
+    sweep = client.find(sweep)
     if watch and not as_json:
         with Progress() as bar:
-            room.wait(sweep, on_status=bar.update)
+            client.wait(sweep, on_status=bar.update)
     elif watch:
-        room.wait(sweep, poll_seconds=1.0, on_status=lambda seen: _print_json(seen.to_json(), indent=None))
-    seen = room.status(sweep)
+        client.wait(sweep, poll_seconds=1.0, on_status=lambda seen: _print_json(seen.to_json(), indent=None))
+    seen = client.status(sweep)
     if not as_json:
         _show_status(seen)
     elif not watch:
@@ -440,7 +440,7 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
 @_sweep_argument
 def pause(sweep: str) -> None:
     """Feed no more of a sweep; what is being sampled is finished."""
-    click.echo(_room().pause(sweep))
+    click.echo(_client().pause(sweep))
 
 
 @cli.command()
@@ -451,14 +451,14 @@ def resume(sweep: str) -> None:
     A lost sweep is rebuilt from the manifests in the store; only what is missing is rendered. `printroom status`
     lists lost sweeps too.
     """
-    click.echo(_room().resume(sweep))
+    click.echo(_client().resume(sweep))
 
 
 @cli.command()
 @_sweep_argument
 def cancel(sweep: str) -> None:
     """Stop a sweep. What it has made stays; `resume` goes on."""
-    click.echo(_room().cancel(sweep))
+    click.echo(_client().cancel(sweep))
 
 
 # A number may be negative: what begins with - is no option here.
@@ -467,7 +467,7 @@ def cancel(sweep: str) -> None:
 @click.argument("number", type=int)
 def priority(sweep: str, number: int) -> None:
     """Change what is fed first: a higher NUMBER goes before a lower one."""
-    _room().prioritise(sweep, number)
+    _client().prioritise(sweep, number)
     click.echo(str(number))
 
 
@@ -488,7 +488,7 @@ def retry(
     Failures that the same job has again for sure (job_invalid, model_unsupported) are left alone, unless --code names
     them or --all is given.
     """
-    done = _room().retry(sweep, codes=codes, where=where, everything=everything, dry_run=dry_run)
+    done = _client().retry(sweep, codes=codes, where=where, everything=everything, dry_run=dry_run)
     if as_json:
         _print_json(_fields(done))
         return
@@ -513,18 +513,18 @@ def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int | None,
 
     Exit status 1 where --where is met by no row; then the values that there are go to stderr.
     """
-    from producer.results import to_json_line
+    from producer.results.rows import to_json_line
 
     url_seconds = _url_seconds(urls, expires)
-    room, wanted = _room(), where
+    client, wanted = _client(), where
     count = 0
-    for row in room.results(sweep, where=wanted, urls=urls, expires_seconds=url_seconds or _URL_SECONDS):
+    for row in client.results(sweep, where=wanted, urls=urls, expires_seconds=url_seconds or _URL_SECONDS):
         count += 1
         if as_json:
             _echo_document(to_json_line(row) + "\n")
         else:
             click.echo("\t".join(_result_columns(row)))
-    return _report_nothing(room, sweep, wanted) if wanted and not count else 0
+    return _report_nothing(client, sweep, wanted) if wanted and not count else 0
 
 
 @cli.command()
@@ -538,11 +538,11 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
     line a row. Exit status 1 where nothing is found.
     """
     from producer.progress import Progress
-    from producer.results import to_json_line
+    from producer.results.rows import to_json_line
 
     count = 0
     with Progress(what="sweeps") as bar:
-        for found in _room().search(conditions, on_sweep=bar.step):
+        for found in _client().search(conditions, on_sweep=bar.step):
             count += 1
             if as_json:
                 _echo_document(to_json_line({"name": found.name, **found.row}) + "\n")
@@ -552,7 +552,7 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
                 break
     if not count:
         click.echo("nothing found in any sweep of the store", err=True)
-        for line in _room().why_nothing_found(conditions):
+        for line in _client().why_nothing_found(conditions):
             click.echo(line, err=True)
     return 0 if count else EXIT_FAILED
 
@@ -593,15 +593,15 @@ def fetch(
     Every image is checked against its sha256. Without --format, FOLDER gets images/, metadata.jsonl, sweep.yaml
     and the manifests; docs/datasets.md shows the other formats.
     """
-    from producer.fetch import FetchOptions, parse_size
+    from producer.export.fetch import FetchOptions, parse_size
     from producer.progress import Progress
 
     size = words.pop("shard_size")
     shard_bytes = None if size is None else parse_size(size)
     options = FetchOptions(**words, shard_bytes=shard_bytes, url_seconds=_url_seconds(urls, expires))
-    room, wanted = _room(), where
+    client, wanted = _client(), where
     with Progress(what="images") as bar:
-        done = room.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
+        done = client.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
     if as_json:
         _print_json(
             {name: getattr(done, name) for name in done.__dataclass_fields__} | {"folder": str(folder)}
@@ -610,7 +610,7 @@ def fetch(
         click.echo(str(folder))
         _report_fetch(done)
     if wanted and not done.rows:
-        return _report_nothing(room, sweep, wanted)
+        return _report_nothing(client, sweep, wanted)
     return EXIT_FAILED if done.broken else 0
 
 
@@ -625,10 +625,10 @@ def verify(sweep: str, deep: bool, repair: bool, as_json: bool) -> int:
     Exit status 1 where something is missing or wrong. Jobs that are not rendered yet are counted, and are no problem.
     """
     from producer.progress import Progress
-    from producer.verify import PROBLEMS_SHOWN
+    from producer.results.verify import PROBLEMS_SHOWN
 
     with Progress(what="jobs") as bar:
-        report = _room().verify(sweep, deep=deep, repair=repair, on_job=bar.step)
+        report = _client().verify(sweep, deep=deep, repair=repair, on_job=bar.step)
     if as_json:
         _print_json(report.to_json())
         return 0 if report.agrees else EXIT_FAILED
@@ -677,7 +677,7 @@ def sheet(
 
     given = {"where": where, "diff": [diff] if diff else None, "thumb_px": thumb}
     with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
-        written = _room().write_sheet(sweep, out, **given, **options, on_part=bar.step)
+        written = _client().write_sheet(sweep, out, **given, **options, on_part=bar.step)
     click.echo(str(written.first))
     click.echo(f"{counted(written.jobs, 'job')} in {counted(len(written.paths), 'file')}", err=True)
 
@@ -692,7 +692,7 @@ def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
 
     Exit status 2 for a file that says nothing, and for --resubmit where a recipe leaves something open.
     """
-    from producer.show import plain, show_image
+    from producer.recipe.show import plain, show_image
     from shared.errors import UsageError
 
     shown = show_image(file)
@@ -703,7 +703,7 @@ def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
         raise UsageError(f"{file}: not submitted\n{listed}\nadd it to `printroom show {file} --sweep`")
     if resubmit:
         _report_notes(shown)
-        _report_submission(_room().submit(shown.sweep), as_json)
+        _report_submission(_client().submit(shown.sweep), as_json)
     elif as_json:
         _print_json(shown.to_json())
     elif as_sweep:
@@ -721,11 +721,11 @@ def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
 @_json_flag
 def models(name: str | None, as_json: bool) -> None:
     """List the models of this machine and of live workers; with a NAME, show that one's card."""
-    room = _room()
+    client = _client()
     if name is not None:
-        click.echo(room.model_card(name))
+        click.echo(client.model_card(name))
         return
-    known = room.models()
+    known = client.models()
     if as_json:
         _print_json(
             [{field: getattr(model, field) for field in model.__dataclass_fields__} for model in known]
@@ -748,14 +748,14 @@ def doctor(create_bucket: bool, as_json: bool) -> int:
 
     Exit status 1 if a check failed; warnings leave it 0.
     """
-    room = _room()
+    client = _client()
     if create_bucket:
-        ensure = getattr(room.store, "ensure_bucket", None)
+        ensure = getattr(client.store, "ensure_bucket", None)
         if ensure is None:
-            raise click.UsageError(f"--create-bucket: {room.store.url} is a folder, not a bucket")
+            raise click.UsageError(f"--create-bucket: {client.store.url} is a folder, not a bucket")
         ensure()
     checks, well = [], True
-    for check in room.examine():
+    for check in client.examine():
         well = well and check.ok
         facts = {name: getattr(check, name) for name in check.__dataclass_fields__}
         checks.append({**facts, "ok": check.ok})
@@ -780,16 +780,16 @@ def _settings() -> Any:
     return settings
 
 
-def _room() -> Printroom:
-    from producer.room import Printroom
+def _client() -> Printroom:
+    from producer.client import Printroom
 
     return Printroom(_settings(), on_note=lambda note: click.echo(note, err=True))
 
 
 def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
     """Return the sweep in a file, or on stdin for "-"."""
-    from producer.source import read_sweep_file
-    from producer.sweep_text import FILE_BYTES_MAX
+    from producer.language.complete import read_sweep_file
+    from producer.language.document import SWEEP_FILE_BYTES_MAX
 
     if what != "-":
         return read_sweep_file(_sweep_path(what), settings=changes)
@@ -797,14 +797,14 @@ def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
         raise click.UsageError("-: stdin is closed: pipe a sweep in, or name a file")
     if sys.stdin.isatty():
         click.echo("reading a sweep from stdin: end it with Ctrl-D", err=True)
-    data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+    data = sys.stdin.buffer.read(SWEEP_FILE_BYTES_MAX + 1)
     return read_sweep_file(Path("stdin"), data=data, settings=changes)
 
 
 def _sweep_path(what: str) -> Path:
     """Return the file that a name means, `~` and patterns that no shell has expanded included."""
-    from producer.paths import find_path
-    from producer.tables import FileInvalid, nearest_file
+    from producer.language.prompt_files.paths import find_path
+    from producer.language.prompt_files.tables import FileInvalid, nearest_file
 
     try:
         path = find_path(Path(), what).path
@@ -819,8 +819,8 @@ def _sweep_path(what: str) -> Path:
 
 def _report_source(source: SweepSource) -> None:
     """Say what a person should know of the files that a sweep names, as `plan` says it."""
+    from producer.language.complete import SweepFile
     from producer.preview.show import printable
-    from producer.source import SweepFile
 
     if isinstance(source, SweepFile):
         for note in source.notes:
@@ -829,7 +829,7 @@ def _report_source(source: SweepSource) -> None:
 
 def _report_slips(sweep: Sweep) -> None:
     """Say of a prompt on the command line, which nobody has planned before, what `plan` warns of."""
-    from producer.compile import compile_sweep
+    from producer.planning.compile import compile_sweep
     from producer.preview import preview
     from producer.preview.show import printable
     from shared.fingerprint import ResolvedModel
@@ -843,8 +843,8 @@ def _sweep_or_prompt(
     what: str, words: dict[str, Any], changes: tuple[str, ...] = ()
 ) -> tuple[Sweep, SweepSource]:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
-    from producer.sweep import sweep_from_mapping, sweep_of
-    from producer.sweep_text import read_inline
+    from producer.language.document import read_inline
+    from producer.language.sweep import sweep_from_mapping, sweep_of
 
     # By identity: 0 is equal to False, and `--steps 0` is something that was said.
     given = {name: value for name, value in words.items() if value is not None and value is not False}
@@ -952,7 +952,7 @@ def _report_submission(done: Submission, as_json: bool) -> None:
 
 def _show_recipe(shown: Shown) -> None:
     """Print whose recipe it is, the recipe as a sweep file says it, and how the image was made."""
-    from producer.convert import sweep_yaml
+    from producer.language.yaml_text import sweep_yaml
 
     made = shown.provenance
     facts: dict[str, Any] = {"file": shown.path.name, "format": shown.image_format}
@@ -968,7 +968,7 @@ def _show_recipe(shown: Shown) -> None:
 
 
 def _report_notes(shown: Shown) -> None:
-    from producer.show import plain
+    from producer.recipe.show import plain
 
     for key, reason in shown.open.items():
         click.echo(f"! {key} is open: {plain(reason)}", err=True)
@@ -976,17 +976,17 @@ def _report_notes(shown: Shown) -> None:
         click.echo(f"! {plain(note)}", err=True)
 
 
-def _list_sweeps(room: Printroom, as_json: bool) -> int:
+def _list_sweeps(client: Printroom, as_json: bool) -> int:
     """List what Redis knows, and what only the store has. Returns 1 where Redis is away."""
-    from producer.glance import glance
+    from producer.results.time_limit import answer_within
     from shared.errors import BrokerError
 
     away = None
     try:
-        statuses = room.statuses()
+        statuses = client.statuses()
     except BrokerError as error:
         statuses, away = [], error
-    lost = glance(room.lost_sweeps, seconds=_STORE_LIST_SECONDS)
+    lost = answer_within(client.lost_sweeps, seconds=_STORE_LIST_SECONDS)
     if as_json:
         stored = [
             {"sweep": one.sweep, "name": one.name, "jobs": one.jobs, "state": "only_in_store"}
@@ -1013,7 +1013,7 @@ def _list_sweeps(room: Printroom, as_json: bool) -> int:
     return 0 if away is None else EXIT_FAILED
 
 
-def _watch_sweeps(room: Printroom, as_json: bool) -> int:
+def _watch_sweeps(client: Printroom, as_json: bool) -> int:
     """Follow all sweeps until none is active. Returns 1 if one of those that were active has failures."""
     from rich.live import Live
 
@@ -1034,9 +1034,9 @@ def _watch_sweeps(room: Printroom, as_json: bool) -> int:
             )
 
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        last = room.wait_all(on_statuses=look)
+        last = client.wait_all(on_statuses=look)
     if not as_json:
-        _print_table(_sweep_table(room.statuses()))
+        _print_table(_sweep_table(client.statuses()))
     return EXIT_FAILED if any(s.failed for s in last if s.sweep in watched) else 0
 
 
@@ -1054,7 +1054,7 @@ def _sweep_table(statuses: Sequence[SweepStatus], lost: Sequence[StoredSweep] = 
 
 
 def _editions(statuses: Sequence[SweepStatus]) -> list[Edition]:
-    from producer.lineage import editions
+    from producer.fleet.lineage import editions
 
     return editions((s.sweep, s.name) for s in statuses)
 
@@ -1085,7 +1085,7 @@ def _show_status(seen: Overview) -> None:
 
 def _failure_lines(status: SweepStatus, *, commands: bool = True) -> Iterator[str]:
     """Yield each code with its count, its reasons, and what to type next."""
-    from producer.show import plain
+    from producer.recipe.show import plain
     from shared.errors import PERMANENT_CODES
 
     for code, count in sorted(status.failures.items()):
@@ -1109,9 +1109,9 @@ def _result_columns(row: dict[str, Any]) -> Iterator[str]:
     yield json.dumps(row["negative_prompt"], ensure_ascii=False)
 
 
-def _report_nothing(room: Printroom, sweep: str, where: tuple[str, ...]) -> int:
+def _report_nothing(client: Printroom, sweep: str, where: tuple[str, ...]) -> int:
     """Say why a filter that is met by no row may be so. Returns the exit status."""
-    for line in room.why_nothing(sweep, where):
+    for line in client.why_nothing(sweep, where):
         click.echo(f"nothing found: {line}", err=True)
     return EXIT_FAILED
 
@@ -1132,11 +1132,11 @@ def _report_fetch(done: Fetched) -> None:
 
 def _local_sheet(made: Rendered, settings: Any) -> Path | None:
     """Draw the sheet of a finished local run from its folder; a sweep of one axis gets one too."""
-    from producer.sheets import sweep_sheet
-    from producer.whole_file import write_png
+    from producer.sheet.sweep_sheet import sweep_sheet
     from shared.names import plan_key
     from shared.plan import Plan
     from shared.store.folder import FolderStore
+    from shared.whole_file import write_png
 
     store = FolderStore(made.folder)
     plan = Plan.from_bytes(store.get(plan_key(made.submission.sweep)))

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from producer.labels import label_text, written_labels
+from producer.language.prompt_files.row_labels import label_text, written_labels
+from producer.language.yaml_text import sweep_yaml
 from shared.command_exit import document_bytes, run_command
 from shared.errors import SweepError
 
@@ -66,24 +66,6 @@ def geneval_sweep(path: str | Path) -> dict[str, Any]:
         prompts.append(prompt)
         tags.append(tag)
     return _sweep("GenEval", prompts, {"tag": tags}, path)
-
-
-def sweep_yaml(sweep: dict[str, Any]) -> str:
-    """Return a sweep as the text of a sweep file."""
-    text: str = yaml.dump(sweep, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=2**20)
-    return text
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that holds a line end in the way that escapes it: any other makes a line end of U+0085."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if text.splitlines() == [text] else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
 
 
 @click.command(help="Turn a published prompt set into a sweep file.")

@@ -9,7 +9,7 @@ import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from producer.status import Overview
+from producer.fleet.status import Overview
 
 
 def duration(seconds: float | None) -> str:

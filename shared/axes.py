@@ -15,7 +15,7 @@ from typing import Any
 
 from shared.job import RECIPE_FIELDS, canonical_json
 from shared.texts import (
-    Chosen,
+    ChosenText,
     Text,
     TextTemplate,
     choice_names_to_json,
@@ -158,9 +158,9 @@ class TextAxis:
         """Return the values at a digit, in the order of `fields`; texts may have holes."""
         return self._values(digit, {})
 
-    def chosen(self, digit: int) -> dict[str, list[Chosen]]:
+    def chosen(self, digit: int) -> dict[str, list[ChosenText]]:
         """Return what the named choices of each text have become at a digit, by field."""
-        noted: dict[str, list[Chosen]] = {name: [] for name in self.fields}
+        noted: dict[str, list[ChosenText]] = {name: [] for name in self.fields}
         self._values(digit, noted)
         return noted
 
@@ -170,7 +170,7 @@ class TextAxis:
             raise IndexError(f"{digit} is outside 0 .. {self.length - 1}")
         return bisect_right(self._stops, digit)
 
-    def _values(self, digit: int, noted: Mapping[str, list[Chosen]]) -> tuple[Any, ...]:
+    def _values(self, digit: int, noted: Mapping[str, list[ChosenText]]) -> tuple[Any, ...]:
         number = self.row_of(digit)
         row, place = self.rows[number], digit - (self._stops[number - 1] if number else 0)
         values = list(row)
@@ -186,7 +186,7 @@ class TextAxis:
                 )
         return tuple(values)
 
-    def _prompt(self, template: TextTemplate, place: int, chosen: list[Chosen] | None) -> Text:
+    def _prompt(self, template: TextTemplate, place: int, chosen: list[ChosenText] | None) -> Text:
         if self.draws is None or not template.has_choices:
             return template.combination(place, chosen)
         # By what the template says: two of them drawn by their places alone would throw the same dice.

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from shared.axes import HOLE, Axis, DerivedSeeds, ListAxis, SeedRange
 from shared.job import RECIPE_FIELDS, Job, canonical_json, make_job
-from shared.sample import Sample, digits_of
+from shared.sample import JobSample, digits_of
 from shared.texts import Text, fill
 
 #: The first field's JSON has the opening brace.
@@ -34,7 +34,7 @@ class Decoder(Protocol):
 
 
 def make_decoder(
-    fixed: Mapping[str, Any], axes: Sequence[Axis], sample: Sample | None, *, salt: str
+    fixed: Mapping[str, Any], axes: Sequence[Axis], sample: JobSample | None, *, salt: str
 ) -> Decoder:
     """Return what reads a block's jobs the fastest way there is.
 
@@ -53,7 +53,7 @@ class _OpenDecoder:
     """Reads a job's values, then makes the job of them."""
 
     def __init__(
-        self, fixed: Mapping[str, Any], axes: Sequence[Axis], sample: Sample | None, salt: str
+        self, fixed: Mapping[str, Any], axes: Sequence[Axis], sample: JobSample | None, salt: str
     ) -> None:
         self._fixed, self._axes, self._sample, self._salt = dict(fixed), axes, sample, salt
         self._lengths = [axis.length for axis in axes]

@@ -2,7 +2,7 @@
 
 A job without a rule (`None`) is guided as diffusers guides it: classifier-free guidance with the negative prompt in
 the unconditional branch. A rule is written as a name or a mapping, checked here, and stored as one canonical text,
-so that equal rules are equal jobs. What a rule does to tensors stands in `worker.sampling.rules`.
+so that equal rules are equal jobs. What a rule does to tensors stands in `worker.sampling.guidance`.
 
 Names: e+ is the prediction for the prompt, e- for the negative prompt, e_ for the empty prompt; w is the guidance
 scale, and a step without a negative branch is a step at w = 1.

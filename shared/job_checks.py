@@ -20,7 +20,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class JobProblem:
     """Why a job is certain to fail."""
 
     #: Value, reason and fix, in one line.
@@ -43,7 +43,7 @@ class JobValues:
     prompt: str
 
 
-def job_problem(facts: ModelFacts, name: str, job: JobValues) -> Problem | None:
+def job_problem(facts: ModelFacts, name: str, job: JobValues) -> JobProblem | None:
     """Return the first reason why a job of a model is certain to fail, as far as the model's files tell.
 
     Args:
@@ -73,15 +73,15 @@ def job_problem(facts: ModelFacts, name: str, job: JobValues) -> Problem | None:
     return next((problem for problem in checks if problem is not None), None)
 
 
-def bucket_problem(facts: ModelFacts, name: str, *, width: int, height: int) -> Problem | None:
+def bucket_problem(facts: ModelFacts, name: str, *, width: int, height: int) -> JobProblem | None:
     """Return why no image of a size can be rendered with a model, whatever else a job says."""
     if facts.refusal:
-        return Problem(text=f"model={name}: {facts.refusal}", condition=f"model == {name!r}")
+        return JobProblem(text=f"model={name}: {facts.refusal}", condition=f"model == {name!r}")
     named, unit = _named(facts, name), facts.size_unit_px
     return side_problem(named, "width", width, unit) or side_problem(named, "height", height, unit)
 
 
-def scheduler_problem(facts: ModelFacts, named: str, key: str) -> Problem | None:
+def scheduler_problem(facts: ModelFacts, named: str, key: str) -> JobProblem | None:
     """Return why a scheduler does not fit a model, with some that do."""
     if facts.is_native and facts.path is not None:
         return (
@@ -95,7 +95,7 @@ def scheduler_problem(facts: ModelFacts, named: str, key: str) -> Problem | None
     return _scheduler(key, f"scheduler={key}: it does not fit {named}; {_use(fitting)}")
 
 
-def path_problem(key: str, path: ModelPath) -> Problem | None:
+def path_problem(key: str, path: ModelPath) -> JobProblem | None:
     """Return why a scheduler cannot walk the path from noise to image that a model was trained on."""
     own = SCHEDULERS[key].path
     if own == path:
@@ -105,7 +105,7 @@ def path_problem(key: str, path: ModelPath) -> Problem | None:
     return _scheduler(key, f"{said}: {_use(fitting)}")
 
 
-def shifting_problem(key: str, path: ModelPath, parts: Iterable[str]) -> Problem | None:
+def shifting_problem(key: str, path: ModelPath, parts: Iterable[str]) -> JobProblem | None:
     """Return why the row engine does not render a flow model that shifts its noise by the size of an image."""
     if path != "flow" or "use_dynamic_shifting" not in parts:
         return None
@@ -113,7 +113,7 @@ def shifting_problem(key: str, path: ModelPath, parts: Iterable[str]) -> Problem
     return _scheduler(key, f"scheduler={key}: {said}: set it to False and give a shift")
 
 
-def prediction_problem(key: str, prediction_type: str) -> Problem | None:
+def prediction_problem(key: str, prediction_type: str) -> JobProblem | None:
     """Return why a scheduler does not take what a model predicts."""
     if prediction_type != "sample" or SCHEDULERS[key].class_name not in NO_SAMPLE_PREDICTION:
         return None
@@ -127,7 +127,7 @@ def prediction_problem(key: str, prediction_type: str) -> Problem | None:
     )
 
 
-def steps_problem(key: str, steps: int, *, original_steps: int) -> Problem | None:
+def steps_problem(key: str, steps: int, *, original_steps: int) -> JobProblem | None:
     """Return why a scheduler cannot do a number of steps.
 
     Args:
@@ -136,28 +136,28 @@ def steps_problem(key: str, steps: int, *, original_steps: int) -> Problem | Non
     spec = SCHEDULERS[key]
     if steps < spec.min_steps:
         text = f"scheduler={key}, steps={steps}: use {spec.min_steps} or more"
-        return Problem(text=text, condition=f"scheduler == {key!r} and steps < {spec.min_steps}")
+        return JobProblem(text=text, condition=f"scheduler == {key!r} and steps < {spec.min_steps}")
     if spec.picks_steps and steps > original_steps:
         text = f"scheduler={key}, steps={steps}: use {original_steps} or fewer"
-        return Problem(text=text, condition=f"scheduler == {key!r} and steps > {original_steps}")
+        return JobProblem(text=text, condition=f"scheduler == {key!r} and steps > {original_steps}")
     return None
 
 
-def side_problem(named: str, side: str, value: int, unit: int) -> Problem | None:
+def side_problem(named: str, side: str, value: int, unit: int) -> JobProblem | None:
     """Return why a side of an image does not fit the model's latents."""
     if value >= unit and value % unit == 0:
         return None
     nearest = max(unit, round(value / unit) * unit)
     text = f"{side}={value}: {named} wants a multiple of {unit}, such as {nearest}"
-    return Problem(text=text, condition=f"{side} == {value}")
+    return JobProblem(text=text, condition=f"{side} == {value}")
 
 
-def rule_problem(named: str, rule: str | None) -> Problem | None:
+def rule_problem(named: str, rule: str | None) -> JobProblem | None:
     """Return why a model that a diffusers pipeline renders takes no guidance rule."""
     if rule is None:
         return None
     text = f"guidance_rule={rule}: rules are for Stable Diffusion 1.x, 2.x and SDXL; {named} takes none: remove it"
-    return Problem(text=text, condition="guidance_rule is not null")
+    return JobProblem(text=text, condition="guidance_rule is not null")
 
 
 def guidance_problem(
@@ -169,7 +169,7 @@ def guidance_problem(
     negative: bool,
     needs_negative: bool,
     distilled: bool,
-) -> Problem | None:
+) -> JobProblem | None:
     """Return why a pipeline cannot do what a guidance scale and a negative prompt ask for together.
 
     Args:
@@ -180,28 +180,28 @@ def guidance_problem(
     if has_negative:
         if not negative:
             text = f"negative_prompt: {named} hears none; set negative_prompt: null"
-            return Problem(text=text, condition="negative_prompt is not null and guidance_scale > 1")
+            return JobProblem(text=text, condition="negative_prompt is not null and guidance_scale > 1")
         return None
     if distilled:
         return None
     if not guided:
         text = f"guidance_scale={scale:g}: {named} is not guided; set guidance_scale: 1"
-        return Problem(text=text, condition="guidance_scale > 1")
+        return JobProblem(text=text, condition="guidance_scale > 1")
     if needs_negative:
         text = (
             f"guidance_scale={scale:g}: {named} is guided only with a negative prompt; "
             "set negative_prompt: '' to guide away from the empty prompt, or guidance_scale: 1 for no guidance"
         )
-        return Problem(text=text, condition="negative_prompt is null and guidance_scale > 1")
+        return JobProblem(text=text, condition="negative_prompt is null and guidance_scale > 1")
     return None
 
 
-def words_problem(named: str, field: str, said: str, limit: int | None) -> Problem | None:
+def words_problem(named: str, field: str, said: str, limit: int | None) -> JobProblem | None:
     """Return why a text is too long whatever the tokenizer makes of it: each word is a token or more."""
     if not too_many_words(said, limit):
         return None
     text = f"{field}: at least {count_words(said)} tokens, and {named} reads {limit}: shorten it"
-    return Problem(text=text, condition="")
+    return JobProblem(text=text, condition="")
 
 
 def too_many_words(text: str, limit: int | None) -> bool:
@@ -235,8 +235,8 @@ def _may_fit(facts: ModelFacts, spec: SchedulerSpec) -> bool:
     return spec.path != "flow" or knows_schedule(spec, facts.schedule_parts)
 
 
-def _scheduler(key: str, text: str) -> Problem:
-    return Problem(text=text, condition=f"scheduler == {key!r}")
+def _scheduler(key: str, text: str) -> JobProblem:
+    return JobProblem(text=text, condition=f"scheduler == {key!r}")
 
 
 def _use(fitting: list[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from shared.axes import HOLE, WORD, Axis, ListAxis, TextAxis
 from shared.job import RECIPE_FIELDS
-from shared.sample import Sample, digits_of
+from shared.sample import JobSample, digits_of
 from shared.texts import Text, TextTemplate, fill, written
 
 #: Names of a row's columns, and what a sheet calls them: no label may be called so.
@@ -167,7 +167,7 @@ class BlockLabels:
     """Reads the labels of one block's jobs."""
 
     def __init__(
-        self, axes: Sequence[LabelledAxis], sample: Sample | None, names: LabelNames, *, salt: str
+        self, axes: Sequence[LabelledAxis], sample: JobSample | None, names: LabelNames, *, salt: str
     ) -> None:
         """Take a block.
 

@@ -2,7 +2,7 @@
 
 One bit a job says done, one says failed, one a chunk says committed. Counters move only by bits that change, so
 progress is exact however often a chunk is delivered. The ledger can be lost: the store's manifests hold the same
-facts (`producer.submit` rebuilds it). Knows nothing of Celery, pixels or the store. Time is the server's.
+facts (`producer.fleet.submit` rebuilds it). Knows nothing of Celery, pixels or the store. Time is the server's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shared.schedule import Schedule
 from shared.store.identity import StoreMark
 
 #: rebuilding: manifests are being read back; a rebuild that was interrupted starts again.
-State = Literal["active", "paused", "cancelled", "done", "rebuilding"]
+SweepState = Literal["active", "paused", "cancelled", "done", "rebuilding"]
 
 #: Images a second are averaged over this many slots of this many seconds.
 _RATE_SLOT_SECONDS = 5
@@ -72,7 +72,7 @@ class SweepStatus:
 
     sweep: str
     name: str
-    state: State
+    state: SweepState
     priority: int
     jobs: int
     done: int
@@ -181,7 +181,7 @@ class Silence:
 class Backlog:
     """What of a sweep no worker has begun."""
 
-    state: State
+    state: SweepState
     priority: int
     #: For each block of the plan: its chunks that are still to be fed (of those to be fed again a thousand count).
     unfed: Sequence[int]
@@ -191,7 +191,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class ChunkOutcome:
     """What became of some jobs of a chunk. Indices are plan indices."""
 
     done: Sequence[int] = ()
@@ -230,7 +230,7 @@ class Ledger:
         plan: Plan,
         *,
         priority: int = 0,
-        state: State = "active",
+        state: SweepState = "active",
         store: StoreMark = StoreMark(),  # noqa: B008 - frozen
     ) -> bool:
         """Make a sweep known, or make up for a submit that died midway. Returns False where it was known."""
@@ -284,13 +284,13 @@ class Ledger:
         )
 
     @_named
-    def state(self, sweep: str) -> State | None:
+    def state(self, sweep: str) -> SweepState | None:
         """Return a sweep's state, or None where Redis does not know it."""
         state = cast("bytes | None", self._redis.hget(self._sweep_key(sweep, "meta"), "state"))
-        return cast(State, state.decode()) if state else None
+        return cast(SweepState, state.decode()) if state else None
 
     @_named
-    def set_state(self, sweep: str, state: State) -> State:
+    def set_state(self, sweep: str, state: SweepState) -> SweepState:
         """Pause, cancel or reactivate a sweep; a sweep with nothing left to do stays done.
 
         Returns: the state it is in now. Raises: SweepUnknown.
@@ -299,7 +299,7 @@ class Ledger:
         if not answer:
             raise SweepUnknown(f"{sweep}: no such sweep in Redis")
         self._follow_state(sweep, answer)
-        return cast(State, answer)
+        return cast(SweepState, answer)
 
     @_named
     def store_of(self, sweep: str) -> StoreMark:
@@ -384,7 +384,7 @@ class Ledger:
         return SweepStatus(
             sweep=sweep,
             name=meta["name"],
-            state=cast(State, meta["state"]),
+            state=cast(SweepState, meta["state"]),
             priority=int(meta["priority"]),
             jobs=int(meta["jobs"]),
             done=int(meta.get("done", 0)),
@@ -449,7 +449,7 @@ class Ledger:
                     for (_, stop), end, more in zip(runs, ends, again, strict=True)
                 ]
                 found[sweep] = Backlog(
-                    state=cast(State, state.decode()),
+                    state=cast(SweepState, state.decode()),
                     priority=int(priority or 0),
                     unfed=unfed,
                     fed=fed,
@@ -464,7 +464,7 @@ class Ledger:
         return Begun(verdict=verdict.decode(), attempt=int(attempt))
 
     @_named
-    def record(self, sweep: str, outcome: Outcome, *, chunk: Chunk | None = None) -> State | None:
+    def record(self, sweep: str, outcome: ChunkOutcome, *, chunk: Chunk | None = None) -> SweepState | None:
         """Set the bits of finished jobs and move the counters by those that were new.
 
         Args:
@@ -484,7 +484,7 @@ class Ledger:
         ).decode()
         if answer == "done":
             self._follow_state(sweep, answer)
-        return cast("State | None", answer or None)
+        return cast("SweepState | None", answer or None)
 
     @_named
     def committed(self, sweep: str, chunk: int) -> bool:

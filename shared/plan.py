@@ -35,10 +35,20 @@ from shared.errors import PlanUnreadable, PrintroomError, SweepError
 from shared.images.format import PNG, ImageFormat, parse_format
 from shared.job import SAMPLER_VERSION, Job, canonical_json
 from shared.labels import WHOLE_BLOCK, BlockLabels, LabelColumn, LabelledAxis, LabelNames
-from shared.sample import Sample
+from shared.sample import JobSample
 
 __all__ = [
-    "Axis", "Block", "Bucket", "Chunk", "DerivedSeeds", "Draws", "ListAxis", "Plan", "Sample", "SeedRange", "TextAxis",
+    "Axis",
+    "Block",
+    "Bucket",
+    "Chunk",
+    "DerivedSeeds",
+    "Draws",
+    "JobSample",
+    "ListAxis",
+    "Plan",
+    "SeedRange",
+    "TextAxis",
 ]  # fmt: skip
 
 #: Version of the plan's own format.
@@ -52,10 +62,10 @@ CHUNK_JOBS_MAX = 64
 CHUNK_PIXEL_STEPS = 64 * 512 * 512 * 30
 
 #: One bit a job in a Redis string, which ends at 512 MB.
-JOBS_MAX = 2**32
+SWEEP_JOBS_MAX = 2**32
 
 #: How a sweep's images lie in the store.
-Layout = Literal["images", "webdataset"]
+StoreLayout = Literal["images", "webdataset"]
 
 #: Bytes of a plan when it is opened: a hundred million prompts would not fit, a few million do.
 _BYTES_MAX = 2**30
@@ -92,7 +102,7 @@ class Block:
     axes: tuple[int, ...]
     jobs_per_chunk: int
     #: Some jobs of the product, in an order of their own; None for all of it.
-    sample: Sample | None = None
+    sample: JobSample | None = None
     #: Positions in `Plan.columns`: of each axis, and behind these of the block as a whole. () where there are none.
     columns: tuple[tuple[int, ...], ...] = field(default=(), compare=False)
 
@@ -123,7 +133,7 @@ class Plan:
     #: What every image of the sweep becomes. No part of a job: its id is the same in every format.
     image_format: ImageFormat = PNG
     #: How images lie in the store: an object each (`images`), or tar shards (`webdataset`). No part of a job either.
-    layout: Layout = "images"
+    layout: StoreLayout = "images"
     #: Labels that stand beside the values of axes. They travel with the plan and are no part of its id.
     columns: tuple[LabelColumn, ...] = field(default=(), repr=False, compare=False)
     _decoders: dict[int, Decoder] = field(default_factory=dict, repr=False, compare=False)
@@ -369,10 +379,10 @@ def _running_sum(lengths: Iterable[int]) -> list[int]:
     return stops
 
 
-def _layout_from_json(text: Any) -> Layout:
-    if text not in get_args(Layout):
-        raise ValueError(f"plan layout {text!r}: this version knows {', '.join(get_args(Layout))}")
-    return cast(Layout, text)
+def _layout_from_json(text: Any) -> StoreLayout:
+    if text not in get_args(StoreLayout):
+        raise ValueError(f"plan layout {text!r}: this version knows {', '.join(get_args(StoreLayout))}")
+    return cast(StoreLayout, text)
 
 
 def _block_to_json(block: Block) -> dict[str, Any]:
@@ -388,7 +398,7 @@ def _block_from_json(
     document: dict[str, Any], sampler: str, encoder: str, columns: Sequence[Sequence[int]]
 ) -> Block:
     bucket = Bucket(**{name: document[name] for name in _BLOCK_FIELDS}, sampler=sampler, encoder=encoder)
-    sample = None if document["sample"] is None else Sample(**document["sample"])
+    sample = None if document["sample"] is None else JobSample(**document["sample"])
     return Block(
         bucket=bucket,
         axes=tuple(document["axes"]),
@@ -407,7 +417,7 @@ def _require_sound(plan: Plan) -> None:
         sizes = (block.bucket.width, block.bucket.height, block.jobs_per_chunk)
         if not all(type(size) is int and 0 < size <= _SIDE_MAX for size in sizes):
             raise ValueError(f"width, height and jobs a chunk of a block are {sizes}")
-    if len(plan) > JOBS_MAX:
+    if len(plan) > SWEEP_JOBS_MAX:
         raise ValueError(f"{len(plan)} jobs")
     for bucket in plan.buckets:
         bucket.queue  # noqa: B018 - is made of the model's fingerprint

@@ -21,7 +21,7 @@ _ROUNDS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class JobSample:
     """Some jobs of a product, in an order of their own."""
 
     count: int
@@ -74,7 +74,7 @@ def split(index: int, lengths: Sequence[int]) -> list[int]:
     return digits[::-1]
 
 
-def digits_of(index: int, lengths: Sequence[int], sample: Sample | None, *, salt: str) -> list[int]:
+def digits_of(index: int, lengths: Sequence[int], sample: JobSample | None, *, salt: str) -> list[int]:
     """Return where on each axis a job stands: of a whole product, or of a sample of it."""
     return split(index, lengths) if sample is None else sample.digits(index, lengths, salt=salt)
 

@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
+class WorkerTurn:
     """What one worker listens to, and since when (Unix seconds) it has been with this model.
 
     Without queues nothing waits that needs this worker; the model is then the one that it has loaded.
@@ -56,7 +56,7 @@ class Turn:
         return {"model": self.model, "queues": sorted(self.queues), "since": self.since}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Turn:
+    def from_json(cls, document: Mapping[str, Any]) -> WorkerTurn:
         """Read a turn. Raises: KeyError, TypeError, ValueError for what is none."""
         return cls(
             model=str(document["model"]),
@@ -72,7 +72,7 @@ class Schedule:
     A queue that it does not name has just come: whose turn it is will stand in the next schedule.
     """
 
-    turns: Mapping[str, Turn]
+    turns: Mapping[str, WorkerTurn]
     idle: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -83,14 +83,14 @@ class Schedule:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Schedule:
         """Read a schedule. Raises: AttributeError, KeyError, TypeError, ValueError for what is none."""
-        turns = {str(name): Turn.from_json(turn) for name, turn in document["turns"].items()}
+        turns = {str(name): WorkerTurn.from_json(turn) for name, turn in document["turns"].items()}
         return cls(turns=turns, idle=frozenset(map(str, document["idle"])))
 
 
 def assign(
     demands: Iterable[Demand],
     workers: Iterable[Candidate],
-    before: Mapping[str, Turn],
+    before: Mapping[str, WorkerTurn],
     *,
     queues: Iterable[str],
     now: float,
@@ -140,7 +140,7 @@ class _Level:
     """The demands of one priority, and the workers that are left for them."""
 
     def __init__(
-        self, demands: Sequence[Demand], workers: Mapping[str, Candidate], before: Mapping[str, Turn]
+        self, demands: Sequence[Demand], workers: Mapping[str, Candidate], before: Mapping[str, WorkerTurn]
     ) -> None:
         self._workers = {
             name: worker
@@ -241,17 +241,17 @@ def _serves(worker: Candidate, demand: Demand) -> bool:
     return not demand.queues.isdisjoint(worker.serves)
 
 
-def _with_turn(worker: Candidate, before: Mapping[str, Turn]) -> Candidate:
+def _with_turn(worker: Candidate, before: Mapping[str, WorkerTurn]) -> Candidate:
     """Return a worker with the model of its turn so far, which it may be loading still."""
     turn = before.get(worker.name)
     return replace(worker, model=turn.model) if turn is not None and turn.queues else worker
 
 
-def _turn(worker: Candidate, demand: Demand | None, before: Turn | None, now: float) -> Turn:
+def _turn(worker: Candidate, demand: Demand | None, before: WorkerTurn | None, now: float) -> WorkerTurn:
     if demand is None:
-        return Turn(model=worker.model, queues=frozenset(), since=now)
+        return WorkerTurn(model=worker.model, queues=frozenset(), since=now)
     goes_on = before is not None and before.model == demand.model and before.queues
-    return Turn(
+    return WorkerTurn(
         model=demand.model,
         queues=demand.queues & worker.serves,
         since=before.since if before and goes_on else now,

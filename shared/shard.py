@@ -28,7 +28,7 @@ _RECORD_BYTES = tarfile.RECORDSIZE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class ShardSample:
     """An image that is to go into a shard."""
 
     #: Index in the plan; the first of several that ask for the same image.
@@ -49,7 +49,7 @@ class Shard:
     images: Mapping[str, StoredImage]
 
 
-def make_shard(samples: Sequence[Sample], *, sweep: str, chunk: int, image_format: ImageFormat) -> Shard:
+def make_shard(samples: Sequence[ShardSample], *, sweep: str, chunk: int, image_format: ImageFormat) -> Shard:
     """Return the shard of a chunk's samples, in the order of their indices.
 
     Args:    samples: one or more, of different jobs, their images of the one format.
@@ -95,7 +95,7 @@ def read_shard(key: str, data: bytes, image_format: ImageFormat) -> dict[str, St
 
 
 def _files(
-    sample: Sample, sweep: str, chunk: int, image_format: ImageFormat
+    sample: ShardSample, sweep: str, chunk: int, image_format: ImageFormat
 ) -> tuple[tuple[str, bytes], ...]:
     name = names.sample_key(sample.index, sample.job.id)
     return (
@@ -105,7 +105,7 @@ def _files(
     )
 
 
-def _row(sample: Sample, sweep: str, chunk: int) -> dict[str, object]:
+def _row(sample: ShardSample, sweep: str, chunk: int) -> dict[str, object]:
     """Return a sample's row: the manifest's columns, without those that tell of the delivery or of the place."""
     return {
         "sweep": sweep,

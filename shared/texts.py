@@ -169,7 +169,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class TextChoice:
     """From `low` to `high` of the options, in any order and none twice, joined by the separator."""
 
     options: Options
@@ -200,7 +200,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chosen:
+class ChosenText:
     """What a named choice has become in one text."""
 
     name: str
@@ -212,7 +212,7 @@ class Chosen:
 class TextTemplate:
     """A text with choices in it: `count` texts, each read off its number or drawn."""
 
-    parts: tuple[str | Slot | Choice, ...]
+    parts: tuple[str | Slot | TextChoice, ...]
 
     def __hash__(self) -> int:
         return self._hash
@@ -223,9 +223,9 @@ class TextTemplate:
         return math.prod(choice.count for choice in self.choices)
 
     @cached_property
-    def choices(self) -> tuple[Choice, ...]:
+    def choices(self) -> tuple[TextChoice, ...]:
         """The choices, in the order of the text; those within options are not among them."""
-        return tuple(part for part in self.parts if isinstance(part, Choice))
+        return tuple(part for part in self.parts if isinstance(part, TextChoice))
 
     @property
     def has_choices(self) -> bool:
@@ -262,7 +262,7 @@ class TextTemplate:
         """How deep choices are nested in one another; 0 without choices."""
         return max((choice.options.depth for choice in self.choices), default=0)
 
-    def combination(self, number: int, chosen: list[Chosen] | None = None) -> Text:
+    def combination(self, number: int, chosen: list[ChosenText] | None = None) -> Text:
         """Return the combination of a number, 0 <= number < count; the last choice moves fastest.
 
         Args:
@@ -274,7 +274,7 @@ class TextTemplate:
             raise IndexError(f"combination {number}: the template has {self.count}")
         return make_text(_combine(self, number, chosen))
 
-    def draw(self, seed: int, number: int, chosen: list[Chosen] | None = None) -> Text:
+    def draw(self, seed: int, number: int, chosen: list[ChosenText] | None = None) -> Text:
         """Return a text by chance, options by their weights: the same for a seed and a number on every machine.
 
         Args:
@@ -365,30 +365,32 @@ def _byte_count(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _noted(choice: Choice, pieces: Iterator[str | Slot], chosen: list[Chosen] | None) -> Iterable[str | Slot]:
+def _noted(
+    choice: TextChoice, pieces: Iterator[str | Slot], chosen: list[ChosenText] | None
+) -> Iterable[str | Slot]:
     """Return what a choice has become, once it is noted."""
     if chosen is None:
         return pieces
     place = len(chosen)
     kept = tuple(pieces)
     if choice.name:
-        chosen.insert(place, Chosen(name=choice.name, text=make_text(kept)))
+        chosen.insert(place, ChosenText(name=choice.name, text=make_text(kept)))
     return kept
 
 
-def _combine(template: TextTemplate, number: int, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
+def _combine(template: TextTemplate, number: int, chosen: list[ChosenText] | None) -> Iterator[str | Slot]:
     digits: list[int] = []
     for choice in reversed(template.choices):
         number, digit = divmod(number, choice.count)
         digits.append(digit)
     for part in template.parts:
-        if isinstance(part, Choice):
+        if isinstance(part, TextChoice):
             yield from _noted(part, _combine_choice(part, digits.pop(), chosen), chosen)
         else:
             yield part
 
 
-def _combine_choice(choice: Choice, number: int, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
+def _combine_choice(choice: TextChoice, number: int, chosen: list[ChosenText] | None) -> Iterator[str | Slot]:
     picks = choice.low
     for count in choice.pick_counts:
         if number < count:
@@ -416,7 +418,7 @@ def _combine_choice(choice: Choice, number: int, chosen: list[Chosen] | None) ->
 
 
 def _combine_option(
-    options: Options, position: int, number: int, chosen: list[Chosen] | None
+    options: Options, position: int, number: int, chosen: list[ChosenText] | None
 ) -> Iterator[str | Slot]:
     item = options.items[position]
     if isinstance(item, str):
@@ -520,15 +522,15 @@ class _Dice:
                 yield int.from_bytes(digest[start : start + 16], "little")
 
 
-def _draw(template: TextTemplate, dice: _Dice, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
+def _draw(template: TextTemplate, dice: _Dice, chosen: list[ChosenText] | None) -> Iterator[str | Slot]:
     for part in template.parts:
-        if isinstance(part, Choice):
+        if isinstance(part, TextChoice):
             yield from _noted(part, _draw_choice(part, dice, chosen), chosen)
         else:
             yield part
 
 
-def _draw_choice(choice: Choice, dice: _Dice, chosen: list[Chosen] | None) -> Iterator[str | Slot]:
+def _draw_choice(choice: TextChoice, dice: _Dice, chosen: list[ChosenText] | None) -> Iterator[str | Slot]:
     options = choice.options
     stops = options.weight_stops
     total = len(options) if stops is None else stops[-1]
@@ -553,7 +555,7 @@ class _TableWriter:
         self.options: list[Any] = []
         self.choices: list[Any] = []
         self._option_positions: dict[Options, int] = {}
-        self._choice_positions: dict[Choice, int] = {}
+        self._choice_positions: dict[TextChoice, int] = {}
 
     @property
     def option_templates(self) -> Iterator[TextTemplate]:
@@ -570,7 +572,7 @@ class _TableWriter:
             return template
         return [self._part(part) for part in template.parts]
 
-    def _part(self, part: str | Slot | Choice) -> Any:
+    def _part(self, part: str | Slot | TextChoice) -> Any:
         if isinstance(part, str):
             return part
         if isinstance(part, Slot):
@@ -597,16 +599,16 @@ class _TableWriter:
 
 def _read_table(table: Any, names: Any) -> list[TextTemplate]:
     options: list[Options] = []
-    choices: list[Choice] = []
-    named_choices: dict[tuple[int, str], Choice] = {}
+    choices: list[TextChoice] = []
+    named_choices: dict[tuple[int, str], TextChoice] = {}
     places = iter(names["places"] if names else ())
 
-    def choice(position: int) -> Choice:
+    def choice(position: int) -> TextChoice:
         for written in table["choices"][len(choices) : position + 1]:
-            choices.append(Choice(**{**written, "options": options[written["options"]]}))
+            choices.append(TextChoice(**{**written, "options": options[written["options"]]}))
         return choices[position]
 
-    def named(position: int, name: str) -> Choice:
+    def named(position: int, name: str) -> TextChoice:
         found = named_choices.get((position, name))
         if found is None:
             found = named_choices[position, name] = replace(choice(position), name=name)
@@ -617,7 +619,7 @@ def _read_table(table: Any, names: Any) -> list[TextTemplate]:
         own = iter(names["lists"][next(places, None)] if names and has_choices else ())
         return TextTemplate(tuple(part if isinstance(part, str) else read(part, own) for part in written))
 
-    def read(part: dict[str, Any], own: Iterator[str]) -> Slot | Choice:
+    def read(part: dict[str, Any], own: Iterator[str]) -> Slot | TextChoice:
         return Slot(part["slot"]) if "slot" in part else named(part["choice"], next(own, ""))
 
     for written in table["options"]:

@@ -23,13 +23,13 @@ from shared.store.identity import identity_of
 from shared.store.open import open_store
 from worker.background import Background, beat_once, feed_once, look_at_store, take_turn, touch_heartbeat
 from worker.consumer import FollowBuckets, keep_refused
+from worker.context import WorkerContext, worker_name
 from worker.device import Device, choose_device
-from worker.kit import Kit, worker_name
 from worker.lease import Leases, LeaseStep
 from worker.models.inventory import take_inventory
-from worker.models.shelf import ModelShelf
+from worker.models.loaded import LoadedModels
 from worker.sampling.engine import Engine
-from worker.sampling.memory import RowCeilings
+from worker.sampling.rows.capacity import RowCeilings
 from worker.tasks import register_task
 from worker.transport import keeping_evidence
 
@@ -45,7 +45,7 @@ _STORE_PATIENCE_SECONDS = 5.0
 _STORE_LOOK_SECONDS = 60.0
 
 
-def make_kit(settings: Settings, *, device: str, share_gpu: bool = False) -> Kit:
+def make_context(settings: Settings, *, device: str, share_gpu: bool = False) -> WorkerContext:
     """Open everything a worker needs; wait for a GPU that another worker has, unless it may be shared.
 
     Raises: SettingsError.
@@ -68,16 +68,16 @@ def make_kit(settings: Settings, *, device: str, share_gpu: bool = False) -> Kit
         # Short: a worker waits out an outage in `persist`, which a drain can interrupt.
         patience_seconds=min(settings.store_patience_seconds, _STORE_PATIENCE_SECONDS),
     )
-    shelf = ModelShelf(inventory, chosen, settings)
-    return Kit(
+    models = LoadedModels(inventory, chosen, settings)
+    return WorkerContext(
         name=worker_name(),
         settings=settings,
         ledger=Ledger(connect(settings), prefix=settings.redis_prefix),
         store=store,
         device=chosen,
-        shelf=shelf,
+        models=models,
         engine=Engine(
-            shelf.load,
+            models.load,
             stall_seconds=settings.stall_seconds,
             load_seconds=settings.load_seconds,
             ceilings=_row_ceilings(settings, chosen),
@@ -95,42 +95,42 @@ def _row_ceilings(settings: Settings, device: Device) -> RowCeilings:
     return RowCeilings(path, device=f"{device.name} {device.dtype_name}")
 
 
-def make_worker_app(settings: Settings, kit: Kit) -> Celery:
+def make_worker_app(settings: Settings, context: WorkerContext) -> Celery:
     """Return the Celery app of a worker: our transport, our consumer, the task."""
     app = make_app(
         settings,
-        transport=keeping_evidence(partial(keep_refused, kit)),
+        transport=keeping_evidence(partial(keep_refused, context)),
         queue_order="worker.transport:StickyCycle",
     )
-    app.kit = kit
+    app.context = context
     app.conf.worker_consumer = "worker.consumer:Consumer"
     app.steps["consumer"].update({LeaseStep, FollowBuckets})
-    register_task(app, kit)
+    register_task(app, context)
     return app
 
 
 def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> int:
     """Work until SIGTERM or SIGINT, then drain. Returns the exit status. Raises: SettingsError."""
-    kit = make_kit(settings, device=device, share_gpu=share_gpu)
-    app = make_worker_app(settings, kit)
+    context = make_context(settings, device=device, share_gpu=share_gpu)
+    app = make_worker_app(settings, context)
     view = BrokerView(connect(settings), prefix=settings.redis_prefix)
     feeder = Feeder(
-        kit.ledger,
+        context.ledger,
         view,
         partial(send_chunk, app),
         lost_after_seconds=settings.lost_after_seconds,
         turn_seconds=settings.turn_seconds,
     )
     background = Background()
-    look_at_store(kit)  # so that the first heartbeat tells it
-    background.every(_STORE_LOOK_SECONDS, partial(look_at_store, kit), name="store")
-    background.every(settings.heartbeat_seconds, partial(beat_once, kit), name="heartbeat")
+    look_at_store(context)  # so that the first heartbeat tells it
+    background.every(_STORE_LOOK_SECONDS, partial(look_at_store, context), name="store")
+    background.every(settings.heartbeat_seconds, partial(beat_once, context), name="heartbeat")
     background.every(settings.feed_interval_seconds, partial(feed_once, feeder), name="feeder")
-    background.every(settings.feed_interval_seconds, partial(take_turn, kit), name="turn")
+    background.every(settings.feed_interval_seconds, partial(take_turn, context), name="turn")
 
     def drain(**_: Any) -> None:
-        log.info("draining", extra={"worker": kit.name})
-        kit.draining.set()
+        log.info("draining", extra={"worker": context.name})
+        context.draining.set()
 
     # Celery warns of root for the sake of pickle, which we do not accept.
     warnings.filterwarnings("ignore", message="(?s).*superuser privileges")
@@ -138,28 +138,32 @@ def run_worker(settings: Settings, *, device: str, share_gpu: bool = False) -> i
     # We log chunks, and what is refused, with more to say and without a traceback.
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
-    facts = {"device": kit.device.name, "dtype": kit.device.dtype_name, "rows": kit.device.batch_rows}
-    facts["store"] = str(identity_of(kit.store).mark)
-    log.info("worker_up", extra={"worker": kit.name, **facts, "models": kit.shelf.usable})
+    facts = {
+        "device": context.device.name,
+        "dtype": context.device.dtype_name,
+        "rows": context.device.batch_rows,
+    }
+    facts["store"] = str(identity_of(context.store).mark)
+    log.info("worker_up", extra={"worker": context.name, **facts, "models": context.models.usable})
     try:
-        app.worker_main(_arguments(kit, settings))
+        app.worker_main(_arguments(context, settings))
         status = 0
     except SystemExit as stopped:
         status = int(stopped.code or 0)
     finally:
         background.stop()
-        kit.engine.close()
-        kit.publishers.shutdown(wait=True)
-        _leave(kit, feeder)
+        context.engine.close()
+        context.publishers.shutdown(wait=True)
+        _leave(context, feeder)
     # Celery also returns quietly from what it calls unrecoverable: nobody told this worker to stop.
-    return status or (0 if kit.draining.is_set() else EXIT_ENDED_BY_ITSELF)
+    return status or (0 if context.draining.is_set() else EXIT_ENDED_BY_ITSELF)
 
 
-def _arguments(kit: Kit, settings: Settings) -> list[str]:
+def _arguments(context: WorkerContext, settings: Settings) -> list[str]:
     return [
         "--quiet",
         "worker",
-        f"--hostname={kit.name}",
+        f"--hostname={context.name}",
         "--pool=threads",
         f"--concurrency={CHUNKS_IN_HAND}",
         f"--queues={IDLE_QUEUE}",
@@ -170,13 +174,13 @@ def _arguments(kit: Kit, settings: Settings) -> list[str]:
     ]
 
 
-def _leave(kit: Kit, feeder: Feeder) -> None:
+def _leave(context: WorkerContext, feeder: Feeder) -> None:
     try:
         feeder.release()
-        kit.ledger.forget_worker(kit.name)
+        context.ledger.forget_worker(context.name)
     except BrokerError as error:
         log.warning("left_without_a_word", extra={"reason": str(error)})
-    log.info("worker_down", extra={"worker": kit.name})
+    log.info("worker_down", extra={"worker": context.name})
 
 
 def _versions(settings: Settings) -> dict[str, str]:

@@ -12,7 +12,7 @@ from shared.feeder import Feeder
 from shared.schedule import listened
 from shared.settings import Settings
 from shared.store.identity import identity_of
-from worker.kit import Kit
+from worker.context import WorkerContext
 from worker.serving import can_serve
 
 log = logging.getLogger(__name__)
@@ -59,33 +59,35 @@ class Background:
                 return
 
 
-def beat_once(kit: Kit) -> None:
+def beat_once(context: WorkerContext) -> None:
     """Say that this worker lives and what it is; end the process if a task of it hangs."""
-    kit.leases.tick()
-    if kit.leases.stalled():
+    context.leases.tick()
+    if context.leases.stalled():
         log.critical(
-            "stalled", extra={"worker": kit.name, "mend": "the process ends; its supervisor restarts it"}
+            "stalled", extra={"worker": context.name, "mend": "the process ends; its supervisor restarts it"}
         )
         os._exit(EXIT_STALLED)
-    touch_heartbeat(kit.settings)
-    _say(kit)
+    touch_heartbeat(context.settings)
+    _say(context)
 
 
-def take_turn(kit: Kit) -> None:
+def take_turn(context: WorkerContext) -> None:
     """Listen to the queues that the schedule gives to this worker; say at once what it is newly able to serve."""
     # Asked for only where it decides something.
-    workers = kit.ledger.workers() if kit.shelf.broken else []
+    workers = context.ledger.workers() if context.models.broken else []
     serves = frozenset(
-        queue for queue, bucket in kit.ledger.buckets().items() if can_serve(kit, bucket, workers)
+        queue for queue, bucket in context.ledger.buckets().items() if can_serve(context, bucket, workers)
     )
-    if serves != kit.serves:
-        kit.serves = serves
-        _say(kit)
-    kit.wanted_queues = listened(serves, kit.ledger.schedule(), kit.name)
+    if serves != context.serves:
+        context.serves = serves
+        _say(context)
+    context.wanted_queues = listened(serves, context.ledger.schedule(), context.name)
 
 
-def _say(kit: Kit) -> None:
-    kit.ledger.heartbeat(kit.info(), expires_seconds=kit.settings.heartbeat_seconds * _BEATS_TO_LIVE)
+def _say(context: WorkerContext) -> None:
+    context.ledger.heartbeat(
+        context.info(), expires_seconds=context.settings.heartbeat_seconds * _BEATS_TO_LIVE
+    )
 
 
 def touch_heartbeat(settings: Settings) -> None:
@@ -94,10 +96,10 @@ def touch_heartbeat(settings: Settings) -> None:
         settings.heartbeat_file.touch()
 
 
-def look_at_store(kit: Kit) -> None:
+def look_at_store(context: WorkerContext) -> None:
     """Learn which store this is; a store that is down, or was made anew, is asked again later."""
     try:
-        identity_of(kit.store).settle()
+        identity_of(context.store).settle()
     except StoreError as error:
         log.warning("store_unknown", extra={"code": error.code, "reason": str(error)})
 

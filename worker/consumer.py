@@ -10,7 +10,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.state import maybe_shutdown
 
 from shared.errors import BrokerError, MessageCorrupt
-from worker.kit import Kit
+from worker.context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -63,26 +63,26 @@ class Consumer(CeleryConsumer):
 
     def _keep(self, message: Any, error: Exception) -> None:
         evidence = {"body": repr(message.body)[:2000], "headers": repr(message.headers)[:1000]}
-        _keep_evidence(self.app.kit, error, evidence)
+        _keep_evidence(self.app.context, error, evidence)
 
 
-def keep_refused(kit: Kit, queue: str, text: bytes, error: MessageCorrupt) -> None:
+def keep_refused(context: WorkerContext, queue: str, text: bytes, error: MessageCorrupt) -> None:
     """Keep the evidence of what the transport found in a queue and did not deliver."""
     log.error("dead_letter", extra={"queue": queue, "reason": str(error)})
-    _keep_evidence(kit, error, {"queue": queue, "body": repr(text)[:2000]})
+    _keep_evidence(context, error, {"queue": queue, "body": repr(text)[:2000]})
 
 
-def _keep_evidence(kit: Kit, error: Exception, facts: dict[str, str]) -> None:
+def _keep_evidence(context: WorkerContext, error: Exception, facts: dict[str, str]) -> None:
     evidence = {"code": "message_corrupt", "reason": str(error), **facts}
-    kit.pulse.refuse("message_corrupt")
+    context.pulse.refuse("message_corrupt")
     try:
-        kit.ledger.dead_letter({**evidence, "worker": kit.name})
+        context.ledger.dead_letter({**evidence, "worker": context.name})
     except BrokerError as broken:
         log.error("evidence_lost", extra={**evidence, "because": str(broken)})
 
 
 class FollowBuckets(bootsteps.StartStopStep):
-    """Listens to the queues the kit wants, and leaves those it no longer wants, while the worker runs."""
+    """Listens to the queues the context wants, and leaves those it no longer wants, while the worker runs."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -104,7 +104,7 @@ class FollowBuckets(bootsteps.StartStopStep):
             self._timer = None
 
     def _follow(self, consumer: Any) -> None:
-        wanted = set(consumer.app.kit.wanted_queues)
+        wanted = set(consumer.app.context.wanted_queues)
         for queue in sorted(wanted - self._listening):
             consumer.add_task_queue(queue)
         for queue in sorted(self._listening - wanted):

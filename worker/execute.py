@@ -30,19 +30,19 @@ from shared.errors import (
 from shared.images.files import versions_for
 from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA
 from shared.job import Job
-from shared.ledger import Outcome as Recorded
+from shared.ledger import ChunkOutcome
 from shared.manifest import read_manifest, write_manifest
 from shared.metadata import image_bytes
 from shared.plan import Chunk, Plan
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 from shared.store.identity import identity_of
+from worker.backoff import Abandoned, persist
+from worker.context import WorkerContext
 from worker.failpoints import failpoint
-from worker.kit import Kit
-from worker.patience import Abandoned, persist
 from worker.publish import ObjectPublisher, Publisher, ShardPublisher
-from worker.retry import Decision, decide
-from worker.sampling.memory import choose_rows
-from worker.sampling.request import Outcome, Sampled, SampleRequest
+from worker.retry_policy import Decision, decide
+from worker.sampling.request import Sampled, SampleOutcome, SampleRequest
+from worker.sampling.rows.capacity import choose_rows
 from worker.serving import offered_elsewhere
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ _PARQUET = "application/vnd.apache.parquet"
 _R = TypeVar("_R")
 
 
-def execute(message: ChunkMessage, kit: Kit, *, beat: Callable[..., None]) -> None:
+def execute(message: ChunkMessage, context: WorkerContext, *, beat: Callable[..., None]) -> None:
     """Render one chunk, or find that there is nothing to do.
 
     Args:
@@ -70,28 +70,34 @@ def execute(message: ChunkMessage, kit: Kit, *, beat: Callable[..., None]) -> No
     Raises: StoreMismatch for a sweep of another store; MessageCorrupt for a chunk that its plan does not have;
         Abandoned when the worker drains with work left (the chunk has been given back).
     """
-    _check_store(kit, message.sweep, beat)
-    begun = _patiently(kit, beat, lambda: kit.ledger.begin(message.sweep, message.chunk))
+    _check_store(context, message.sweep, beat)
+    begun = _patiently(context, beat, lambda: context.ledger.begin(message.sweep, message.chunk))
     failpoint("begun")
     if begun.verdict != "render":
         log.info("skipped", extra={"sweep": message.sweep, "chunk": message.chunk, "verdict": begun.verdict})
         return
     log.info("chunk_begun", extra={"sweep": message.sweep, "chunk": message.chunk, "attempt": begun.attempt})
-    plan = _plan(kit, message.sweep, beat)
+    plan = _plan(context, message.sweep, beat)
     try:
         chunk = plan.chunk(message.chunk)
     except IndexError as error:
         raise MessageCorrupt(f"{message.sweep}: no chunk {message.chunk} in its plan") from error
-    _ChunkRun(kit, message.sweep, plan, chunk, begun.attempt, beat).run()
+    _ChunkRun(context, message.sweep, plan, chunk, begun.attempt, beat).run()
 
 
 class _ChunkRun:
     """The state of one chunk on its way. Results arrive from several threads."""
 
     def __init__(
-        self, kit: Kit, sweep: str, plan: Plan, chunk: Chunk, attempt: int, beat: Callable[..., None]
+        self,
+        context: WorkerContext,
+        sweep: str,
+        plan: Plan,
+        chunk: Chunk,
+        attempt: int,
+        beat: Callable[..., None],
     ) -> None:
-        self._kit, self._sweep, self._plan, self._chunk = kit, sweep, plan, chunk
+        self._context, self._sweep, self._plan, self._chunk = context, sweep, plan, chunk
         self._attempt, self._beat = attempt, beat
         self._lock = threading.Lock()
         self._results: dict[int, Result] = {}
@@ -138,7 +144,7 @@ class _ChunkRun:
 
     def _make_publisher(self) -> Publisher:
         """Return the way into the store that the sweep's layout asks for."""
-        store, image_format = self._kit.store, self._plan.image_format
+        store, image_format = self._context.store, self._plan.image_format
         if self._plan.layout == "images":
             return ObjectPublisher(
                 store=store, image_format=image_format, patiently=self._patiently, finish=self._finish
@@ -158,13 +164,13 @@ class _ChunkRun:
 
     def _keep_failures(self) -> None:
         """Keep the rows of failures that nobody has taken back: a retry of some jobs renders those alone again."""
-        ledger, chunk = self._kit.ledger, self._chunk
+        ledger, chunk = self._context.ledger, self._chunk
         standing = set(self._patiently(lambda: ledger.failed_in(self._sweep, chunk)))
         if not standing:
             return
         try:
             key = names.manifest_key(self._sweep, chunk.number)
-            rows = read_manifest(self._patiently(lambda: self._kit.store.get(key)))
+            rows = read_manifest(self._patiently(lambda: self._context.store.get(key)))
         except (ObjectMissing, ValueError):  # then they are tried again
             return
         for row in rows:
@@ -178,7 +184,7 @@ class _ChunkRun:
         """Take images that are in the store already: of another sweep, or of a delivery that died."""
         self._publisher.open()
         take = self._publisher.take
-        self._await([self._kit.publishers.submit(take, job) for job in self._missing()])
+        self._await([self._context.publishers.submit(take, job) for job in self._missing()])
 
     def _missing(self) -> list[Job]:
         """Return the jobs whose image is neither in the store nor on its way there."""
@@ -193,7 +199,7 @@ class _ChunkRun:
     def _render(self, jobs: list[Job]) -> None:
         if not jobs:
             return
-        if self._attempt > self._kit.settings.max_attempts:
+        if self._attempt > self._context.settings.max_attempts:
             lost = WorkerLost(f"{self._attempt - 1} deliveries ended without a word; see the workers' logs")
             self._fail(jobs, lost)
             return
@@ -212,27 +218,27 @@ class _ChunkRun:
             _cancel(waiting)
         self._await(uploads)
 
-    def _submit(self, jobs: Sequence[Job]) -> dict[Future[Outcome], Job]:
+    def _submit(self, jobs: Sequence[Job]) -> dict[Future[SampleOutcome], Job]:
         if self._should_stop():
             return {}
         bucket = self._chunk.bucket
-        rows = choose_rows(2 * self._plan.jobs_in(bucket), limit=self._kit.device.batch_rows)
-        submit = self._kit.engine.submit
+        rows = choose_rows(2 * self._plan.jobs_in(bucket), limit=self._context.device.batch_rows)
+        submit = self._context.engine.submit
         return {submit(bucket.model, _request(job), rows=rows): job for job in jobs}
 
-    def _take_answer(self, job: Job, future: Future[Outcome], uploads: list[Future[None]]) -> None:
+    def _take_answer(self, job: Job, future: Future[SampleOutcome], uploads: list[Future[None]]) -> None:
         if future.cancelled():
             return
         try:
             outcome = future.result()
         except RenderError as error:  # the model, not the job
-            decision = decide(error, attempt=self._attempt, max_attempts=self._kit.settings.max_attempts)
+            decision = decide(error, attempt=self._attempt, max_attempts=self._context.settings.max_attempts)
             if decision is not Decision.FAIL_JOBS and not self._last_hope(error):
                 raise
             self._fail([job], error)
             return
         if isinstance(outcome, Sampled):
-            uploads.append(self._kit.publishers.submit(self._publish, job, outcome))
+            uploads.append(self._context.publishers.submit(self._publish, job, outcome))
             failpoint("sampled")
         else:
             self._fail([job], outcome.error)
@@ -241,25 +247,25 @@ class _ChunkRun:
         """Whether a model does not load here and no other live worker offers it: its jobs would wait for ever."""
         if not isinstance(error, ModelLoadFailed):
             return False
-        workers = self._patiently(self._kit.ledger.workers)
-        return not offered_elsewhere(self._kit, self._chunk.bucket.model, workers)
+        workers = self._patiently(self._context.ledger.workers)
+        return not offered_elsewhere(self._context, self._chunk.bucket.model, workers)
 
     def _publish(self, job: Job, sampled: Sampled) -> None:
         """Encode one image and give it to the publisher."""
         wanted = self._plan.image_format
         provenance = Provenance(
             model_name=self._plan.models.get(job.model, job.model),
-            device=self._kit.device.name,
+            device=self._context.device.name,
             dtype=sampled.dtype,
             batch_rows=sampled.batch_rows,
             prompt_tokens=sampled.prompt_tokens,
             negative_tokens=sampled.negative_tokens,
-            versions=versions_for(self._kit.versions, wanted.kind),
-            digital_source_type=TRAINED_ALGORITHMIC_MEDIA if self._kit.settings.mark_generated else None,
+            versions=versions_for(self._context.versions, wanted.kind),
+            digital_source_type=TRAINED_ALGORITHMIC_MEDIA if self._context.settings.mark_generated else None,
         )
         data = image_bytes(job, sampled.pixels, provenance, wanted)
         if self._publisher.publish(job, data, provenance, sample_seconds=sampled.seconds):
-            self._kit.pulse.image_finished()
+            self._context.pulse.image_finished()
         if self._publisher.holds(job):
             self._report()  # its bit waits for its shard; a cancel is heard now
 
@@ -276,7 +282,7 @@ class _ChunkRun:
                 reused=again,
                 sample_seconds=None if again else sample_seconds,
                 attempt=self._attempt,
-                worker=self._kit.name,
+                worker=self._context.name,
                 finished_at=now,
                 labels=self._plan.labels(index),
             )
@@ -296,7 +302,7 @@ class _ChunkRun:
                     code=error.code,
                     reason=str(error),
                     attempt=self._attempt,
-                    worker=self._kit.name,
+                    worker=self._context.name,
                     finished_at=now,
                     labels=self._plan.labels(index),
                 )
@@ -309,27 +315,27 @@ class _ChunkRun:
             if time.monotonic() - self._reported_at < _PROGRESS_SECONDS:
                 return
             indices, self._unreported, self._reported_at = self._unreported, [], time.monotonic()
-        state = self._patiently(lambda: self._kit.ledger.record(self._sweep, self._outcome(indices)))
+        state = self._patiently(lambda: self._context.ledger.record(self._sweep, self._outcome(indices)))
         if state == "cancelled":
             self._stopped.set()
 
     def _commit(self) -> None:
         """Write the manifest, then set the bits: the chunk is done."""
-        if self._patiently(lambda: self._kit.ledger.committed(self._sweep, self._chunk.number)):
+        if self._patiently(lambda: self._context.ledger.committed(self._sweep, self._chunk.number)):
             return  # somebody finished it while we were away; their manifest stands
         rows = [self._results[index] for index in range(self._chunk.start, self._chunk.stop)]
         data = write_manifest(rows, sweep=self._sweep, chunk=self._chunk.number)
         key = names.manifest_key(self._sweep, self._chunk.number)
         failpoint("before_manifest")
-        self._patiently(lambda: self._kit.store.put(key, data, content_type=_PARQUET))
+        self._patiently(lambda: self._context.store.put(key, data, content_type=_PARQUET))
         failpoint("before_commit")
         outcome = self._outcome(range(self._chunk.start, self._chunk.stop))
-        self._patiently(lambda: self._kit.ledger.record(self._sweep, outcome, chunk=self._chunk))
+        self._patiently(lambda: self._context.ledger.record(self._sweep, outcome, chunk=self._chunk))
         failpoint("committed")
 
-    def _outcome(self, indices: Iterable[int]) -> Recorded:
+    def _outcome(self, indices: Iterable[int]) -> ChunkOutcome:
         rows = [self._results[index] for index in indices]
-        return Recorded(
+        return ChunkOutcome(
             done=[row.index for row in rows if isinstance(row, Done)],
             reused=[row.index for row in rows if isinstance(row, Done) and row.reused],
             failed={row.index: (row.code, row.reason) for row in rows if isinstance(row, Failed)},
@@ -338,8 +344,8 @@ class _ChunkRun:
     def _give_back(self, *, count_attempt: bool) -> None:
         """Report what is done and hand the rest to the feeder; without Redis, the lease runs out instead."""
         try:
-            self._kit.ledger.record(self._sweep, self._outcome(sorted(self._unreported)))
-            self._kit.ledger.give_back(self._sweep, self._chunk.number, count_attempt=count_attempt)
+            self._context.ledger.record(self._sweep, self._outcome(sorted(self._unreported)))
+            self._context.ledger.give_back(self._sweep, self._chunk.number, count_attempt=count_attempt)
         except Exception as error:  # the reconciler finds the chunk
             fields = {"sweep": self._sweep, "chunk": self._chunk.number}
             log.warning("not_given_back", extra={**fields, "reason": str(error)})
@@ -348,7 +354,7 @@ class _ChunkRun:
 
     def _beat_with_engine(self) -> None:
         """Live on as long as the engine does: who waits for a hung device must lose its lease."""
-        left = self._kit.engine.seconds_left()
+        left = self._context.engine.seconds_left()
         if left > 0:
             self._beat(allow_seconds=left)
 
@@ -358,14 +364,14 @@ class _ChunkRun:
             return
         self._listened_at = time.monotonic()
         try:
-            state = self._kit.ledger.state(self._sweep)
+            state = self._context.ledger.state(self._sweep)
         except BrokerError:
             return
         if state == "cancelled":
             self._stopped.set()
 
     def _should_stop(self) -> bool:
-        return self._kit.draining.is_set() or self._stopped.is_set()
+        return self._context.draining.is_set() or self._stopped.is_set()
 
     def _await(self, futures: Sequence[Future[Any]]) -> None:
         """Wait for uploads, keeping the lease; then raise what the first failed one raised."""
@@ -377,45 +383,45 @@ class _ChunkRun:
             future.result()
 
     def _patiently(self, action: Callable[[], _R]) -> _R:
-        return _patiently(self._kit, self._beat, action)
+        return _patiently(self._context, self._beat, action)
 
 
-def _patiently(kit: Kit, beat: Callable[..., None], action: Callable[[], _R]) -> _R:
-    return persist(action, beat=beat, draining=kit.draining, on_trouble=kit.pulse.trouble)
+def _patiently(context: WorkerContext, beat: Callable[..., None], action: Callable[[], _R]) -> _R:
+    return persist(action, beat=beat, draining=context.draining, on_trouble=context.pulse.trouble)
 
 
-def _check_store(kit: Kit, sweep: str, beat: Callable[..., None]) -> None:
+def _check_store(context: WorkerContext, sweep: str, beat: Callable[..., None]) -> None:
     """Refuse a sweep of another store: its images would never be found. Raises: StoreMismatch."""
-    theirs = _patiently(kit, beat, lambda: kit.ledger.store_of(sweep))
-    ours = identity_of(kit.store)
-    if theirs.id and not _patiently(kit, beat, lambda: ours.has(theirs.id)):
+    theirs = _patiently(context, beat, lambda: context.ledger.store_of(sweep))
+    ours = identity_of(context.store)
+    if theirs.id and not _patiently(context, beat, lambda: ours.has(theirs.id)):
         raise StoreMismatch(f"sweep {sweep[:12]} is in {theirs}, this worker renders into {ours.mark}")
 
 
-def _plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
+def _plan(context: WorkerContext, sweep: str, beat: Callable[..., None]) -> Plan:
     """Return a sweep's plan: from memory, from Redis, or from the store."""
-    plan = kit.plans.get(sweep)
+    plan = context.plans.get(sweep)
     if plan is None:
-        plan = _read_plan(kit, sweep, beat)
+        plan = _read_plan(context, sweep, beat)
         # The two task threads share this; each step of it is one that Python does whole.
-        kit.plans[sweep] = plan
-        for old in list(kit.plans)[:-_PLANS_KEPT]:
-            kit.plans.pop(old, None)
+        context.plans[sweep] = plan
+        for old in list(context.plans)[:-_PLANS_KEPT]:
+            context.plans.pop(old, None)
     return plan
 
 
-def _read_plan(kit: Kit, sweep: str, beat: Callable[..., None]) -> Plan:
+def _read_plan(context: WorkerContext, sweep: str, beat: Callable[..., None]) -> Plan:
     """Read the copy in Redis, or the store's where there is none or a damaged one. Raises: PlanUnreadable."""
-    hot = _patiently(kit, beat, lambda: kit.ledger.plan_bytes(sweep))
+    hot = _patiently(context, beat, lambda: context.ledger.plan_bytes(sweep))
     if hot is not None:
         try:
             return Plan.from_bytes(hot)
         except PlanUnreadable as error:
             log.warning("plan_unreadable", extra={"sweep": sweep, "reason": str(error)})
-    return Plan.from_bytes(_patiently(kit, beat, lambda: kit.store.get(names.plan_key(sweep))))
+    return Plan.from_bytes(_patiently(context, beat, lambda: context.store.get(names.plan_key(sweep))))
 
 
-def _cancel(futures: Iterable[Future[Outcome]]) -> None:
+def _cancel(futures: Iterable[Future[SampleOutcome]]) -> None:
     """Take back what has no rows yet; the engine finishes what has."""
     for future in futures:
         future.cancel()

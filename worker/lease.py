@@ -81,7 +81,7 @@ class Leases:
 
 
 class LeaseStep(bootsteps.StartStopStep):
-    """Runs the renewing thread beside the consumer. The app carries the worker's `kit`."""
+    """Runs the renewing thread beside the consumer. The app carries the worker's `context`."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -111,11 +111,11 @@ class LeaseStep(bootsteps.StartStopStep):
     def _renew(self, consumer: Any, stop: threading.Event) -> None:
         channel = consumer.task_consumer.channel
         index = channel.global_keyprefix + channel.unacked_index_key
-        client: redis.Redis = consumer.app.kit.lease_client
+        client: redis.Redis = consumer.app.context.lease_client
         pause = float(channel.visibility_timeout) / _RENEWALS_PER_TIMEOUT
         while not stop.wait(pause):
             try:
-                tags = consumer.app.kit.leases.alive(channel.qos.in_hand)
+                tags = consumer.app.context.leases.alive(channel.qos.in_hand)
                 if tags:
                     client.eval(RENEW, 1, index, *tags)
             except redis.RedisError as error:

@@ -20,7 +20,7 @@ from shared.images.format import ImageFormat
 from shared.job import Job
 from shared.metadata import read_image
 from shared.result import Provenance, StoredImage
-from shared.shard import MEDIA_TYPE, Sample, make_shard, read_shard
+from shared.shard import MEDIA_TYPE, ShardSample, make_shard, read_shard
 from shared.store.base import Store
 from worker.failpoints import failpoint
 
@@ -38,7 +38,7 @@ _R = TypeVar("_R")
 
 
 class Patiently(Protocol):
-    """Tries an action until the store answers (`worker.patience`)."""
+    """Tries an action until the store answers (`worker.backoff`)."""
 
     def __call__(self, action: Callable[[], _R]) -> _R:
         """Return what the action returns."""
@@ -217,7 +217,7 @@ class ShardPublisher:
     def _add(
         self, job: Job, data: bytes, provenance: Provenance, *, reused: bool, sample_seconds: float | None
     ) -> None:
-        sample = Sample(index=self._index[job.id], job=job, image=data, provenance=provenance)
+        sample = ShardSample(index=self._index[job.id], job=job, image=data, provenance=provenance)
         with self._lock:
             self._waiting[job.id] = _Waiting(sample=sample, reused=reused, sample_seconds=sample_seconds)
             self._waiting_bytes += len(data)
@@ -266,7 +266,7 @@ class ShardPublisher:
 class _Waiting:
     """An image that waits for its shard."""
 
-    sample: Sample
+    sample: ShardSample
     reused: bool
     sample_seconds: float | None
 

@@ -8,24 +8,24 @@ from shared.job import SAMPLER_VERSION
 from shared.ledger import WorkerInfo
 from shared.model_reading import split_reading
 from shared.plan import Bucket
-from worker.kit import Kit
+from worker.context import WorkerContext
 
 
-def can_serve(kit: Kit, bucket: Bucket, workers: Sequence[WorkerInfo]) -> bool:
+def can_serve(context: WorkerContext, bucket: Bucket, workers: Sequence[WorkerInfo]) -> bool:
     """Whether this worker can render a bucket, and encode what becomes of it.
 
     A model that did not load here is served as well while no live worker offers it: its jobs fail with the reason,
     instead of waiting for what nobody has.
     """
-    encodes = not bucket.encoder or bucket.encoder in kit.versions
-    has = kit.shelf.holds(bucket.model) or (
-        split_reading(bucket.model)[0] in kit.shelf.broken
-        and not offered_elsewhere(kit, bucket.model, workers)
+    encodes = not bucket.encoder or bucket.encoder in context.versions
+    has = context.models.holds(bucket.model) or (
+        split_reading(bucket.model)[0] in context.models.broken
+        and not offered_elsewhere(context, bucket.model, workers)
     )
     return encodes and bucket.sampler == SAMPLER_VERSION and has
 
 
-def offered_elsewhere(kit: Kit, model: str, workers: Sequence[WorkerInfo]) -> bool:
+def offered_elsewhere(context: WorkerContext, model: str, workers: Sequence[WorkerInfo]) -> bool:
     """Whether another live worker says that it can load a model."""
     base, _ = split_reading(model)
-    return any(base in worker.models for worker in workers if worker.name != kit.name)
+    return any(base in worker.models for worker in workers if worker.name != context.name)

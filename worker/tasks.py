@@ -20,10 +20,10 @@ from celery.exceptions import Reject
 from shared import names
 from shared.broker import ChunkMessage, parse_message
 from shared.errors import BrokerError, PrintroomError
+from worker.backoff import Abandoned
+from worker.context import WorkerContext
 from worker.execute import execute
-from worker.kit import Kit
-from worker.patience import Abandoned
-from worker.retry import Decision, decide
+from worker.retry_policy import Decision, decide
 
 log = logging.getLogger(__name__)
 
@@ -31,45 +31,45 @@ log = logging.getLogger(__name__)
 _REFUSAL_PAUSE_SECONDS = 1.0
 
 
-def register_task(app: Celery, kit: Kit) -> None:
+def register_task(app: Celery, context: WorkerContext) -> None:
     """Give the app its task."""
     hands = _Hands()
 
     @app.task(name=names.RENDER_CHUNK, bind=True)  # type: ignore[untyped-decorator]  # celery has no types
     def render_chunk(task: Any, body: Any) -> None:
         tag = task.request.properties["delivery_tag"]
-        kit.leases.beat(tag)
+        context.leases.beat(tag)
         try:
-            _handle(body, kit, hands, tag)
+            _handle(body, context, hands, tag)
         finally:
-            kit.leases.end(tag)
+            context.leases.end(tag)
 
 
-def _handle(body: Any, kit: Kit, hands: _Hands, tag: str) -> None:
+def _handle(body: Any, context: WorkerContext, hands: _Hands, tag: str) -> None:
     def beat(*, allow_seconds: float | None = None) -> None:
-        kit.leases.beat(tag, allow_seconds=allow_seconds)
+        context.leases.beat(tag, allow_seconds=allow_seconds)
 
     try:
         message = parse_message(body)
         label = f"{message.sweep}/{message.chunk}"
         with hands.hold(message, beat):
-            kit.pulse.chunk_started(label)
+            context.pulse.chunk_started(label)
             try:
-                execute(message, kit, beat=beat)
+                execute(message, context, beat=beat)
             finally:
-                kit.pulse.chunk_ended(label)
+                context.pulse.chunk_ended(label)
     except Abandoned:
         log.info("given_back", extra={"body": body})
     except BaseException as error:
         # Whatever it is, MemoryError and SystemExit too: a slot of the pool must outlive its tasks.
-        _settle(error, body, kit)
+        _settle(error, body, context)
 
 
-def _settle(error: BaseException, body: Any, kit: Kit) -> None:
+def _settle(error: BaseException, body: Any, context: WorkerContext) -> None:
     """Act on what ended a task early: log it, keep evidence, or put the message back."""
     code = error.code if isinstance(error, PrintroomError) else type(error).__name__
     decision = decide(error, attempt=0, max_attempts=1)
-    kit.pulse.refuse(code)
+    context.pulse.refuse(code)
     if decision is Decision.REFUSE:
         log.warning("refused", extra={"code": code, "reason": str(error)})
         time.sleep(_REFUSAL_PAUSE_SECONDS)
@@ -78,7 +78,7 @@ def _settle(error: BaseException, body: Any, kit: Kit) -> None:
         evidence = {"code": code, "reason": str(error), "body": repr(body)[:2000]}
         log.error("dead_letter", extra=evidence)
         with contextlib.suppress(BrokerError):  # the log has it
-            kit.ledger.dead_letter({**evidence, "worker": kit.name})
+            context.ledger.dead_letter({**evidence, "worker": context.name})
         return
     unexpected = None if isinstance(error, PrintroomError) else error
     log.error("chunk_failed", extra={"code": code, "reason": str(error), "body": body}, exc_info=unexpected)

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
 
-from producer.images import read_image
+from producer.results.images import read_stored_image
 from shared import names
 from shared.errors import ImageDamaged, ObjectMissing
 from shared.store.base import Store
@@ -27,8 +27,8 @@ _ROWS_AHEAD = 2 * _READERS
 #: Digits of a plan index in a name: names sort up to ten million jobs.
 _INDEX_DIGITS = 8
 
-Row = dict[str, Any]
-Outcome = Literal["fetched", "skipped", "failed", "broken"]
+ManifestRow = dict[str, Any]
+FileOutcome = Literal["fetched", "skipped", "failed", "broken"]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -38,10 +38,10 @@ _Out = TypeVar("_Out")
 class Brought:
     """A row, and what became of its image."""
 
-    row: Row
+    row: ManifestRow
     #: fetched: read now. skipped: was there already, and right. failed: the job has none. broken: the store has it
     #: no longer, or no longer as the manifest says.
-    outcome: Outcome
+    outcome: FileOutcome
     #: The image's file, where it was read now.
     data: bytes | None = None
     #: What is wrong with a broken one.
@@ -53,13 +53,13 @@ class Brought:
         return self.outcome in ("fetched", "skipped")
 
 
-class Layout(Protocol):
+class ExportLayout(Protocol):
     """A way to lay out a dataset."""
 
-    def has(self, row: Row) -> bool:
+    def has(self, row: ManifestRow) -> bool:
         """Return whether a finished row's image is here and right. Called from several threads."""
 
-    def place(self, row: Row, data: bytes) -> None:
+    def place(self, row: ManifestRow, data: bytes) -> None:
         """Take an image that `has` lacked, if each has a place of its own. Called from several threads."""
 
     def write(self, brought: Iterator[Brought]) -> None:
@@ -102,7 +102,7 @@ class Tally:
         if brought.has_image:
             self.describe(brought.row)
 
-    def describe(self, row: Row) -> None:
+    def describe(self, row: ManifestRow) -> None:
         """Note what a finished row says of its image."""
         self.image_bytes += row["size_bytes"]
         self.models.add((row["model_name"], row["model"]))
@@ -114,7 +114,7 @@ class Tally:
 
 
 def bring(
-    rows: Iterator[Row], layout: Layout, store: Store, tally: Tally, on_row: Callable[[], None]
+    rows: Iterator[ManifestRow], layout: ExportLayout, store: Store, tally: Tally, on_row: Callable[[], None]
 ) -> Generator[Brought, None, None]:
     """Yield every row in order once its image is here. Close it: it holds threads.
 
@@ -130,12 +130,12 @@ def bring(
         pool.shutdown(cancel_futures=True)
 
 
-def sample_name(row: Row) -> str:
+def sample_name(row: ManifestRow) -> str:
     """Return the name of a row's sample without an extension: it sorts by plan index and never has a dot."""
     return f"{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}"
 
 
-def extension(row: Row) -> str:
+def extension(row: ManifestRow) -> str:
     """Return the extension of a finished row's image: `.png`.
 
     One sweep has one format, so the quality that a key's ending has (`q95.jpg`) is not repeated.
@@ -143,13 +143,13 @@ def extension(row: Row) -> str:
     return names.image_suffix(row["key"])
 
 
-def _bring_one(store: Store, layout: Layout, row: Row) -> Brought:
+def _bring_one(store: Store, layout: ExportLayout, row: ManifestRow) -> Brought:
     if row["status"] != "done":
         return Brought(row=row, outcome="failed")
     if layout.has(row):
         return Brought(row=row, outcome="skipped")
     try:
-        data = read_image(store, row)
+        data = read_stored_image(store, row)
     except ObjectMissing:
         return Brought(row=row, outcome="broken", trouble=f"{row['key']}: gone from {store.url}")
     except ImageDamaged as error:

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from producer.convert import sweep_yaml
 from producer.export.base import Tally
 from producer.export.columns import IMAGE, card_features
 from producer.export.files import write_new
+from producer.language.yaml_text import sweep_yaml
 from shared.errors import UsageError
 from shared.manifest import MANIFEST_SCHEMA
 

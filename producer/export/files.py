@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from producer.whole_file import whole_file
 from shared.command_exit import explain
 from shared.errors import StoreError
+from shared.whole_file import whole_file
 
 #: Read from a file at once.
 _BLOCK_BYTES = 1 << 20

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.export.base import Brought, Row, extension, sample_name
+from producer.export.base import Brought, ManifestRow, extension, sample_name
 from producer.export.files import is_right, make_folder, replacing, write_new, write_whole
-from producer.results import to_json_line
+from producer.results.rows import to_json_line
 
 
 class FolderLayout:
@@ -19,12 +19,12 @@ class FolderLayout:
         self._sidecars = sidecars
         make_folder(folder / "images")
 
-    def has(self, row: Row) -> bool:
+    def has(self, row: ManifestRow) -> bool:
         """Return whether the image's file is there and right."""
         path = self._folder / file_name(row)
         return is_right(path, size_bytes=row["size_bytes"], sha256=row["sha256"])
 
-    def place(self, row: Row, data: bytes) -> None:
+    def place(self, row: ManifestRow, data: bytes) -> None:
         """Write the image's file."""
         write_whole(self._folder / file_name(row), data)
 
@@ -38,12 +38,12 @@ class FolderLayout:
                 if self._sidecars and name is not None:
                     self._write_sidecars(self._folder / name, item.row)
 
-    def _write_sidecars(self, image: Path, row: Row) -> None:
+    def _write_sidecars(self, image: Path, row: ManifestRow) -> None:
         write_new(image.with_suffix(".txt"), row["prompt"].encode())
         text = json.dumps(row, ensure_ascii=False, indent=2)
         write_new(image.with_suffix(".json"), f"{text}\n".encode())
 
 
-def file_name(row: Row) -> str:
+def file_name(row: ManifestRow) -> str:
     """Return where a finished row's image goes, relative to the folder."""
     return f"images/{sample_name(row)}{extension(row)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from producer.export.base import Brought, Row, extension
+from producer.export.base import Brought, ManifestRow, extension
 from producer.export.columns import name_schema, to_table
 from producer.export.files import is_right, make_folder, replacing, write_whole
 from shared.errors import UsageError
@@ -31,7 +31,7 @@ class ImageFolderLayout:
         self._folder = folder / "train"
         make_folder(self._folder)
 
-    def has(self, row: Row) -> bool:
+    def has(self, row: ManifestRow) -> bool:
         """Return whether the image's file is there and right.
 
         Raises: UsageError for a seed that the loader of image folders would choke on.
@@ -44,7 +44,7 @@ class ImageFolderLayout:
         path = self._folder / _file_name(row)
         return is_right(path, size_bytes=row["size_bytes"], sha256=row["sha256"])
 
-    def place(self, row: Row, data: bytes) -> None:
+    def place(self, row: ManifestRow, data: bytes) -> None:
         """Write the image's file. Another job's thread may be writing the same."""
         write_whole(self._folder / _file_name(row), data, tag=f".{row['index']}")
 
@@ -60,6 +60,6 @@ class ImageFolderLayout:
                 table.write_table(to_table(some, schema))
 
 
-def _file_name(row: Row) -> str:
+def _file_name(row: ManifestRow) -> str:
     """Return an image's place beside the table. Folders of two digits: the Hub wants few files in each."""
     return f"{row['job_id'][:2]}/{row['job_id']}{extension(row)}"

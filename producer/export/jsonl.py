@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.export.base import Row
+from producer.export.base import ManifestRow
 from producer.export.files import replacing
-from producer.results import to_json_line
+from producer.results.rows import to_json_line
 
 
-def write_jsonl(folder: Path, rows: Iterator[Row]) -> None:
+def write_jsonl(folder: Path, rows: Iterator[ManifestRow]) -> None:
     """Write results.jsonl, whole or not at all. Raises: StoreError."""
     with replacing(folder / "results.jsonl") as lines:
         for row in rows:

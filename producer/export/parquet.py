@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from producer.export.base import Row, extension, sample_name
+from producer.export.base import ManifestRow, extension, sample_name
 from producer.export.columns import IMAGE, image_schema, to_table
 from producer.export.files import replacing
 
-NAME = "data/train-{:05d}.parquet"
+SHARD_NAME = "data/train-{:05d}.parquet"
 
 #: Rows of a row group: it is what a reader must load to see one image. The Hub's viewer asks for about 100.
 _GROUP_ROWS = 100
@@ -29,11 +29,11 @@ class ParquetShard:
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
-        self._rows: list[Row] = []
+        self._rows: list[ManifestRow] = []
         self._waiting_bytes = 0
         self.size_bytes = 0
 
-    def add(self, row: Row, data: bytes) -> None:
+    def add(self, row: ManifestRow, data: bytes) -> None:
         """Add a sample."""
         path = f"{sample_name(row)}{extension(row)}"
         self._rows.append({**row, IMAGE: {"bytes": data, "path": path}})

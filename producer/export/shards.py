@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from producer.export.base import Brought, Row
+from producer.export.base import Brought, ManifestRow
 from producer.export.files import is_right, sha256_of
-from producer.export.state import Record, Shard, as_runs, save
+from producer.export.state import Record, SavedShard, as_runs, save
 
 
 class ShardWriter(Protocol):
@@ -24,7 +24,7 @@ class ShardWriter(Protocol):
     def size_bytes(self) -> int:
         """What it has grown to, about."""
 
-    def add(self, row: Row, data: bytes) -> None:
+    def add(self, row: ManifestRow, data: bytes) -> None:
         """Add a sample."""
 
 
@@ -77,15 +77,15 @@ class ShardLayout:
             self._held.add(shard.runs)
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
+    def shards(self) -> tuple[SavedShard, ...]:
         """The shards that are whole."""
         return self._record.shards
 
-    def has(self, row: Row) -> bool:
+    def has(self, row: ManifestRow) -> bool:
         """Return whether a job is in a shard."""
         return row["index"] in self._held
 
-    def place(self, row: Row, data: bytes) -> None:
+    def place(self, row: ManifestRow, data: bytes) -> None:
         """Do nothing: samples of a shard are written in order."""
 
     def write(self, brought: Iterator[Brought]) -> None:
@@ -104,7 +104,7 @@ class ShardLayout:
         save(self._folder, self._record)
 
     def _note(self, path: Path, number: int, indices: list[int]) -> None:
-        shard = Shard(
+        shard = SavedShard(
             file_name=self._name.format(number),
             number=number,
             size_bytes=path.stat().st_size,
@@ -120,11 +120,11 @@ class ShardLayout:
         taken = {shard.number for shard in self._record.shards}
         return next(number for number in range(len(taken) + 1) if number not in taken)
 
-    def _remove(self, shard: Shard) -> None:
+    def _remove(self, shard: SavedShard) -> None:
         """Remove what is left of a shard, and what stands beside it: nobody is to train on it."""
         path = self._folder / shard.file_name
         for left in path.parent.glob(f"{path.stem}*"):
             left.unlink()
 
-    def _is_whole(self, shard: Shard) -> bool:
+    def _is_whole(self, shard: SavedShard) -> bool:
         return is_right(self._folder / shard.file_name, size_bytes=shard.size_bytes, sha256=shard.sha256)

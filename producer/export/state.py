@@ -23,7 +23,7 @@ _PLACE = ".printroom"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shard:
+class SavedShard:
     """A shard that is whole."""
 
     #: Its place in the folder, and its number, which is part of it.
@@ -43,7 +43,7 @@ class Record:
     layout: str
     #: Conditions that jobs had to meet, as they are written on the command line.
     where: tuple[str, ...]
-    shards: tuple[Shard, ...] = ()
+    shards: tuple[SavedShard, ...] = ()
 
 
 @contextlib.contextmanager
@@ -116,9 +116,9 @@ def _difference(found: Record, wanted: Record) -> str:
     return f"it holds the jobs with {', '.join(found.where) or 'no condition'}"
 
 
-def _to_json(shard: Shard) -> dict[str, Any]:
+def _to_json(shard: SavedShard) -> dict[str, Any]:
     return {**asdict(shard), "runs": [[run.start, run.stop, run.step] for run in shard.runs]}
 
 
-def _from_json(document: dict[str, Any]) -> Shard:
-    return Shard(**{**document, "runs": tuple(range(*run) for run in document["runs"])})
+def _from_json(document: dict[str, Any]) -> SavedShard:
+    return SavedShard(**{**document, "runs": tuple(range(*run) for run in document["runs"])})

@@ -16,12 +16,12 @@ from typing import IO
 
 import pyarrow.parquet as pq
 
-from producer.export.base import Row, extension, sample_name
+from producer.export.base import ManifestRow, extension, sample_name
 from producer.export.columns import name_schema, to_table
 from producer.export.files import replacing
-from producer.results import to_json_line
+from producer.results.rows import to_json_line
 
-NAME = "sweep-{:06d}.tar"
+SHARD_NAME = "sweep-{:06d}.tar"
 
 #: Rows written to the table at once.
 _TABLE_ROWS = 1000
@@ -33,7 +33,7 @@ class TarShard:
     def __init__(self, tar: tarfile.TarFile, table: pq.ParquetWriter) -> None:
         self._tar = tar
         self._table = table
-        self._rows: list[Row] = []
+        self._rows: list[ManifestRow] = []
         self.samples = 0
         self.image_bytes = 0
 
@@ -42,7 +42,7 @@ class TarShard:
         """How long the tar is now."""
         return int(self._tar.offset)
 
-    def add(self, row: Row, data: bytes) -> None:
+    def add(self, row: ManifestRow, data: bytes) -> None:
         """Add a sample: the image first."""
         name, image = sample_name(row), f"{sample_name(row)}{extension(row)}"
         self._add_file(image, data)

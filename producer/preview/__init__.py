@@ -3,9 +3,9 @@
 Counts come from the axes alone where a plan is a plain product, so ten million jobs are looked over as fast as ten.
 """
 
-from producer.preview.difference import Difference, compare_plans
+from producer.preview.difference import PlanDifference, compare_plans
 from producer.preview.estimate import TimeEstimate
-from producer.preview.look import SAMPLE_JOBS, UNMEASURED, BucketPreview, Preview, SampledJob, preview
+from producer.preview.overview import SAMPLE_JOBS, UNMEASURED, BucketPreview, Preview, SampledJob, preview
 from producer.preview.show import render_difference, render_preview
 from producer.preview.texts import ModelTexts, TokenizerFound
 
@@ -13,8 +13,8 @@ __all__ = [
     "SAMPLE_JOBS",
     "UNMEASURED",
     "BucketPreview",
-    "Difference",
     "ModelTexts",
+    "PlanDifference",
     "Preview",
     "SampledJob",
     "TimeEstimate",

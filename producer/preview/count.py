@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from producer.preview.boxes import Box, block_boxes
-from producer.spread import spread
+from producer.preview.distinct import ValueProduct, block_boxes
+from producer.preview.spread import spread
 from shared.guidance import read_rule
 from shared.job import Job
 from shared.plan import Block, ListAxis, Plan
@@ -67,7 +67,7 @@ def block_ranges(plan: Plan) -> Iterator[tuple[int, int]]:
         yield plan.chunk(first).start, plan.chunk(stop - 1).stop
 
 
-def _count_boxes(block: Block, start: int, stop: int, boxes: tuple[Box, ...]) -> BlockCount:
+def _count_boxes(block: Block, start: int, stop: int, boxes: tuple[ValueProduct, ...]) -> BlockCount:
     prompts = frozenset(prompt for box in boxes for prompt in box.values("prompt"))
     guided = [box for box in boxes if any(scale > 1.0 for scale in box.values("guidance_scale"))]
     negatives = {negative for box in guided for negative in box.values("negative_prompt")}

@@ -14,28 +14,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from producer.preview.boxes import Box, block_boxes, shared_images
 from producer.preview.count import block_ranges
-from producer.preview.look import SampledJob, sampled
-from producer.spread import spread
+from producer.preview.distinct import ValueProduct, block_boxes, shared_images
+from producer.preview.overview import SampledJob, sampled
+from producer.preview.spread import spread
 from shared.errors import UsageError
 from shared.plan import Block, Plan
 
 #: Jobs of a bucket compared one by one, on either side: a minute or two, and 16 bytes each.
-JOBS_MAX = 2_000_000
+COMPARED_JOBS_MAX = 2_000_000
 
 #: Values at each end of an axis, and evenly spread jobs, that are tried for an example of a job the other has not.
 _TRIED_VALUES = 100_000
 _TRIED_JOBS = 10_000
 
 #: Jobs shown of those added, and of those dropped.
-EXAMPLES = 3
+DIFFERENCE_EXAMPLES = 3
 
 _Ids = npt.NDArray[np.bytes_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class PlanDifference:
     """What a plan has and another had not. Images are counted: jobs that are the same image count once."""
 
     #: Id and name of the older plan.
@@ -72,7 +72,7 @@ class _Part:
     def jobs(self) -> int:
         return sum(stop - start for _, start, stop in self.blocks)
 
-    def boxes(self) -> tuple[Box, ...] | None:
+    def boxes(self) -> tuple[ValueProduct, ...] | None:
         """Return the images as products of sets, or None where they are none."""
         if len(self.blocks) > 1 or not all(self.plan.is_plain(block) for block, _, _ in self.blocks):
             return None
@@ -95,7 +95,7 @@ class _Compared:
     dropped_jobs: tuple[SampledJob, ...]
 
 
-def compare_plans(old: Plan, new: Plan, *, examples: int = EXAMPLES) -> Difference:
+def compare_plans(old: Plan, new: Plan, *, examples: int = DIFFERENCE_EXAMPLES) -> PlanDifference:
     """Return what `new` adds to, keeps and drops of `old`.
 
     Raises: UsageError where a bucket can only be compared job by job and has too many of them.
@@ -109,7 +109,7 @@ def compare_plans(old: Plan, new: Plan, *, examples: int = EXAMPLES) -> Differen
         )
         for bucket in dict.fromkeys([*after, *before])
     ]
-    return Difference(
+    return PlanDifference(
         old=old.id,
         old_name=old.name,
         added=sum(part.added for part in compared),
@@ -142,7 +142,12 @@ def _compare(old: _Part, new: _Part, examples: int) -> _Compared:
 
 
 def _compared_boxes(
-    old: _Part, before: tuple[Box, ...], new: _Part, after: tuple[Box, ...], kept: int, examples: int
+    old: _Part,
+    before: tuple[ValueProduct, ...],
+    new: _Part,
+    after: tuple[ValueProduct, ...],
+    kept: int,
+    examples: int,
 ) -> _Compared:
     added, dropped = (sum(box.images for box in boxes) - kept for boxes in (after, before))
     return _Compared(
@@ -156,10 +161,10 @@ def _compared_boxes(
 
 def _compared_ids(old: _Part, new: _Part, examples: int) -> _Compared:
     for part in (old, new):
-        if part.jobs > JOBS_MAX:
+        if part.jobs > COMPARED_JOBS_MAX:
             raise UsageError(
                 f"--diff: {part.plan.name!r} has {part.jobs:,} jobs of one model and size that only one by one can be"
-                f" compared, and the most is {JOBS_MAX:,}: compare smaller sweeps, of fewer seeds for instance"
+                f" compared, and the most is {COMPARED_JOBS_MAX:,}: compare smaller sweeps, of fewer seeds for instance"
             )
     before, after = old.ids(), new.ids()
     both = np.intersect1d(before, after).size
@@ -181,7 +186,7 @@ def _missing(part: _Part, own: _Ids, others: _Ids, wanted: int) -> Iterator[Samp
         yield sampled(part.plan, indices[place])
 
 
-def _outside(part: _Part, boxes: Sequence[Box], wanted: int) -> Iterator[SampledJob]:
+def _outside(part: _Part, boxes: Sequence[ValueProduct], wanted: int) -> Iterator[SampledJob]:
     """Yield some jobs of a part that no box holds, different ones."""
     seen: set[str] = set()
     for index in _candidates(part):

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from producer.preview.count import BlockCount
-from producer.rates import Rate, unet_rows
-from producer.spread import spread
+from producer.preview.rates import Rate, unet_rows
+from producer.preview.spread import spread
 from shared.images.format import ImageFormat
 from shared.ledger import WorkerInfo
 from shared.model_reading import split_reading

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from producer.preview.count import COUNTED_MAX, SPREAD_JOBS, block_ranges
-from producer.spread import spread
+from producer.preview.spread import spread
 from shared.axes import HOLE, STYLE_FIELDS, Axis, ListAxis
 from shared.errors import SweepError
 from shared.job import Job
-from shared.job_checks import JobValues, Problem, bucket_problem, job_problem, too_many_words
+from shared.job_checks import JobProblem, JobValues, bucket_problem, job_problem, too_many_words
 from shared.model_facts import ModelFacts
 from shared.plan import Block, Plan
 from shared.schedulers import SCHEDULERS
@@ -114,7 +114,7 @@ def say_failure(failure: CertainFailure) -> str:
     return f"{failure.reason} ({jobs}, the first is number {failure.first:,})"
 
 
-def _condition(problem: Problem, name: str, *, several: bool) -> str:
+def _condition(problem: JobProblem, name: str, *, several: bool) -> str:
     if not several or not problem.condition or problem.condition.startswith("model =="):
         return problem.condition
     return f"model == {name!r} and {problem.condition}"
@@ -122,7 +122,7 @@ def _condition(problem: Problem, name: str, *, several: bool) -> str:
 
 def _block_failures(
     plan: Plan, block: Block, start: int, stop: int, facts: ModelFacts, name: str
-) -> Iterator[tuple[Problem, int, int, bool]]:
+) -> Iterator[tuple[JobProblem, int, int, bool]]:
     """Yield (problem, jobs, plan index of the first, whether that is all) of a block."""
     width, height = block.bucket.width, block.bucket.height
     if whole := bucket_problem(facts, name, width=width, height=height):
@@ -157,7 +157,7 @@ def _by_axes(
     values: JobValues,
     facts: ModelFacts,
     name: str,
-) -> Iterator[tuple[Problem, int, int, bool]]:
+) -> Iterator[tuple[JobProblem, int, int, bool]]:
     """Go through the cases that the axes multiply to."""
     strides = [math.prod(axis.length for axis in axes[position + 1 :]) for position in range(len(axes))]
     cases = [_cases(axis, asked, facts) for axis in axes]
@@ -213,7 +213,7 @@ def _kind(field: str, value: Any, facts: ModelFacts) -> Any:
 
 def _by_jobs(
     plan: Plan, start: int, stop: int, facts: ModelFacts, name: str
-) -> Iterator[tuple[Problem, int, int, bool]]:
+) -> Iterator[tuple[JobProblem, int, int, bool]]:
     """Look at jobs one by one, where the axes do not say it: at all of them, or at some, evenly spread."""
     exact = stop - start <= COUNTED_MAX
     for index in range(start, stop) if exact else spread(start, stop, SPREAD_JOBS):

@@ -12,14 +12,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from producer.preview.difference import Difference
+from producer.language.prompt_files.read import SourceFile
+from producer.preview.difference import PlanDifference
 from producer.preview.estimate import TimeEstimate
 from producer.preview.failures import say_failure
-from producer.preview.look import Preview, SampledJob
 from producer.preview.models import ModelRead
+from producer.preview.overview import Preview, SampledJob
 from producer.preview.texts import ModelTexts
 from producer.progress import duration
-from producer.sources import SourceFile
 from shared.guidance import rule_label
 from shared.images.format import PNG
 from shared.job import Job
@@ -51,7 +51,7 @@ def render_preview(preview: Preview, console: Console) -> None:
             console.print(Text(printable(f"    to leave them out: skip: {json.dumps(failure.skip)}")))
 
 
-def render_difference(difference: Difference, console: Console) -> None:
+def render_difference(difference: PlanDifference, console: Console) -> None:
     """Print a difference for a person."""
     old = f"{difference.old_name} ({difference.old[:12]})"
     counts = f"{difference.added:,} added, {difference.kept:,} kept, {difference.dropped:,} dropped"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from producer.preview.count import BlockCount
-from producer.tokens import CHUNK_TOKENS, ModelTokenizer, TextSize, least_size
+from producer.preview.tokens import CHUNK_TOKENS, ModelTokenizer, TextSize, least_size
 
 #: Prompts, and negatives, kept as examples of those that take several chunks.
 _EXAMPLES = 3

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from producer.preview.boxes import GUIDED_FIELDS
 from producer.preview.count import BlockCount
+from producer.preview.distinct import GUIDED_FIELDS
 from producer.preview.texts import ModelTexts
 from shared.guidance import rule_label
 from shared.plan import Axis, Block, ListAxis, Plan

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from producer.fields import FIELDS
-from producer.sheet.cells import Cell, Key, fields_of, key, value, variables_of
+from producer.language.fields import FIELDS
+from producer.sheet.cells import Cell, GroupKey, fields_of, key, value, variables_of
 from producer.sheet.words import field_name, label
 from shared.errors import UsageError
 
@@ -32,7 +32,7 @@ _TEXTS = ("prompt", "negative_prompt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class ImageDifference:
     """How far two images are apart."""
 
     #: Mean absolute difference over all pixels and channels, 0 to 255.
@@ -50,13 +50,13 @@ class Baseline:
     #: What a job and its baseline have in common.
     shared_fields: tuple[str, ...]
     #: Values of the shared fields -> baseline.
-    jobs: Mapping[Key, Cell]
+    jobs: Mapping[GroupKey, Cell]
 
     def holds(self, cell: Cell) -> bool:
         """Whether a job is a baseline itself."""
         return bool(value(cell, self.field) == self.value)
 
-    def place(self, cell: Cell) -> Key:
+    def place(self, cell: Cell) -> GroupKey:
         """Return what a job and its baseline have in common."""
         return key(cell, self.shared_fields)
 
@@ -83,7 +83,7 @@ def find_baseline(cells: Sequence[Cell], field: str, wanted: Any, models: Mappin
     # A variable and the texts that it is filled into change together.
     moving = {*_TEXTS} if field in variables else {*variables} if field in _TEXTS else set()
     shared = tuple(name for name in known if name != field and name not in moving)
-    jobs: dict[Key, Cell] = {}
+    jobs: dict[GroupKey, Cell] = {}
     for cell in cells:
         if value(cell, field) == wanted and (place := key(cell, shared)) not in jobs:
             jobs[place] = cell
@@ -92,11 +92,11 @@ def find_baseline(cells: Sequence[Cell], field: str, wanted: Any, models: Mappin
     return Baseline(field=field, value=wanted, shared_fields=shared, jobs=jobs)
 
 
-def difference(image: Image.Image, baseline: Image.Image) -> Difference:
+def difference(image: Image.Image, baseline: Image.Image) -> ImageDifference:
     """Compare two RGB images of one size."""
     apart = np.abs(np.asarray(image, np.int16) - np.asarray(baseline, np.int16))  # (H, W, 3)
     shade = np.minimum(apart.mean(axis=2) * GAIN, 255).astype(np.uint8)  # (H, W)
-    return Difference(mean=float(apart.mean()), heat=Image.fromarray(heat_colours()[shade]))
+    return ImageDifference(mean=float(apart.mean()), heat=Image.fromarray(heat_colours()[shade]))
 
 
 def heat_colours() -> npt.NDArray[np.uint8]:

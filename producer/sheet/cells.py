@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from producer.fields import FIELDS
+from producer.language.fields import FIELDS
 from shared.errors import UsageError
 from shared.job import Job
 from shared.labels import number_of
@@ -16,10 +16,10 @@ from shared.labels import number_of
 LEVELS_MAX = 2
 
 #: `missing` is all that the store alone can say of a job without a result.
-State = Literal["done", "failed", "waiting", "running", "paused", "cancelled", "missing"]
+CellState = Literal["done", "failed", "waiting", "running", "paused", "cancelled", "missing"]
 
 #: The values of some fields, in the fields' order.
-Key = tuple[Hashable, ...]
+GroupKey = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class Cell:
     """One job of a sweep and what has become of it."""
 
     job: Job
-    state: State
+    state: CellState
     #: Reads the image's bytes, when the sheet gets to it.
     load: Callable[[], bytes] | None = None
     #: Why it failed, in a few words.
@@ -47,7 +47,7 @@ def value(cell: Cell, name: str) -> Any:
     return (cell.job.width, cell.job.height) if name == "size" else getattr(cell.job, name, None)
 
 
-def key(cell: Cell, names: Sequence[str]) -> Key:
+def key(cell: Cell, names: Sequence[str]) -> GroupKey:
     """Return what several fields are in a job."""
     return tuple(value(cell, name) for name in names)
 

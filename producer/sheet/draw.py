@@ -13,7 +13,7 @@ from producer.sheet.cells import Cell
 from producer.sheet.grid import DOT, Grid, make_grid, runs
 from producer.sheet.layout import (
     Frame,
-    Layout,
+    SheetLayout,
     column_label,
     label_px,
     lay_out,
@@ -109,7 +109,7 @@ def draw_sheet(
     return draw(layout)
 
 
-def draw(layout: Layout) -> Image.Image:
+def draw(layout: SheetLayout) -> Image.Image:
     """Draw a measured sheet."""
     image = Image.new("RGB", (layout.width, layout.height), _PAPER)
     pen = ImageDraw.Draw(image)
@@ -130,7 +130,7 @@ def draw(layout: Layout) -> Image.Image:
 # Words around the images.
 
 
-def _draw_header(pen: ImageDraw.ImageDraw, image: Image.Image, layout: Layout) -> None:
+def _draw_header(pen: ImageDraw.ImageDraw, image: Image.Image, layout: SheetLayout) -> None:
     y = MARGIN_PX
     if layout.grid.title:
         write(pen, (MARGIN_PX, y - 6), fit(layout.grid.title, layout.width - 2 * MARGIN_PX, 28), 28, _INK)
@@ -144,7 +144,7 @@ def _draw_header(pen: ImageDraw.ImageDraw, image: Image.Image, layout: Layout) -
 
 
 def _draw_legend(
-    pen: ImageDraw.ImageDraw, image: Image.Image, layout: Layout, baseline: Baseline, y: int
+    pen: ImageDraw.ImageDraw, image: Image.Image, layout: SheetLayout, baseline: Baseline, y: int
 ) -> None:
     """Say what is compared with what, and draw the scale of the colours."""
     bar = Image.fromarray(heat_colours()[None]).resize(_BAR_PX, Image.Resampling.NEAREST)
@@ -157,7 +157,7 @@ def _draw_legend(
     write(pen, (x, y), fit(text, layout.width - MARGIN_PX - x, SUBTITLE_TEXT), SUBTITLE_TEXT, _INK)
 
 
-def _draw_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int) -> None:
+def _draw_labels(pen: ImageDraw.ImageDraw, layout: SheetLayout, frame: Frame, y: int) -> None:
     grid = layout.grid
     if frame.section.title:
         title = fit_parts(frame.section.title.split(DOT), DOT, layout.width - 2 * MARGIN_PX, 18)
@@ -179,7 +179,7 @@ def _inner_x(grid: Grid) -> int:
     return MARGIN_PX + (OUTER_LABEL_PX if len(grid.row_fields) > 1 else 0)
 
 
-def _draw_column_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int) -> None:
+def _draw_column_labels(pen: ImageDraw.ImageDraw, layout: SheetLayout, frame: Frame, y: int) -> None:
     grid, columns = layout.grid, frame.section.columns
     for outer, start, stop in runs(columns) if frame.outer_px else ():
         x, right = frame.column_x[start], frame.column_x[stop - 1] + layout.column_px
@@ -193,7 +193,7 @@ def _draw_column_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, 
         write_lines(pen, place, lines, COLUMN_TEXT, COLUMN_LEADING, _INK)
 
 
-def _draw_row_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int) -> None:
+def _draw_row_labels(pen: ImageDraw.ImageDraw, layout: SheetLayout, frame: Frame, y: int) -> None:
     grid, rows = layout.grid, frame.section.rows
     for outer, start, stop in runs(rows) if len(grid.row_fields) > 1 else ():
         top, bottom = y + frame.row_y[start], y + frame.row_y[stop - 1] + frame.row_px[stop - 1]
@@ -210,7 +210,7 @@ def _draw_row_labels(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: 
 # Images, and what stands where there is none.
 
 
-def _places(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int) -> Iterator[_Place]:
+def _places(pen: ImageDraw.ImageDraw, layout: SheetLayout, frame: Frame, y: int) -> Iterator[_Place]:
     """Yield where a section's jobs stand, and mark the places of none."""
     for row, row_y in zip(frame.section.rows, frame.row_y, strict=True):
         for column, x in zip(frame.section.columns, frame.column_x, strict=True):
@@ -222,7 +222,7 @@ def _places(pen: ImageDraw.ImageDraw, layout: Layout, frame: Frame, y: int) -> I
 
 
 def _draw_places(
-    pen: ImageDraw.ImageDraw, image: Image.Image, layout: Layout, places: Sequence[_Place]
+    pen: ImageDraw.ImageDraw, image: Image.Image, layout: SheetLayout, places: Sequence[_Place]
 ) -> None:
     darkroom = Darkroom(layout.size_of, layout.baseline)
     prints = in_order(lambda place: darkroom.develop(place.cell), places)
@@ -265,7 +265,7 @@ def _draw_note(pen: ImageDraw.ImageDraw, place: tuple[int, int], size: tuple[int
     _write_middle(pen, place, size, [note.state, note.reason or ""], colours)
 
 
-def _draw_hole(pen: ImageDraw.ImageDraw, place: tuple[int, int], layout: Layout) -> None:
+def _draw_hole(pen: ImageDraw.ImageDraw, place: tuple[int, int], layout: SheetLayout) -> None:
     """Outline the place of a job that the sweep does not have."""
     (x, y), (width, height) = place, layout.cell
     pen.rectangle((x, y, x + width - 1, y + height - 1), outline=_RULE)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from producer.fields import FIELDS
-from producer.sheet.cells import Cell, Key, check_axes, fields_of, key, ordered, value, variables_of
-from producer.sheet.words import field_name, label, labels_of, phrase
+from producer.language.fields import FIELDS
+from producer.sheet.cells import Cell, GroupKey, check_axes, fields_of, key, ordered, value, variables_of
+from producer.sheet.words import field_name, label, labels_in_words, phrase
 from shared.errors import UsageError
 
 #: Between the parts of a title.
@@ -25,10 +25,10 @@ class Section:
 
     title: str
     #: A value for each field of the side, outer first; equal outer values stand together.
-    rows: Sequence[Key]
-    columns: Sequence[Key]
+    rows: Sequence[GroupKey]
+    columns: Sequence[GroupKey]
     #: (row, column) -> cell; a place that is not here is no job of the sweep.
-    cells: Mapping[tuple[Key, Key], Cell]
+    cells: Mapping[tuple[GroupKey, GroupKey], Cell]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class Grid:
         """Whether the images stand one after the other, each with its own label."""
         return not self.row_fields
 
-    def column_groups(self, columns: Sequence[Key]) -> Iterator[tuple[Key, int, int]]:
+    def column_groups(self, columns: Sequence[GroupKey]) -> Iterator[tuple[GroupKey, int, int]]:
         """Yield (outer values, start, stop) for every group of columns; a list has one."""
         return iter([((), 0, len(columns))]) if self.is_list else runs(columns)
 
@@ -105,7 +105,7 @@ def make_grid(
     names = models or {}
     by_size = not row_fields or _is_sparse(cells, row_fields, column_fields, kept)
     values = {name: _values(cells, name, by_size) for name in every}
-    labels = {name: labels_of(name, found, names) for name, found in values.items()}
+    labels = {name: labels_in_words(name, found, names) for name, found in values.items()}
     ranks = {name: {one: rank for rank, one in enumerate(labels[name])} for name in every}
     if by_size:
         order = (*kept, *placed)
@@ -118,7 +118,7 @@ def make_grid(
         sections=list(_sections(cells, row_fields, column_fields, kept, labels, ranks)),
         models=names,
         labels=labels,
-        long_labels={name: labels_of(name, found, names, limit=None) for name, found in values.items()},
+        long_labels={name: labels_in_words(name, found, names, limit=None) for name, found in values.items()},
         cells=cells,
         largest=(max(cell.job.width for cell in cells), max(cell.job.height for cell in cells)),
         wrap=wrap,
@@ -136,7 +136,7 @@ def crop(grid: Grid, sections: Iterable[Section]) -> Grid:
     return replace(grid, sections=list(sections))
 
 
-def runs(keys: Sequence[Key]) -> Iterator[tuple[Key, int, int]]:
+def runs(keys: Sequence[GroupKey]) -> Iterator[tuple[GroupKey, int, int]]:
     """Yield (outer values, start, stop) for every run of keys that differ in the innermost field alone."""
     start = 0
     for position in range(1, len(keys) + 1):
@@ -150,7 +150,7 @@ def _independent(cells: Sequence[Cell], placed: tuple[str, ...], varying: Sequen
     kept = list(varying)
     for name in reversed(varying):
         rest = (*placed, *(other for other in kept if other != name))
-        seen: dict[Key, object] = {}
+        seen: dict[GroupKey, object] = {}
         if all(seen.setdefault(key(cell, rest), value(cell, name)) == value(cell, name) for cell in cells):
             kept.remove(name)
     return kept
@@ -181,7 +181,7 @@ def _sections(
     labels: Mapping[str, Mapping[Any, str]],
     ranks: Mapping[str, Mapping[Any, int]],
 ) -> Iterator[Section]:
-    groups: dict[Key, dict[tuple[Key, Key], Cell]] = {}
+    groups: dict[GroupKey, dict[tuple[GroupKey, GroupKey], Cell]] = {}
     for cell in cells:
         group = groups.setdefault(key(cell, varying), {})
         place = (key(cell, rows), key(cell, columns))
@@ -197,7 +197,7 @@ def _sections(
         )
 
 
-def _nested(found: Iterable[Key], ranks: Sequence[Mapping[Any, int]]) -> list[Key]:
+def _nested(found: Iterable[GroupKey], ranks: Sequence[Mapping[Any, int]]) -> list[GroupKey]:
     """Return keys so that equal outer values stand together, each level in the order of its values."""
     return sorted(set(found), key=lambda one: [level[part] for level, part in zip(ranks, one, strict=True)])
 

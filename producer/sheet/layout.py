@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from producer.sheet.baseline import Baseline
-from producer.sheet.cells import Cell, Key
+from producer.sheet.cells import Cell, GroupKey
 from producer.sheet.grid import Grid, Section, crop, runs
 from producer.sheet.lettering import text_px, wrap
 from producer.sheet.measures import (
@@ -43,7 +43,7 @@ from producer.sheet.measures import (
     TITLE_PX,
     WIDTH_MIN_PX,
 )
-from producer.sheet.shape import ASPECT_MIN, HEAD_PX, LONG_ASPECT_MIN, Shape
+from producer.sheet.shape import ASPECT_MIN, HEAD_PX, LONG_ASPECT_MIN, GridShape
 from producer.sheet.strips import break_rows
 
 #: Labels of a list that are looked at for the room they take.
@@ -73,7 +73,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class SheetLayout:
     """A sheet, measured."""
 
     grid: Grid
@@ -101,7 +101,7 @@ def lay_out(
     max_pixels: int = MAX_PIXELS,
     thumb_px: int | None = None,
     baseline: Baseline | None = None,
-) -> Layout:
+) -> SheetLayout:
     """Measure a sheet that is to be one picture: thumbnails shrink, then rows, columns and sections are left off.
 
     Args:
@@ -137,12 +137,12 @@ def first_scale(largest: tuple[int, int], thumb_px: int | None = None) -> float:
     return float(max(1, -(-THUMB_READABLE_PX // longest)))
 
 
-def shape_of(grid: Grid, *, scale: float, baseline: Baseline | None = None) -> Shape:
+def shape_of(grid: Grid, *, scale: float, baseline: Baseline | None = None) -> GridShape:
     """Return what a grid of unbroken rows comes to at a scale, about."""
     cell = box(grid.largest, scale)
     column_px = max(cell[0], _column_min(grid))
     below = 0 if baseline is None else cell[1] + DIFFERENCE_GAP_PX + CAPTION_PX
-    return Shape(
+    return GridShape(
         rows=max(len(section.rows) for section in grid.sections),
         columns=max(len(section.columns) for section in grid.sections),
         sections=len(grid.sections),
@@ -166,7 +166,7 @@ def measure(
     baseline: Baseline | None = None,
     notes: Sequence[str] = (),
     place: str = "",
-) -> Layout:
+) -> SheetLayout:
     """Measure a sheet at a scale, however large it becomes.
 
     Args:
@@ -181,7 +181,7 @@ def measure(
     subtitle = [place, *subtitle] if place else subtitle
     header_px = MARGIN_PX + (TITLE_PX if grid.title else 0) + SUBTITLE_LEADING * len(subtitle)
     header_px += (LEGEND_PX if baseline else 0) + 24
-    layout = Layout(
+    layout = SheetLayout(
         grid=grid,
         baseline=baseline,
         subtitle=subtitle,
@@ -210,7 +210,7 @@ def label_px(row_fields: Sequence[str]) -> int:
     return (ROW_LABEL_PX if row_fields else 0) + (OUTER_LABEL_PX if len(row_fields) > 1 else 0)
 
 
-def column_label(grid: Grid, column: Key, width: int) -> list[str]:
+def column_label(grid: Grid, column: GroupKey, width: int) -> list[str]:
     """Return the innermost label of a column, in lines; that of an image on a list says every field."""
     if not grid.is_list:
         return _lines(grid, grid.column_fields[-1], column[-1], (width, COLUMN_TEXT), LABEL_LINES)
@@ -221,12 +221,12 @@ def column_label(grid: Grid, column: Key, width: int) -> list[str]:
     ]
 
 
-def outer_column_label(grid: Grid, outer: Key, width: int) -> list[str]:
+def outer_column_label(grid: Grid, outer: GroupKey, width: int) -> list[str]:
     """Return the label of a group of columns, in lines."""
     return _lines(grid, grid.column_fields[0], outer[0], (width, COLUMN_TEXT), LABEL_LINES)
 
 
-def row_label(grid: Grid, row: Key, height: int) -> list[str]:
+def row_label(grid: Grid, row: GroupKey, height: int) -> list[str]:
     """Return the innermost label of a row, in as many lines as the row has room for."""
     if grid.is_list:
         return []
@@ -234,7 +234,7 @@ def row_label(grid: Grid, row: Key, height: int) -> list[str]:
     return _lines(grid, grid.row_fields[-1], row[-1], (ROW_LABEL_PX - LABEL_GAP_PX, ROW_TEXT), lines_max)
 
 
-def outer_row_label(grid: Grid, outer: Key, height: int) -> list[str]:
+def outer_row_label(grid: Grid, outer: GroupKey, height: int) -> list[str]:
     """Return the label of a group of rows, in as many lines as the group has room for."""
     lines_max = max(LABEL_LINES, height // ROW_LEADING)
     return _lines(grid, grid.row_fields[0], outer[0], (OUTER_LABEL_PX - LABEL_GAP_PX, ROW_TEXT), lines_max)
@@ -276,7 +276,7 @@ def _column_x(grid: Grid, section: Section, left: int, column_px: int) -> tuple[
     return found, found[-1] + column_px
 
 
-def _frame(layout: Layout, section: Section, left: int) -> Frame:
+def _frame(layout: SheetLayout, section: Section, left: int) -> Frame:
     grid, column_px = layout.grid, layout.column_px
     column_x, width = _column_x(grid, section, left, column_px)
     inner = max(len(column_label(grid, column, column_px)) for column in section.columns)
@@ -309,7 +309,7 @@ def _frame(layout: Layout, section: Section, left: int) -> Frame:
     )
 
 
-def _row_heights(layout: Layout, section: Section) -> list[int]:
+def _row_heights(layout: SheetLayout, section: Section) -> list[int]:
     grid, heights = layout.grid, []
     for row in section.rows:
         found = (section.cells.get((row, column)) for column in section.columns)
@@ -322,7 +322,7 @@ def _row_heights(layout: Layout, section: Section) -> list[int]:
     return heights
 
 
-def _block_px(layout: Layout, cells: Sequence[Cell]) -> int:
+def _block_px(layout: SheetLayout, cells: Sequence[Cell]) -> int:
     """Return how high the images of a row are with what stands below them; baselines have no difference there."""
     thumb_px = max((layout.size_of(cell)[1] for cell in cells), default=layout.cell[1])
     baseline = layout.baseline

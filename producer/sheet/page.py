@@ -19,14 +19,14 @@ from typing import Any
 
 from PIL import Image
 
-from producer.fields import FIELDS
-from producer.rules import written_rule
+from producer.language.fields import FIELDS
+from producer.language.guidance_rules import written_rule
 from producer.sheet.baseline import GAIN, Baseline
 from producer.sheet.cells import Cell, key, value
 from producer.sheet.grid import Grid
 from producer.sheet.prints import Darkroom, Note, Print, in_order
 from producer.sheet.words import NO_JOB, STATE_WORDS, field_name, label
-from producer.whole_file import whole_file
+from shared.whole_file import whole_file
 
 #: Bytes that the images of a page may take, as text: a browser keeps all of it in memory.
 PAGE_BYTES = 64 * 1024 * 1024

@@ -48,7 +48,7 @@ _FRAME_PX = 2 * MARGIN_PX + TITLE_PX + 2 * COLUMN_LEADING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
+class GridShape:
     """How many rows and columns there are, and the room that each takes, in pixels."""
 
     rows: int

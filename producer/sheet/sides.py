@@ -12,7 +12,7 @@ import numpy.typing as npt
 from producer.sheet.cells import Cell, value
 from producer.sheet.grid import SPARSE
 from producer.sheet.layout import label_px
-from producer.sheet.shape import Shape
+from producer.sheet.shape import GridShape
 
 #: What it costs that an axis is in no label, since it follows from the others, and that the outer field of a side
 #: makes groups of one: more than nothing.
@@ -52,7 +52,7 @@ def _cost(counts: _Counts, axes: Sequence[str], sides: Sides, box: tuple[int, in
     """Return how far a choice is from a full grid on a screen; a grid half empty is as bad as one twice as high."""
     rows, columns = sides
     left = counts.left(sides)
-    shape = Shape(
+    shape = GridShape(
         rows=counts.of(rows),
         columns=counts.of(columns),
         sections=counts.of(left),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from producer.sheet.cells import Key
+from producer.sheet.cells import GroupKey
 from producer.sheet.grid import DOT, Grid, Section, crop
 
 
@@ -15,12 +15,12 @@ def break_rows(grid: Grid, columns: int) -> Grid:
     return crop(grid, (strip for section in grid.sections for strip in _strips(grid, section, columns)))
 
 
-def key_range(grid: Grid, fields: Sequence[str], first: Key, last: Key) -> str:
+def key_range(grid: Grid, fields: Sequence[str], first: GroupKey, last: GroupKey) -> str:
     """Return the first and the last of some rows or columns, in words."""
     return words_range(key_words(grid, fields, first), key_words(grid, fields, last))
 
 
-def key_words(grid: Grid, fields: Sequence[str], one: Key) -> list[str]:
+def key_words(grid: Grid, fields: Sequence[str], one: GroupKey) -> list[str]:
     """Return the values of a row or a column in words, without those that are the same on all the sheet."""
     varying = [(name, part) for name, part in zip(fields, one, strict=True) if len(grid.labels[name]) > 1]
     return [grid.phrase(name, part) for name, part in varying]
@@ -49,7 +49,7 @@ def _strips(grid: Grid, section: Section, columns: int) -> Iterator[Section]:
         )
 
 
-def _pieces(grid: Grid, columns: Sequence[Key], longest: int) -> Iterator[Sequence[Key]]:
+def _pieces(grid: Grid, columns: Sequence[GroupKey], longest: int) -> Iterator[Sequence[GroupKey]]:
     """Yield runs of columns of about equal length; they end where groups of an outer value do, if these are alike."""
     groups = {stop - start for _, start, stop in grid.column_groups(columns)}
     whole = max(groups) if len(groups) == 1 else len(columns)

@@ -17,7 +17,7 @@ from producer.sheet.baseline import Baseline
 from producer.sheet.draw import draw
 from producer.sheet.grid import DOT, Grid, Section, crop
 from producer.sheet.layout import (
-    Layout,
+    SheetLayout,
     first_scale,
     label_px,
     measure,
@@ -38,7 +38,7 @@ from producer.sheet.measures import (
 )
 from producer.sheet.shape import LONG_ASPECT_MIN
 from producer.sheet.strips import break_rows, key_range, key_words, words_range
-from producer.whole_file import whole_file, write_png
+from shared.whole_file import whole_file, write_png
 
 #: Longest side of a picture; from 32,767 on, programs that count in 16 bits fail.
 _SIDE_MAX_PX = 32_000
@@ -75,7 +75,7 @@ class Tile:
     column: int
     #: What it holds, in words.
     covers: str
-    layout: Layout
+    layout: SheetLayout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ def write_tiles(
     return [page, *paths]
 
 
-def _pieces(whole: Layout, width: int) -> list[tuple[int, int]]:
+def _pieces(whole: SheetLayout, width: int) -> list[tuple[int, int]]:
     """Return runs of columns of about equal length, each no wider than `width` where that is possible."""
     count = max(len(section.columns) for section in whole.grid.sections)
     pieces = 1
@@ -153,7 +153,7 @@ def _pieces(whole: Layout, width: int) -> list[tuple[int, int]]:
         pieces += 1
 
 
-def _piece_px(whole: Layout, start: int, stop: int) -> int:
+def _piece_px(whole: SheetLayout, start: int, stop: int) -> int:
     """Return how wide labels and columns `start <= column < stop` are, in the widest section."""
     widths = [
         frame.column_x[min(stop, len(frame.column_x)) - 1] + whole.column_px - frame.column_x[start]
@@ -163,7 +163,7 @@ def _piece_px(whole: Layout, start: int, stop: int) -> int:
     return label_px(whole.grid.row_fields) + max(widths)
 
 
-def _bands(whole: Layout, height: int) -> Iterator[list[_Run]]:
+def _bands(whole: SheetLayout, height: int) -> Iterator[list[_Run]]:
     """Yield runs of rows that fit a height, one row at the least; a section may be cut between two rows."""
     band: list[_Run] = []
     used = 0
@@ -188,7 +188,7 @@ def _bands(whole: Layout, height: int) -> Iterator[list[_Run]]:
     yield band
 
 
-def _is_nested(whole: Layout) -> bool:
+def _is_nested(whole: SheetLayout) -> bool:
     return len(whole.grid.row_fields) > 1
 
 
@@ -196,7 +196,7 @@ def _group_gap(row_y: Sequence[int], row_px: Sequence[int], number: int) -> int:
     return row_y[number] - row_y[number - 1] - row_px[number - 1] - GAP_PX
 
 
-def _tiles(whole: Layout, pieces: list[tuple[int, int]], bands: list[list[_Run]]) -> Iterator[Tile]:
+def _tiles(whole: SheetLayout, pieces: list[tuple[int, int]], bands: list[list[_Run]]) -> Iterator[Tile]:
     rows = sum(len(section.rows) for section in whole.grid.sections)
     columns = max(len(section.columns) for section in whole.grid.sections)
     first = 0

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from producer.sheet.cells import State
+from producer.sheet.cells import CellState
 from producer.sheet.labels import LABEL_CHARACTERS, distinct_labels
 from shared.guidance import rule_label
 
 #: What stands where an image does not.
-STATE_WORDS: Mapping[State, str] = {
+STATE_WORDS: Mapping[CellState, str] = {
     "done": "done",
     "failed": "failed",
     "waiting": "waiting",
@@ -42,7 +42,7 @@ def label(field: str, value: Any, models: Mapping[str, str]) -> str:
     return f"{value:g}" if isinstance(value, float) else one_line(str(value))
 
 
-def labels_of(
+def labels_in_words(
     field: str, values: Sequence[Any], models: Mapping[str, str], limit: int | None = LABEL_CHARACTERS
 ) -> dict[Any, str]:
     """Return what tells each of a field's values from the others, in up to `limit` characters; no two are the same."""

@@ -12,7 +12,7 @@ from PIL import __version__ as _pillow_version
 
 from shared.errors import SettingsError
 from shared.images import jxl, png
-from shared.images.format import KINDS, ImageFormat, Kind
+from shared.images.format import FORMAT_KINDS, FormatKind, ImageFormat
 from shared.images.jpeg import encode_jpeg, read_jpeg_texts
 from shared.images.texts import INFOTEXT_KEYWORD, KEYWORD, Texts
 from shared.images.webp import encode_webp, read_webp_texts
@@ -46,7 +46,7 @@ def encode(pixels: npt.NDArray[np.uint8], texts: Texts, image_format: ImageForma
             return jxl.encode_jxl(pixels, texts)
 
 
-def kind_of(data: bytes) -> Kind | None:
+def kind_of(data: bytes) -> FormatKind | None:
     """Return what kind of image file this is, by its first bytes, or None for one that is not written here."""
     if data.startswith(png.SIGNATURE):
         return "png"
@@ -111,6 +111,6 @@ def require_encoder(image_format: ImageFormat) -> None:
         jxl.encoder_version()
 
 
-def versions_for(versions: Mapping[str, str], kind: Kind) -> dict[str, str]:
+def versions_for(versions: Mapping[str, str], kind: FormatKind) -> dict[str, str]:
     """Return a worker's versions without the encoders that have no part in images of this kind."""
-    return {name: version for name, version in versions.items() if name == kind or name not in KINDS}
+    return {name: version for name, version in versions.items() if name == kind or name not in FORMAT_KINDS}

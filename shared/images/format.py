@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["png", "webp", "jpeg", "jxl"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+FormatKind = Literal["png", "webp", "jpeg", "jxl"]
+FORMAT_KINDS: tuple[FormatKind, ...] = get_args(FormatKind)
 
 #: Quality of a JPEG where nobody says: the highest that libjpeg's authors call useful.
 JPEG_QUALITY = 95
@@ -24,7 +24,7 @@ _QUALITY = re.compile(r"[1-9][0-9]?|100")
 
 
 #: What may be said, for messages.
-EXAMPLES = f"png, webp, webp:90, jpeg:{JPEG_QUALITY} or jxl"
+FORMAT_EXAMPLES = f"png, webp, webp:90, jpeg:{JPEG_QUALITY} or jxl"
 
 
 class FormatInvalid(ValueError):
@@ -35,7 +35,7 @@ class FormatInvalid(ValueError):
 class ImageFormat:
     """A kind of file and, where it is lossy, its quality. As text: `png`, `webp`, `webp:90`, `jpeg:95`, `jxl`."""
 
-    kind: Kind
+    kind: FormatKind
     #: 1 to 100 on the encoder's own scale; None is lossless.
     quality: int | None = None
 
@@ -69,9 +69,9 @@ def parse_format(text: str) -> ImageFormat:
     """
     shown = f"format={text[:40]!r}"
     name, colon, quality = text.strip().casefold().partition(":")
-    kind = next((known for known in KINDS if known == _ALIASES.get(name, name)), None)
+    kind = next((known for known in FORMAT_KINDS if known == _ALIASES.get(name, name)), None)
     if kind is None:
-        raise FormatInvalid(f"{shown} is unknown: use {EXAMPLES}")
+        raise FormatInvalid(f"{shown} is unknown: use {FORMAT_EXAMPLES}")
     if not colon:
         return ImageFormat(kind, JPEG_QUALITY if kind == "jpeg" else None)
     if kind not in _LOSSY:

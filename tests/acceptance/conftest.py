@@ -29,7 +29,7 @@ from shared.manifest import read_manifest
 from shared.metadata import read_image
 from shared.result import Done
 from shared.settings import Settings
-from worker.models.random_weights import create_random_model
+from testing.random_weights import create_random_model
 
 #: Fast cadence, so that a dead worker's chunk is back in seconds. The defaults are six times slower.
 FAST = {
@@ -46,7 +46,7 @@ _UP_SECONDS = 90.0
 
 
 #: What takes seconds to import, and has no state of a test's: torch, diffusers, Celery and the rest, through ours.
-_SLOW_IMPORTS = ["worker.app", "producer.room", "producer.progress", "producer.local"]
+_SLOW_IMPORTS = ["worker.app", "producer.client", "producer.progress", "producer.local.render"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _FORKED = str(ROOT / "tests" / "acceptance" / "forked.py")
@@ -171,7 +171,7 @@ class CommandProcess(ForkedProcess):
 
 _SLOW = """
 import time
-from worker.sampling.rows import RowBatch
+from worker.sampling.rows.batch import RowBatch
 plain_step = RowBatch.step
 def slow_step(batch):
     time.sleep({seconds})
@@ -191,7 +191,7 @@ class Fleet:
             k.removeprefix("PRINTROOM_").lower(): v for k, v in self.environment.items() if "PRINTROOM_" in k
         }
         self.settings = Settings(**settings)  # type: ignore[arg-type]
-        self.room = Printroom(self.settings)
+        self.client = Printroom(self.settings)
 
     def start(self, *, patch: str = "", slow: float = 0.0, **environment: str) -> WorkerProcess:
         """Start a worker; variables may be given as keywords, and code to run in it before anything else.
@@ -206,7 +206,7 @@ class Fleet:
 
     def wait_up(self, count: int = 1) -> None:
         """Wait until this many workers have announced themselves."""
-        self.wait_for(lambda: len(self.room.ledger.workers()) >= count, _UP_SECONDS, f"{count} workers up")
+        self.wait_for(lambda: len(self.client.ledger.workers()) >= count, _UP_SECONDS, f"{count} workers up")
 
     def wait_for(self, condition: Callable[[], object], timeout_seconds: float, what: str) -> float:
         """Wait for a condition; return the seconds it took, or fail with the workers' logs."""
@@ -221,7 +221,7 @@ class Fleet:
     def wait_done(self, sweep: str, timeout_seconds: float = 120.0) -> None:
         """Wait until a sweep is done."""
         self.wait_for(
-            lambda: self.room.ledger.status(sweep).state == "done", timeout_seconds, f"{sweep} done"
+            lambda: self.client.ledger.status(sweep).state == "done", timeout_seconds, f"{sweep} done"
         )
 
     def begun(self) -> Counter[str]:
@@ -342,7 +342,7 @@ def _check_promise(fleet: Fleet, sweep: str, *, extra: frozenset[str] = frozense
     Args:
         extra: ids of images that other sweeps put into the same store.
     """
-    plan, store, ledger = fleet.room.plan(sweep), fleet.room.store, fleet.room.ledger
+    plan, store, ledger = fleet.client.plan(sweep), fleet.client.store, fleet.client.ledger
     ids = {job.id for _, job in plan.jobs()}
     rows = [
         row for info in store.list(names.manifest_prefix(sweep)) for row in read_manifest(store.get(info.key))

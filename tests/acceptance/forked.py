@@ -51,7 +51,7 @@ def run_command_line(arguments: list[str], patch: str) -> None:
     """Do what `python -m producer.cli` does, but for how a local run starts its worker, which alone is patched."""
     if arguments[:1] == ["render"]:
         aside = WorkerSetAside(patch)
-        from producer import local
+        from producer.local.render import render as local
 
         local.subprocess = SimpleNamespace(Popen=aside.start, PIPE=subprocess.PIPE)
     from producer.cli import main
@@ -61,7 +61,7 @@ def run_command_line(arguments: list[str], patch: str) -> None:
 
 
 class WorkerSetAside:
-    """A child that waits to become the worker of a local run; then, for `producer.local`, a `subprocess.Popen`."""
+    """A child that waits to become the worker of a local run; then, for its caller, a `subprocess.Popen`."""
 
     def __init__(self, patch: str) -> None:
         given, self._stdin = os.pipe()

@@ -74,7 +74,7 @@ def test_message_lost_between_pop_and_record(fleet, check_promise, mended):
     lease = {} if mended else SHORT_LEASE
     doomed = fleet.start(PRINTROOM_FAILPOINT="popped:1", **lease)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
+    sweep = fleet.client.submit({**LONG_CHUNK, "steps": 2}).sweep
     assert doomed.wait(60) == -signal.SIGKILL
     fleet.start(PRINTROOM_LOST_AFTER_SECONDS="2" if mended else "100000", **lease)
     fleet.wait_up()
@@ -83,7 +83,7 @@ def test_message_lost_between_pop_and_record(fleet, check_promise, mended):
         check_promise(fleet, sweep)
     else:
         time.sleep(6)  # kombu would have restored what it had recorded, three times over
-        status = fleet.room.ledger.status(sweep)
+        status = fleet.client.ledger.status(sweep)
         assert (status.done, status.chunks_queued, fleet.begun()) == (0, 1, {})
 
 
@@ -96,7 +96,7 @@ def test_task_longer_than_the_visibility_timeout(fleet, check_promise, mended):
     fleet.start(slow=0.05, patch=patch, **lease)
     fleet.start(slow=0.05, patch=patch, **lease)
     fleet.wait_up(2)
-    sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
+    sweep = fleet.client.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
     fleet.wait_done(sweep, timeout_seconds=360)
     check_promise(fleet, sweep)
     times = fleet.begun()[f"{sweep}/0"]
@@ -108,21 +108,21 @@ def test_killed_worker_is_replaced_in_seconds(fleet, check_promise):
     fleet.start(slow=0.05)
     fleet.start(slow=0.05)
     fleet.wait_up(2)
-    sweep = fleet.room.submit(LONG_CHUNK).sweep
+    sweep = fleet.client.submit(LONG_CHUNK).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
     (busy,) = [worker for worker in fleet.workers if "chunk_begun" in worker.log]
     fleet.wait_for(
-        lambda: any(worker.chunks for worker in fleet.room.ledger.workers()), 10, "a beat to name it"
+        lambda: any(worker.chunks for worker in fleet.client.ledger.workers()), 10, "a beat to name it"
     )
     busy.kill()
     killed = time.monotonic()
     said = re.compile(r"worker \S+ silent for \d+ s: 1 chunk of it goes to others within \d s")
     fleet.wait_for(
-        lambda: any(map(said.fullmatch, fleet.room.status(sweep).obstacles)), 10, "status to say so"
+        lambda: any(map(said.fullmatch, fleet.client.status(sweep).obstacles)), 10, "status to say so"
     )
     fleet.wait_for(lambda: fleet.begun()[f"{sweep}/0"] == 2, 60, "the chunk to begin again")
     assert time.monotonic() - killed < 10
-    fleet.wait_for(lambda: fleet.room.status(sweep).obstacles == [], 10, "nothing to be in the way")
+    fleet.wait_for(lambda: fleet.client.status(sweep).obstacles == [], 10, "nothing to be in the way")
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
 
@@ -135,7 +135,7 @@ def test_worker_whose_clock_is_an_hour_ahead(fleet, check_promise, mended):
     skewed = fleet.start(slow=0.05, patch=common + CLOCK_AHEAD)
     fleet.wait_up(2)
     skewed.signal(signal.SIGSTOP)
-    sweep = fleet.room.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
+    sweep = fleet.client.submit(LONG_CHUNK if mended else LONGER_CHUNK).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "the chunk to begin")
     skewed.signal(signal.SIGCONT)
     if not mended:
@@ -150,7 +150,7 @@ def test_slot_survives_what_a_task_raises(fleet, check_promise):
     """SystemExit, MemoryError and KeyboardInterrupt in a task end the task, not the thread that runs tasks."""
     fleet.start(patch=RAISES_ONCE)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
+    sweep = fleet.client.submit({**LONG_CHUNK, "steps": 2}).sweep
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
     assert fleet.begun()[f"{sweep}/0"] == 4
@@ -161,13 +161,13 @@ def test_redis_killed_midway(private_fleet, check_promise):
     fleet = private_fleet
     fleet.start(slow=0.05)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 8}).sweep
-    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 20, 60, "twenty images")
+    sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 8}).sweep
+    fleet.wait_for(lambda: fleet.client.ledger.status(sweep).done >= 20, 60, "twenty images")
     fleet.valkey.kill()
     time.sleep(2)
     fleet.valkey.start()
-    done = fleet.room.ledger.status(sweep).done
-    assert fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done > done, 60, "more images") < 10
+    done = fleet.client.ledger.status(sweep).done
+    assert fleet.wait_for(lambda: fleet.client.ledger.status(sweep).done > done, 60, "more images") < 10
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
 
@@ -177,23 +177,23 @@ def test_redis_out_of_memory(private_fleet, check_promise):
     fleet = private_fleet
     fleet.start(slow=0.05)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 12}).sweep
-    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 10, 60, "ten images")
-    fleet.room.ledger._redis.config_set("maxmemory", "1")
+    sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 96}, "steps": 12}).sweep
+    fleet.wait_for(lambda: fleet.client.ledger.status(sweep).done >= 10, 60, "ten images")
+    fleet.client.ledger._redis.config_set("maxmemory", "1")
     worker = fleet.workers[0]
     fleet.wait_for(lambda: "broker_full" in worker.log, 30, "the worker to notice")
-    fleet.room.ledger._redis.config_set("maxmemory", "0")
+    fleet.client.ledger._redis.config_set("maxmemory", "0")
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
 
 
 def test_messages_nobody_can_act_on(fleet, check_promise):
     """Corrupt messages are kept as dead letters with their evidence; a newer version's is not eaten; work goes on."""
-    sweep = fleet.room.submit({**LONG_CHUNK, "steps": 2}).sweep
-    (queue,) = fleet.room.ledger.buckets()
-    client, key = fleet.room.ledger._redis, fleet.settings.redis_prefix + queue
+    sweep = fleet.client.submit({**LONG_CHUNK, "steps": 2}).sweep
+    (queue,) = fleet.client.ledger.buckets()
+    client, key = fleet.client.ledger._redis, fleet.settings.redis_prefix + queue
     genuine = json.loads(client.lindex(key, 0))
-    send = fleet.room._app.send_task
+    send = fleet.client._app.send_task
     for body in ({"version": 99, "sweep": sweep, "chunk": 0}, {"version": 1, "sweep": 5}, "nonsense"):
         send("render.chunk", args=[body], queue=queue)
     send("render.unknown", args=[{}], queue=queue)
@@ -201,8 +201,8 @@ def test_messages_nobody_can_act_on(fleet, check_promise):
     fleet.start()
     fleet.wait_done(sweep, 60)
     check_promise(fleet, sweep)
-    fleet.wait_for(lambda: len(fleet.room.ledger.dead_letters()) == 4, 30, "four dead letters")
-    (worker,) = fleet.room.ledger.workers()
+    fleet.wait_for(lambda: len(fleet.client.ledger.dead_letters()) == 4, 30, "four dead letters")
+    (worker,) = fleet.client.ledger.workers()
     assert worker.refused["version_unsupported"] >= 1
     fleet.workers[0].drain()
     left = [json.loads(text)["headers"]["argsrepr"] for text in client.lrange(key, 0, -1)]
@@ -245,9 +245,9 @@ def hostile_messages(genuine: dict, queue: str) -> list[bytes]:
 
 def test_no_message_ends_or_wedges_a_worker(fleet, check_promise):
     """Whatever is in a queue, the worker takes it out, keeps the evidence and goes on; nothing stays unacknowledged."""
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 48}, "steps": 2}).sweep
-    (queue,) = fleet.room.ledger.buckets()
-    client, prefix = fleet.room.ledger._redis, fleet.settings.redis_prefix
+    sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 48}, "steps": 2}).sweep
+    (queue,) = fleet.client.ledger.buckets()
+    client, prefix = fleet.client.ledger._redis, fleet.settings.redis_prefix
     genuine = json.loads(client.lindex(prefix + queue, 0))
     hostile = hostile_messages(genuine, queue)
     for text in hostile:
@@ -258,10 +258,10 @@ def test_no_message_ends_or_wedges_a_worker(fleet, check_promise):
     worker = fleet.start()
     fleet.wait_done(sweep, 60)
     check_promise(fleet, sweep)
-    fleet.wait_for(lambda: len(fleet.room.ledger.dead_letters()) == len(hostile), 60, "all evidence")
+    fleet.wait_for(lambda: len(fleet.client.ledger.dead_letters()) == len(hostile), 60, "all evidence")
     fleet.wait_for(lambda: client.hlen(prefix + "unacked") == 0, 30, "nothing to be unacknowledged")
     assert (client.llen(prefix + queue), worker.poll()) == (0, None)
-    later = fleet.room.submit({**LONG_CHUNK, "seed": 99, "steps": 2}).sweep
+    later = fleet.client.submit({**LONG_CHUNK, "seed": 99, "steps": 2}).sweep
     fleet.wait_done(later, 60)
     assert worker.drain() == 0
 
@@ -280,12 +280,12 @@ def test_a_redis_that_refuses_is_waited_for(private_fleet, check_promise, refusa
     fleet, (breaks, repairs) = private_fleet, REFUSALS[refusal]
     worker = fleet.start(slow=0.05)
     fleet.wait_up()
-    client = fleet.room.ledger._redis
+    client = fleet.client.ledger._redis
     if refusal == "disk full":  # where the snapshot is to be moved to, a folder is in the way
         where = Path(client.config_get("dir")["dir"]) / client.config_get("dbfilename")["dbfilename"]
         client.config_set("save", "3600 1")
         (where / "in the way").mkdir(parents=True)
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 20}).sweep
+    sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 20}).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
     client.execute_command(*breaks.split())
     fleet.wait_for(lambda: "Connection to broker lost" in worker.log, 60, "the worker to notice")
@@ -294,7 +294,7 @@ def test_a_redis_that_refuses_is_waited_for(private_fleet, check_promise, refusa
     client.execute_command(*repairs.split())
     fleet.wait_done(sweep, 120)
     check_promise(fleet, sweep)
-    status = fleet.room.ledger.status(sweep)
+    status = fleet.client.ledger.status(sweep)
     assert (status.failed, worker.poll()) == (0, None)
     # A chunk whose worker may do nothing for it is given up and begun again; it is not held for ever.
     assert refusal == "no rights" or "chunk_failed" not in worker.log
@@ -347,7 +347,7 @@ def test_connections_that_redis_ends(private_fleet, check_promise):
     fleet = private_fleet
     worker = fleet.start(slow=0.05)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
+    sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
     fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
     with redis.Redis.from_url(fleet.valkey.url) as client:
         for _ in range(4):
@@ -355,7 +355,7 @@ def test_connections_that_redis_ends(private_fleet, check_promise):
             time.sleep(1.5)
     fleet.wait_done(sweep)
     check_promise(fleet, sweep)
-    later = fleet.room.submit({**LONG_CHUNK, "name": "later", "seed": 99, "steps": 2}).sweep
+    later = fleet.client.submit({**LONG_CHUNK, "name": "later", "seed": 99, "steps": 2}).sweep
     fleet.wait_done(later, 30)
     assert worker.poll() is None
     assert worker.drain() == 0
@@ -370,12 +370,12 @@ def test_connections_that_go_silent(private_fleet, check_promise):
         url = f"{fleet.valkey.url.replace(str(port), str(cable.port))}?socket_timeout=3"
         worker = fleet.start(slow=0.05, PRINTROOM_REDIS_URL=url)
         fleet.wait_up()
-        sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
+        sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 160}, "steps": 10}).sweep
         fleet.wait_for(lambda: fleet.begun(), 30, "a chunk to begin")
         cable.cut()
         fleet.wait_done(sweep)
         check_promise(fleet, sweep)
-        later = fleet.room.submit({**LONG_CHUNK, "name": "later", "seed": 99, "steps": 2}).sweep
+        later = fleet.client.submit({**LONG_CHUNK, "name": "later", "seed": 99, "steps": 2}).sweep
         fleet.wait_done(later, 30)
         assert worker.poll() is None
         assert worker.drain() == 0
@@ -406,12 +406,14 @@ def test_store_outage(
     fleet = make_fleet(tmp_path, valkey_server.url, f"s3://printroom-tests/{key_prefix}", key_prefix, seaweed)
     fleet.start(slow=0.05)
     fleet.wait_up()
-    sweep = fleet.room.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 16}).sweep
-    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 8, 60, "eight images")
+    sweep = fleet.client.submit({**LONG_CHUNK, "seed": {"start": 0, "count": 64}, "steps": 16}).sweep
+    fleet.wait_for(lambda: fleet.client.ledger.status(sweep).done >= 8, 60, "eight images")
     seaweed.kill()
     fleet.wait_for(lambda: "store_unavailable" in fleet.workers[0].log, 60, "the worker to notice")
     fleet.wait_for(
-        lambda: any("store_unavailable" in o for o in fleet.room.status(sweep).obstacles), 20, "status to say"
+        lambda: any("store_unavailable" in o for o in fleet.client.status(sweep).obstacles),
+        20,
+        "status to say",
     )
     seaweed.start()
     fleet.wait_done(sweep)

@@ -18,14 +18,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from producer.images import read_image as stored_image
-from producer.results import manifest_rows
-from producer.source import read_sweep_file
-from shared.metadata import read_image
+from producer.language.complete import read_sweep_file
+from producer.results.images import read_stored_image as stored_image
+from producer.results.rows import manifest_rows
+from shared.metadata import read_stored_image
 from shared.names import DEFAULT_MODEL
 from shared.store.folder import FolderStore
+from testing.random_weights import create_random_model
 from training.portraits.detectors import read
-from worker.models.random_weights import create_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -63,7 +63,7 @@ def share_of_right_subjects(images: list[bytes]) -> float:
     """Return how many of the pictures in the default model's own size show whom the prompt names, on a plain ground."""
     right = []
     for image in images:
-        job = read_image(image).job
+        job = read_stored_image(image).job
         if (job.width, job.height) == (64, 64):
             with Image.open(io.BytesIO(image)) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
@@ -78,17 +78,17 @@ def test_every_example_renders(shared_fleet, example, long):
 
     Of the largest ones a sample of the jobs, but in a long run.
     """
-    room = shared_fleet.room
-    whole = long or len(room.compile(example)) <= MOST_JOBS
-    sweep = room.submit(example if whole else read_sweep_file(example, settings=[SAMPLE])).sweep
+    client = shared_fleet.client
+    whole = long or len(client.compile(example)) <= MOST_JOBS
+    sweep = client.submit(example if whole else read_sweep_file(example, settings=[SAMPLE])).sweep
     shared_fleet.wait_done(sweep)
-    status = room.ledger.status(sweep)
-    assert (status.failed, status.done) == (0, len(room.plan(sweep)))
-    rows = manifest_rows(sweep, room.store)
-    images = {row["job_id"]: stored_image(room.store, row) for row in rows}
+    status = client.ledger.status(sweep)
+    assert (status.failed, status.done) == (0, len(client.plan(sweep)))
+    rows = manifest_rows(sweep, client.store)
+    images = {row["job_id"]: stored_image(client.store, row) for row in rows}
     assert 0 < len(images) <= status.done
     assert share_of_right_subjects(list(images.values())) >= 0.75
-    assert room.sheet(sweep).width > 100
+    assert client.sheet(sweep).width > 100
 
 
 @pytest.mark.parametrize("name", ["seeds", "formats", "shards"])
@@ -231,7 +231,7 @@ def test_fleet_verbs(fleet, printroom, tmp_path):
     # The verbs above took longer than an idle worker was once allowed to live.
     fleet.wait_for(lambda: time.monotonic() - done_at > 8, 10, "an idle worker's old end")
     assert worker.poll() is None
-    assert fleet.room.ledger.workers()
+    assert fleet.client.ledger.workers()
 
 
 def test_pause_cancel_retry_and_no_worker(fleet, printroom, tmp_path):
@@ -249,7 +249,7 @@ def test_pause_cancel_retry_and_no_worker(fleet, printroom, tmp_path):
     assert run("cancel", sweep).stdout.strip() == "cancelled"
     assert "0 jobs" in run("retry", sweep).stdout
     assert run("priority", sweep, "5").returncode == 0
-    assert fleet.room.ledger.status(sweep).priority == 5
+    assert fleet.client.ledger.status(sweep).priority == 5
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_bad_sweep_submits_nothing(fleet, printroom, tmp_path):
     assert re.search(r"bad.yaml, line 2: .*'step'.*did you mean 'steps'", answer.stderr)
     assert "line 3: size=63" in answer.stderr
     assert "line 4: steps=0: use 1 or more" in answer.stderr
-    assert (fleet.room.ledger.sweeps(), list(fleet.room.store.list(""))) == ([], [])
+    assert (fleet.client.ledger.sweeps(), list(fleet.client.store.list(""))) == ([], [])
 
 
 def test_very_large_sweep_wants_a_yes(fleet, printroom, tmp_path):
@@ -290,10 +290,10 @@ def test_very_large_sweep_wants_a_yes(fleet, printroom, tmp_path):
         {**SMALL, "model": "sha:" + "1" * 32, "prompt": "a", "seed": {"start": 0, "count": 10_000_001}},
     )
     refused = printroom("submit", file, environment=fleet.environment)
-    assert (refused.returncode, "--yes" in refused.stderr, fleet.room.ledger.sweeps()) == (2, True, [])
+    assert (refused.returncode, "--yes" in refused.stderr, fleet.client.ledger.sweeps()) == (2, True, [])
     agreed = printroom("submit", file, "--yes", environment=fleet.environment)
     assert agreed.returncode == 0, agreed.stderr
-    assert fleet.room.ledger.status(agreed.stdout.strip()).jobs == 10_000_001
+    assert fleet.client.ledger.status(agreed.stdout.strip()).jobs == 10_000_001
 
 
 def test_servers_that_are_not_there(printroom, tmp_path):
@@ -341,14 +341,14 @@ def test_real_prompt_sets(fleet, printroom, tmp_path, kind, name):
     file.write_text(converted.stdout)
     seen = json.loads(printroom("plan", str(file), "--json", environment=fleet.environment).stdout)
     assert seen["jobs"] >= 500
-    plan = fleet.room.compile(file)
+    plan = fleet.client.compile(file)
     sweep = yaml.safe_load(converted.stdout)
     field = "prompt" if isinstance(sweep.get("prompt"), list) else "cases"
     assert set(plan.label_names) == {"partiprompts": {"Category", "Challenge"}, "geneval": {"tag"}}[kind]
     del sweep["labels"]  # one for each prompt of the whole set
-    part = fleet.room.submit({**sweep, field: sweep[field][:64], "steps": 2}).sweep
+    part = fleet.client.submit({**sweep, field: sweep[field][:64], "steps": 2}).sweep
     fleet.wait_done(part)
-    assert (fleet.room.ledger.status(part).done, len(list(fleet.room.results(part)))) == (64, 64)
-    whole = fleet.room.submit(file)
-    fleet.room.cancel(whole.sweep)
+    assert (fleet.client.ledger.status(part).done, len(list(fleet.client.results(part)))) == (64, 64)
+    whole = fleet.client.submit(file)
+    fleet.client.cancel(whole.sweep)
     assert (whole.jobs, whole.outcome) == (len(plan), "new")

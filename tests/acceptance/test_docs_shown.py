@@ -17,8 +17,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from producer import local
 from producer.cli import cli
+from producer.local.render import render as local
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,7 +178,7 @@ def test_the_pages_of_a_fleet(fleet, tmp_path):
     for line in lines_of("docs/datasets.md"):
         reader.types(line)
     reader.sweep = "portraits"
-    fleet.wait_done(fleet.room.find("portraits"))
+    fleet.wait_done(fleet.client.find("portraits"))
     reader.types("printroom submit examples/mustache.yaml --set seed.count=1")  # only paused and resumed
     for line in lines_of("docs/howto.md"):
         # Nothing has failed here, which the filter says by its status.

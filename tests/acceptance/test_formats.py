@@ -23,7 +23,7 @@ WITHOUT_JXL = "import sys; sys.modules['imagecodecs'] = None"
 
 def fetched(fleet, sweep, folder):
     """Return the images of a sweep, fetched, in plan order."""
-    done = fleet.room.fetch(sweep, folder)
+    done = fleet.client.fetch(sweep, folder)
     assert (done.fetched, done.broken) == (3, ())
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     return [folder / line["file_name"] for line in lines]
@@ -35,15 +35,15 @@ def test_every_format_from_sweep_to_sheet(fleet, tmp_path):
     fleet.wait_up()
     pngs = []
     for text, (extension, most) in FORMATS.items():
-        sweep = fleet.room.submit({**SMALL, "format": text}).sweep
+        sweep = fleet.client.submit({**SMALL, "format": text}).sweep
         fleet.wait_done(sweep)
-        status = fleet.room.ledger.status(sweep)
+        status = fleet.client.ledger.status(sweep)
         assert (text, status.done, status.failed, status.reused) == (text, 3, 0, 0)
         paths = fetched(fleet, sweep, tmp_path / text.replace(":", "-"))
         images = [np.asarray(open_image(path.read_bytes()).convert("RGB")).astype(int) for path in paths]
         pngs = pngs or images
         for path, image, png, (_, job) in zip(
-            paths, images, pngs, fleet.room.plan(sweep).jobs(), strict=True
+            paths, images, pngs, fleet.client.plan(sweep).jobs(), strict=True
         ):
             found = read_image(path.read_bytes())
             assert (path.suffix, found.job, str(found.image_format)) == (extension, job, text)
@@ -51,14 +51,14 @@ def test_every_format_from_sweep_to_sheet(fleet, tmp_path):
                 found.image_format.kind
             }
             assert np.abs(image - png).mean() <= most
-            assert fleet.room.store.head(names.image_key(job.id, found.image_format)) is not None
-        assert fleet.room.sheet(sweep).width > 100
-    assert len(list(fleet.room.store.list("images/"))) == 3 * len(FORMATS)
+            assert fleet.client.store.head(names.image_key(job.id, found.image_format)) is not None
+        assert fleet.client.sheet(sweep).width > 100
+    assert len(list(fleet.client.store.list("images/"))) == 3 * len(FORMATS)
     for text in ("webp", "jpeg:60"):
-        again = fleet.room.submit({**SMALL, "name": "again", "format": text}).sweep
+        again = fleet.client.submit({**SMALL, "name": "again", "format": text}).sweep
         fleet.wait_done(again)
-        assert fleet.room.ledger.status(again).reused == 3
-    assert len(list(fleet.room.store.list("images/"))) == 3 * len(FORMATS)
+        assert fleet.client.ledger.status(again).reused == 3
+    assert len(list(fleet.client.store.list("images/"))) == 3 * len(FORMATS)
 
 
 def test_a_file_of_another_format_is_not_taken(fleet, tmp_path):
@@ -66,14 +66,14 @@ def test_a_file_of_another_format_is_not_taken(fleet, tmp_path):
     fleet.start()
     fleet.wait_up()
     jpeg, other = parse_format("jpeg:95"), parse_format("jpeg:90")
-    made = fleet.room.submit({**SMALL, "format": str(jpeg)}).sweep
+    made = fleet.client.submit({**SMALL, "format": str(jpeg)}).sweep
     fleet.wait_done(made)
-    for _, job in fleet.room.plan(made).jobs():
-        data = fleet.room.store.get(names.image_key(job.id, jpeg))
-        fleet.room.store.put(names.image_key(job.id, other), data, content_type=other.media_type)
-    sweep = fleet.room.submit({**SMALL, "format": str(other)}).sweep
+    for _, job in fleet.client.plan(made).jobs():
+        data = fleet.client.store.get(names.image_key(job.id, jpeg))
+        fleet.client.store.put(names.image_key(job.id, other), data, content_type=other.media_type)
+    sweep = fleet.client.submit({**SMALL, "format": str(other)}).sweep
     fleet.wait_done(sweep)
-    assert fleet.room.ledger.status(sweep).reused == 0
+    assert fleet.client.ledger.status(sweep).reused == 0
     for path in fetched(fleet, sweep, tmp_path):
         assert read_image(path.read_bytes()).image_format == other
 
@@ -83,15 +83,15 @@ def test_jxl_waits_for_a_worker_that_has_it(fleet):
     pytest.importorskip("imagecodecs")
     lacks = fleet.start(patch=WITHOUT_JXL)
     fleet.wait_up()
-    waiting = fleet.room.submit({**SMALL, "format": "jxl"}).sweep
-    plain = fleet.room.submit({**SMALL, "format": "png"}).sweep
+    waiting = fleet.client.submit({**SMALL, "format": "jxl"}).sweep
+    plain = fleet.client.submit({**SMALL, "format": "png"}).sweep
     fleet.wait_done(plain)
-    seen = fleet.room.status(waiting)
+    seen = fleet.client.status(waiting)
     assert any("no live worker can write jxl" in line for line in seen.obstacles)
     assert (seen.status.done, seen.status.chunks_running, lacks.poll()) == (0, 0, None)
     fleet.start()
     fleet.wait_up(2)
     fleet.wait_done(waiting)
-    rows = list(fleet.room.results(waiting))
+    rows = list(fleet.client.results(waiting))
     assert [(row["status"], row["attempt"]) for row in rows] == [("done", 1)] * 3
-    assert fleet.room.status(waiting).obstacles == []
+    assert fleet.client.status(waiting).obstacles == []

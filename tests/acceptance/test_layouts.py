@@ -27,7 +27,7 @@ SWEEP = {
 def test_kill_at_every_step(fleet, check_promise, step):
     """Dying at any step of a chunk loses nothing that was stored, counts nothing twice and leaves no shard too many."""
     doomed = fleet.start(PRINTROOM_FAILPOINT=f"{step}:1")
-    sweep = fleet.room.submit(SWEEP).sweep
+    sweep = fleet.client.submit(SWEEP).sweep
     # The second one starts while the first is at work: it takes seconds to come up.
     fleet.wait_for(lambda: fleet.begun() or doomed.poll(), 60, "the chunk to begin")
     fleet.start()
@@ -40,13 +40,13 @@ def test_two_workers_one_killed(fleet, check_promise, tmp_path):
     """Many chunks, two workers, one killed midway: every image is where its row says, and all of them come home."""
     first, _ = fleet.start(slow=0.05), fleet.start(slow=0.05)
     fleet.wait_up(2)
-    sweep = fleet.room.submit({**SWEEP, "seed": {"start": 0, "count": 16}, "steps": 4}).sweep
-    fleet.wait_for(lambda: fleet.room.ledger.status(sweep).done >= 30, 120, "a shard")
+    sweep = fleet.client.submit({**SWEEP, "seed": {"start": 0, "count": 16}, "steps": 4}).sweep
+    fleet.wait_for(lambda: fleet.client.ledger.status(sweep).done >= 30, 120, "a shard")
     first.kill()
     fleet.wait_done(sweep, 180)
     check_promise(fleet, sweep)
-    plan = fleet.room.plan(sweep)
-    shards = list(fleet.room.store.list(f"{names.sweep_prefix(sweep)}shards/"))
+    plan = fleet.client.plan(sweep)
+    shards = list(fleet.client.store.list(f"{names.sweep_prefix(sweep)}shards/"))
     assert plan.chunks <= len(shards) < len(plan)
-    assert fleet.room.fetch(sweep, tmp_path / "home").fetched == len(plan)
-    assert fleet.room.sheet(sweep).width > 100
+    assert fleet.client.fetch(sweep, tmp_path / "home").fetched == len(plan)
+    assert fleet.client.sheet(sweep).width > 100

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from testing.random_pipelines import create_random_pipeline  # noqa: E402
 from worker.models.loader import ModelSource, load_model  # noqa: E402
-from worker.models.random_pipelines import create_random_pipeline  # noqa: E402
-from worker.sampling.pipeline_sampler import sample_with_pipeline  # noqa: E402
+from worker.sampling.pipelines.sampler import sample_with_pipeline  # noqa: E402
 from worker.sampling.request import Sampled, SampleRequest  # noqa: E402
 
 pytestmark = [

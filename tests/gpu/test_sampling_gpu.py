@@ -5,10 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from testing.random_weights import create_random_model  # noqa: E402
 from worker.models.loader import ModelSource, load_model  # noqa: E402
-from worker.models.random_weights import create_random_model  # noqa: E402
 from worker.sampling.request import Sampled, SampleRequest  # noqa: E402
-from worker.sampling.sampler import sample  # noqa: E402
+from worker.sampling.rows.loop import sample  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -76,8 +76,8 @@ def test_dtypes_on_the_gpu(models):
 
 def test_the_loop_reads_nothing_from_the_device(models):
     """Samplers, guidance and noises of all kinds in one batch: no step waits for the GPU."""
-    from worker.sampling.prepare import encode_texts, prepare
-    from worker.sampling.rows import RowBatch, RowCounts
+    from worker.sampling.rows.batch import RowBatch, RowCounts
+    from worker.sampling.rows.prepare import encode_texts, prepare
 
     model = models("sd1", "cuda")
     mixed = [request for scheduler in SCHEDULERS for request in requests(scheduler)[:2]]
@@ -110,6 +110,6 @@ def test_an_image_does_not_depend_on_its_company(models, family):
 
 def test_rows_that_fit_are_measured(models):
     """Bytes a row are measured on the device, and many tiny rows fit."""
-    from worker.sampling.memory import LADDER, fitting_rows
+    from worker.sampling.rows.capacity import LADDER, fitting_rows
 
     assert fitting_rows(models("sd1", "cuda"), (64, 64, 1)) == LADDER[-1]

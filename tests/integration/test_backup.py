@@ -4,7 +4,7 @@ import shutil
 
 import redis
 
-from shared.ledger import Ledger, Outcome
+from shared.ledger import ChunkOutcome, Ledger
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
 
 MODEL = "sha:" + "a" * 32
@@ -24,7 +24,7 @@ def make_plan():
 def commit(ledger, plan, number):
     """Commit a chunk whose jobs are all done."""
     chunk = plan.chunk(number)
-    ledger.record(plan.id, Outcome(done=list(range(chunk.start, chunk.stop))), chunk=chunk)
+    ledger.record(plan.id, ChunkOutcome(done=list(range(chunk.start, chunk.stop))), chunk=chunk)
 
 
 def ledger_of(server):

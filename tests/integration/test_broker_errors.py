@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from shared.broker import BrokerView, ChunkMessage, connect, make_app, send_chunk
 from shared.errors import BrokerError, BrokerFull, BrokerUnavailable
-from shared.ledger import Ledger, Outcome
+from shared.ledger import ChunkOutcome, Ledger
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
 from shared.settings import Settings
 
@@ -48,7 +48,7 @@ def every_way(settings: Settings):
     app = make_app(settings)
     return {
         "submit": lambda: ledger.submit(PLAN.id, PLAN),
-        "record": lambda: ledger.record(PLAN.id, Outcome(done=[0, 1])),
+        "record": lambda: ledger.record(PLAN.id, ChunkOutcome(done=[0, 1])),
         "status": lambda: ledger.status(PLAN.id),
         "register": lambda: ledger.register(PLAN.id, PLAN),
         "queue_lengths": lambda: view.queue_lengths(["q"]),

@@ -13,7 +13,7 @@ import redis
 from click.testing import CliRunner
 
 from producer import Printroom, cli
-from producer.doctor_store import examine_region, examine_store
+from producer.fleet.doctor_store import examine_region, examine_store
 from shared.broker import ChunkMessage, connect, make_app, send_chunk
 from shared.errors import BrokerError, SettingsError, StoreDenied, StoreFull, StoreUnavailable
 from shared.ledger import Ledger
@@ -33,9 +33,9 @@ def settings(valkey_server, key_prefix, tmp_path):
     return make_settings(valkey_server.url, f"{key_prefix}:", tmp_path)
 
 
-def checks_of(room) -> dict:
+def checks_of(client) -> dict:
     """Return the checks by name."""
-    return {check.name: check for check in room.examine()}
+    return {check.name: check for check in client.examine()}
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ class TestRights:
     def test_the_documented_rules(self, as_user, key_prefix):
         """The rules of docs/deployment.md are enough: for a producer's verbs, and for a worker's tries."""
         bench = Bench(as_user(documented("producer")), None)
-        bench.room.__dict__["store"] = bench.store = FolderStore(bench.room.settings.store)
-        check = checks_of(bench.room)["broker rights"]
+        bench.client.__dict__["store"] = bench.store = FolderStore(bench.client.settings.store)
+        check = checks_of(bench.client)["broker rights"]
         assert (check.level, "BRPOP" in check.detail) == ("warn", True)
         sweep, _ = bench.submit()
-        assert bench.room.pause(sweep) == "paused"
-        assert bench.room.resume(sweep) == "active"
-        assert bench.room.retry(sweep).jobs == 0
-        bench.room.status(sweep)
+        assert bench.client.pause(sweep) == "paused"
+        assert bench.client.resume(sweep) == "active"
+        assert bench.client.retry(sweep).jobs == 0
+        bench.client.status(sweep)
         worker = Printroom(as_user(documented("worker")))
         assert checks_of(worker)["broker rights"].level == "ok"
 
@@ -245,7 +245,7 @@ class TestStore:
         settings = settings.model_copy(update={**more, "store_patience_seconds": 2.0})
         check = checks_of(Printroom(settings))["store"]
         assert (check.level, "`printroom doctor --create-bucket`" in check.mend) == ("fail", True)
-        monkeypatch.setattr(cli, "_room", lambda: Printroom(settings))
+        monkeypatch.setattr(cli, "_client", lambda: Printroom(settings))
         for _ in range(2):
             ran = CliRunner().invoke(cli.cli, ["doctor", "--create-bucket"])
             assert "ok  store: s3://" in ran.stdout
@@ -261,7 +261,7 @@ class TestFleet:
 
     def test_nobody_alive(self, local, monkeypatch):
         """No worker and nothing to do is a warning, exit 0; JSON has the levels. With a sweep it fails, exit 1."""
-        monkeypatch.setattr(cli, "_room", lambda: local.room)
+        monkeypatch.setattr(cli, "_client", lambda: local.client)
         ran = CliRunner().invoke(cli.cli, ["doctor"], standalone_mode=False)
         assert (ran.return_value, "warn workers: none alive" in ran.stdout) == (0, True)
         found = json.loads(CliRunner().invoke(cli.cli, ["doctor", "--json"]).stdout)
@@ -274,10 +274,10 @@ class TestFleet:
     def test_versions_models_and_stores(self, local, tmp_path):
         """Two versions, a model nobody holds and a worker of another store are each told of."""
         local.submit()
-        beat = lambda *a, **k: local.room.ledger.heartbeat(worker_info(*a, **k), expires_seconds=30)  # noqa: E731
+        beat = lambda *a, **k: local.client.ledger.heartbeat(worker_info(*a, **k), expires_seconds=30)  # noqa: E731
         beat("one", versions={"torch": "2.0"}, store="ab" * 16, store_place="elsewhere")
         beat("two", versions={"torch": "2.1"})
-        found = checks_of(local.room)
+        found = checks_of(local.client)
         assert found["worker versions of torch"].detail == "2.0: one; 2.1: two"
         (model,) = (check for name, check in found.items() if name.startswith("sweep "))
         assert (model.level, "no live worker has model fake" in model.detail) == ("warn", True)
@@ -290,18 +290,18 @@ class TestFleet:
     def test_queues_nobody_needs(self, local, settings):
         """Messages for another version's queue are told of; those of a waiting sweep are not."""
         local.submit()
-        assert "queues" not in checks_of(local.room)
+        assert "queues" not in checks_of(local.client)
         app = make_app(settings)
         send_chunk(app, queue_name("m", 64, 64, "0"), ChunkMessage(sweep="gone", chunk=0))
         app.close()
-        assert "(1)" in checks_of(local.room)["queues"].detail
+        assert "(1)" in checks_of(local.client)["queues"].detail
 
     def test_an_endpoint_without_s3(self, local):
         """An endpoint beside a folder is a slip worth a warning."""
-        local.room.settings = local.room.settings.model_copy(update={"s3_endpoint_url": "http://h:8333"})
-        assert checks_of(local.room)["store kind"].level == "warn"
+        local.client.settings = local.client.settings.model_copy(update={"s3_endpoint_url": "http://h:8333"})
+        assert checks_of(local.client)["store kind"].level == "warn"
 
     def test_clock(self, local, monkeypatch):
         """A machine whose clock is minutes off is told so."""
-        monkeypatch.setattr(Ledger, "server_time", lambda self: connect(local.room.settings).time()[0] + 90)
-        assert "behind Redis's" in checks_of(local.room)["clock"].detail
+        monkeypatch.setattr(Ledger, "server_time", lambda self: connect(local.client.settings).time()[0] + 90)
+        assert "behind Redis's" in checks_of(local.client)["clock"].detail

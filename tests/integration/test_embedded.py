@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from producer import embedded
-from producer.embedded import EmbeddedValkey
+from producer.local.render import valkey as embedded
+from producer.local.valkey import EmbeddedValkey
 
 
 def test_it_asks_for_the_password_from_the_first_moment(monkeypatch):

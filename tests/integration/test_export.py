@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from producer.fetch import FetchOptions, fetch
-from producer.results import manifest_rows
+from producer.export.fetch import FetchOptions, fetch
+from producer.results.rows import manifest_rows
 from shared import names
 from shared.job import make_job
 from shared.manifest import write_manifest

@@ -14,7 +14,7 @@ from shared import feeder as feeder_module
 from shared.broker import BrokerView, ChunkMessage, make_app, send_chunk
 from shared.errors import BrokerUnavailable
 from shared.feeder import Feeder
-from shared.ledger import Ledger, Outcome, WorkerInfo
+from shared.ledger import ChunkOutcome, Ledger, WorkerInfo
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
 from shared.settings import Settings
 
@@ -92,7 +92,7 @@ class Fleet:
         """Do a chunk."""
         found = plan.chunk(chunk)
         self.ledger.begin(plan.id, chunk)
-        self.ledger.record(plan.id, Outcome(done=list(range(found.start, found.stop))), chunk=found)
+        self.ledger.record(plan.id, ChunkOutcome(done=list(range(found.start, found.stop))), chunk=found)
 
     def worker(self, name: str, queues: list[str]) -> None:
         """Let a worker listen."""

@@ -19,16 +19,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer import Printroom
-from producer.images import read_image
+from producer.results.images import read_stored_image
 from shared import metadata, names
 from shared.broker import ChunkMessage
 from shared.errors import JobCrashed
 from shared.settings import Settings
 from worker import execute as executing
 from worker import publish
+from worker.backoff import Abandoned
+from worker.context import Pulse
 from worker.execute import execute
-from worker.kit import Pulse
-from worker.patience import Abandoned
 from worker.sampling.request import Sampled, SampleFailed
 
 #: 66 jobs: a chunk of 64, and one of 2.
@@ -99,16 +99,16 @@ class Painter:
 
 
 class Studio:
-    """A client and a worker's kit on the same servers."""
+    """A client and a worker's context on the same servers."""
 
     def __init__(self, settings: Settings, store) -> None:
-        self.room = Printroom(settings)
-        self.room.__dict__["store"] = self.store = store
+        self.client = Printroom(settings)
+        self.client.__dict__["store"] = self.store = store
         self.painter = Painter()
-        self.kit = SimpleNamespace(
+        self.context = SimpleNamespace(
             name="painter",
             settings=settings,
-            ledger=self.room.ledger,
+            ledger=self.client.ledger,
             store=store,
             device=SimpleNamespace(name="cpu", batch_rows=4),
             engine=self.painter,
@@ -121,15 +121,15 @@ class Studio:
 
     def submit(self, **fields):
         """Submit the sweep with some fields changed."""
-        return self.room.submit({**SWEEP, **fields}).sweep
+        return self.client.submit({**SWEEP, **fields}).sweep
 
     def deliver(self, sweep, chunk):
         """Give a chunk to the worker."""
-        execute(ChunkMessage(sweep=sweep, chunk=chunk), self.kit, beat=lambda **_: None)
+        execute(ChunkMessage(sweep=sweep, chunk=chunk), self.context, beat=lambda **_: None)
 
     def work(self, sweep):
         """Deliver every chunk."""
-        for chunk in range(self.room.plan(sweep).chunks):
+        for chunk in range(self.client.plan(sweep).chunks):
             self.deliver(sweep, chunk)
 
     def render(self, **fields):
@@ -144,16 +144,16 @@ class Studio:
 
     def check(self, sweep):
         """Assert the promise: a row a job, every image where its row says, figures exact, no shard too many."""
-        plan, rows = self.room.plan(sweep), list(self.room.results(sweep))
+        plan, rows = self.client.plan(sweep), list(self.client.results(sweep))
         assert [row["index"] for row in rows] == list(range(len(plan)))
         done = [row for row in rows if row["status"] == "done"]
         for row in done:
-            data = read_image(self.store, row)
+            data = read_stored_image(self.store, row)
             assert len(data) == row["size_bytes"]
             assert metadata.read_image(data).job.id == row["job_id"] == plan.job(row["index"]).id
         if plan.layout == "webdataset":
             assert {row["key"] for row in done} == set(self.shards(sweep))
-        status, bits = self.room.ledger.status(sweep), self.room.ledger.bit_counts(sweep)
+        status, bits = self.client.ledger.status(sweep), self.client.ledger.bit_counts(sweep)
         assert (status.state, status.done, status.failed) == ("done", len(done), len(rows) - len(done))
         assert bits == {"done": status.done, "failed": status.failed, "chunks": plan.chunks}
 
@@ -179,7 +179,7 @@ def studio(request, settings):
     """A studio on each store."""
     made = Studio(settings, request.getfixturevalue(request.param))
     yield made
-    made.kit.publishers.shutdown()
+    made.context.publishers.shutdown()
 
 
 @pytest.fixture
@@ -187,14 +187,14 @@ def local(settings, folder_store):
     """A studio on a folder."""
     made = Studio(settings, folder_store)
     yield made
-    made.kit.publishers.shutdown()
+    made.context.publishers.shutdown()
 
 
 def fetched(studio, sweep, folder):
     """Return a fetched sweep's files by name."""
-    done = studio.room.fetch(sweep, folder)
+    done = studio.client.fetch(sweep, folder)
     assert (done.fetched, done.failed, done.broken) == (66, 0, ())
-    assert studio.room.fetch(sweep, folder).skipped == 66
+    assert studio.client.fetch(sweep, folder).skipped == 66
     return {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
 
 
@@ -202,7 +202,7 @@ def told(studio, sweep):
     """Return a sweep's rows without what belongs to the delivery."""
     return [
         {name: value for name, value in row.items() if name not in OF_THE_DELIVERY}
-        for row in studio.room.results(sweep)
+        for row in studio.client.results(sweep)
     ]
 
 
@@ -217,26 +217,26 @@ def test_both_layouts_from_sweep_to_sheet(studio, tmp_path):
     assert images != shards
     assert studio.painter.painted == 2 * 66
     assert told(studio, images) == told(studio, shards)
-    assert {row["offset"] for row in studio.room.results(images)} == {None}
+    assert {row["offset"] for row in studio.client.results(images)} == {None}
     assert fetched(studio, images, tmp_path / "i") == fetched(studio, shards, tmp_path / "s")
-    sheets = [np.asarray(studio.room.sheet(sweep)) for sweep in (images, shards)]
+    sheets = [np.asarray(studio.client.sheet(sweep)) for sweep in (images, shards)]
     assert np.array_equal(*sheets)
     again = studio.render(name="again")
     studio.check(again)
-    assert (studio.room.ledger.status(again).reused, studio.painter.painted) == (66, 2 * 66)
+    assert (studio.client.ledger.status(again).reused, studio.painter.painted) == (66, 2 * 66)
 
 
 def test_an_old_manifest_is_still_read(local, tmp_path):
     """A sweep whose manifests are of format 2 is listed, fetched and drawn as before."""
     sweep = local.render(layout="images")
-    rows, sheet = list(local.room.results(sweep)), np.asarray(local.room.sheet(sweep))
+    rows, sheet = list(local.client.results(sweep)), np.asarray(local.client.sheet(sweep))
     for info in list(local.store.list(names.manifest_prefix(sweep))):
         table = pq.read_table(pyarrow.BufferReader(local.store.get(info.key))).drop_columns(["offset"])
         sink = pyarrow.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({"printroom.manifest_format": "2"}), sink)
         local.store.put(info.key, sink.getvalue().to_pybytes(), content_type="x")
-    assert list(local.room.results(sweep)) == rows
-    assert np.array_equal(np.asarray(local.room.sheet(sweep)), sheet)
+    assert list(local.client.results(sweep)) == rows
+    assert np.array_equal(np.asarray(local.client.sheet(sweep)), sheet)
     assert len(fetched(local, sweep, tmp_path / "home")) == 66
 
 
@@ -245,17 +245,17 @@ def test_a_failed_job_and_its_retry(studio):
     studio.painter.broken_seeds = {3}
     sweep = studio.render()
     studio.check(sweep)
-    before = {row["index"]: row for row in studio.room.results(sweep)}
-    assert studio.room.ledger.status(sweep).failed == 6
+    before = {row["index"]: row for row in studio.client.results(sweep)}
+    assert studio.client.ledger.status(sweep).failed == 6
     assert len(studio.shards(sweep)) == 2
     studio.painter.broken_seeds, painted = set(), studio.painter.painted
-    assert studio.room.retry(sweep).jobs == 6
+    assert studio.client.retry(sweep).jobs == 6
     studio.work(sweep)
     studio.check(sweep)
     assert studio.painter.painted == painted + 6
-    assert studio.room.ledger.status(sweep).failed == 0
+    assert studio.client.ledger.status(sweep).failed == 0
     assert len(studio.shards(sweep)) == 3
-    for row in studio.room.results(sweep):
+    for row in studio.client.results(sweep):
         old = before[row["index"]]
         if old["status"] == "done":
             assert (row["key"], row["offset"]) == (old["key"], old["offset"])
@@ -307,7 +307,7 @@ def test_a_death_while_rendering_leaves_no_shard(local, monkeypatch):
     monkeypatch.setattr(publish.ShardPublisher, "flush", lambda self: None)
     with pytest.raises(SystemExit):
         local.deliver(sweep, 0)
-    assert (local.shards(sweep), local.room.ledger.status(sweep).done) == ([], 0)
+    assert (local.shards(sweep), local.client.ledger.status(sweep).done) == ([], 0)
     monkeypatch.undo()
     local.painter.on_request = lambda: None
     local.work(sweep)
@@ -317,18 +317,18 @@ def test_a_death_while_rendering_leaves_no_shard(local, monkeypatch):
 def test_a_drain_keeps_what_is_rendered(studio):
     """SIGTERM in mid chunk: what is rendered is stored and counted, the rest is given back, at no attempt's cost."""
     sweep = studio.submit()
-    studio.painter.most, studio.painter.on_request = 10, studio.kit.draining.set
+    studio.painter.most, studio.painter.on_request = 10, studio.context.draining.set
     with pytest.raises(Abandoned):
         studio.deliver(sweep, 0)
-    assert studio.room.ledger.status(sweep).done == 10
+    assert studio.client.ledger.status(sweep).done == 10
     assert len(studio.shards(sweep)) == 1
     studio.painter.most, studio.painter.on_request = 2**30, lambda: None
-    studio.kit.draining.clear()
+    studio.context.draining.clear()
     studio.work(sweep)
     studio.check(sweep)
     assert studio.painter.painted == 66
     assert len(studio.shards(sweep)) == 3
-    assert {row["attempt"] for row in studio.room.results(sweep)} == {1}
+    assert {row["attempt"] for row in studio.client.results(sweep)} == {1}
 
 
 def test_a_cancel_is_heard_before_the_shard_is_put(local, monkeypatch):
@@ -341,15 +341,15 @@ def test_a_cancel_is_heard_before_the_shard_is_put(local, monkeypatch):
     def cancel():
         if not cancelled.is_set():
             cancelled.set()
-            local.room.cancel(sweep)
+            local.client.cancel(sweep)
 
     local.painter.on_request = cancel
     with pytest.raises(Abandoned):
         local.deliver(sweep, 0)
-    status = local.room.ledger.status(sweep)
+    status = local.client.ledger.status(sweep)
     assert (status.state, status.done, status.chunks_running) == ("cancelled", 10, 0)
     local.painter.most = 2**30
-    assert local.room.resume(sweep) == "active"
+    assert local.client.resume(sweep) == "active"
     local.work(sweep)
     local.check(sweep)
     assert local.painter.painted == 66
@@ -359,18 +359,18 @@ def test_jobs_that_are_one_image_are_one_sample(local):
     """A value that a list repeats is rendered and stored once, and every row says where."""
     sweep = local.render(prompt=["a cat", "a cat"], negative_prompt=None, seed=[1, 2])
     local.check(sweep)
-    places = {(row["job_id"], row["key"], row["offset"]) for row in local.room.results(sweep)}
+    places = {(row["job_id"], row["key"], row["offset"]) for row in local.client.results(sweep)}
     assert (len(places), local.painter.painted) == (2, 2)
 
 
 def test_a_damaged_image_in_a_shard_is_named(local, tmp_path):
     """One image whose bytes have changed costs that image alone: fetch names it and goes on."""
     sweep = local.render()
-    row = next(row for row in local.room.results(sweep) if row["index"] == 7)
+    row = next(row for row in local.client.results(sweep) if row["index"] == 7)
     data = bytearray(local.store.get(row["key"]))
     data[row["offset"] + 100] ^= 1
     local.store.put(row["key"], bytes(data), content_type="application/x-tar")
-    done = local.room.fetch(sweep, tmp_path / "home")
+    done = local.client.fetch(sweep, tmp_path / "home")
     assert done.fetched == 65
     assert [f"{row['key']}, byte {row['offset']}: its sha256 is not what the manifest says"] == list(
         done.broken
@@ -380,7 +380,7 @@ def test_a_damaged_image_in_a_shard_is_named(local, tmp_path):
 def test_a_url_and_a_row_are_enough(studio):
     """Presigned URLs work in this layout too: the row says which part of the object is the image."""
     sweep = studio.render()
-    row = next(iter(studio.room.results(sweep, urls=True)))
+    row = next(iter(studio.client.results(sweep, urls=True)))
     end = row["offset"] + row["size_bytes"]
     request = urllib.request.Request(row["url"], headers={"Range": f"bytes={row['offset']}-{end - 1}"})
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -399,7 +399,7 @@ def test_a_training_program_reads_them_where_they_lie(local, tmp_path, capsys):
     (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "webdataset" in block]
     exec(lines.replace("prints", local.store.url).replace("SWEEP", sweep), {})
     printed = capsys.readouterr().out
-    keys = [names.sample_key(row["index"], row["job_id"]) for row in local.room.results(sweep)]
+    keys = [names.sample_key(row["index"], row["job_id"]) for row in local.client.results(sweep)]
     assert re.findall(r"^([0-9]{10}-[0-9a-f]{8}) ", printed, re.M) == keys
     assert printed.count("(16, 16, 3)") == 66
 
@@ -407,7 +407,7 @@ def test_a_training_program_reads_them_where_they_lie(local, tmp_path, capsys):
 def test_the_samples_say_what_the_manifest_says(local):
     """The JSON beside each image agrees with its manifest row, column by column."""
     sweep = local.render()
-    rows = {row["index"]: row for row in local.room.results(sweep)}
+    rows = {row["index"]: row for row in local.client.results(sweep)}
     seen = 0
     for key in local.shards(sweep):
         with tarfile.open(fileobj=io.BytesIO(local.store.get(key))) as tar:

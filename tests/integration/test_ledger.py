@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shared import ledger as ledger_module
 from shared.errors import SweepUnknown
-from shared.ledger import Ledger, Outcome, WorkerInfo
+from shared.ledger import ChunkOutcome, Ledger, WorkerInfo
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
 
 MODEL = "sha:" + "a" * 32
@@ -77,7 +77,7 @@ def commit(
     """Commit a chunk whose jobs are done, but for those that failed."""
     failed = failed or {}
     done = [index for index in indices(plan, chunk) if index not in failed]
-    return ledger.record(plan.id, Outcome(done=done, failed=failed), chunk=plan.chunk(chunk))
+    return ledger.record(plan.id, ChunkOutcome(done=done, failed=failed), chunk=plan.chunk(chunk))
 
 
 def assert_exact(ledger: Ledger, sweep: str) -> None:
@@ -146,7 +146,7 @@ class TestSubmit:
                 ask(nobody)
         assert ledger.plan_bytes(nobody) is None
         assert ledger.begin(nobody, 0).verdict == "unknown"
-        assert ledger.record(nobody, Outcome(done=[1])) is None
+        assert ledger.record(nobody, ChunkOutcome(done=[1])) is None
         assert ledger.feed(nobody, 0, 0, 3, 1) == []
         assert ledger.sweeps() == ledger.active_sweeps() == []
         assert {"done": 0, "failed": 0, "chunks": 0} == ledger.bit_counts(nobody)
@@ -162,7 +162,7 @@ class TestChunk:
         assert (status.chunks_queued, status.chunks_running) == (2, 0)
 
         assert ("render", 1) == (ledger.begin(sweep, 0).verdict, ledger.begin(sweep, 1).attempt)
-        assert ledger.record(sweep, Outcome(done=[0, 1])) == "active"
+        assert ledger.record(sweep, ChunkOutcome(done=[0, 1])) == "active"
         status = ledger.status(sweep)
         assert (status.done, status.chunks_done, status.chunks_running, status.chunks_queued) == (2, 0, 2, 0)
 
@@ -196,7 +196,7 @@ class TestChunk:
         ledger.begin(sweep, 0)
         commit(ledger, plan, 0)
         before = ledger.status(sweep)
-        assert ledger.record(sweep, Outcome(done=[0, 1])) == "active"
+        assert ledger.record(sweep, ChunkOutcome(done=[0, 1])) == "active"
         commit(ledger, plan, 0, failed={3: ("job_crashed", "late")})
         assert before == ledger.status(sweep)
         assert_exact(ledger, sweep)
@@ -247,7 +247,7 @@ class TestChunk:
         feed(ledger, plan, 1)
         ledger.begin(sweep, 0)
         ledger.set_state(sweep, "cancelled")
-        assert ledger.record(sweep, Outcome(done=[0, 1])) == "cancelled"
+        assert ledger.record(sweep, ChunkOutcome(done=[0, 1])) == "cancelled"
         assert ledger.status(sweep).done == 2
 
     def test_a_chunk_beyond_the_plan(self, ledger, plan, sweep):
@@ -265,7 +265,7 @@ class TestDone:
         """The last commit makes it done, not the last image."""
         feed(ledger, plan)
         assert [commit(ledger, plan, chunk) for chunk in (2, 0)] == ["active", "active"]
-        assert ledger.record(sweep, Outcome(done=indices(plan, 1))) == "active"
+        assert ledger.record(sweep, ChunkOutcome(done=indices(plan, 1))) == "active"
         status = ledger.status(sweep)
         assert (status.remaining, status.state, status.finished_at) == (0, "active", None)
         assert commit(ledger, plan, 1) == "done"
@@ -307,7 +307,7 @@ class TestFailures:
     def test_a_late_success_takes_the_failure_back(self, ledger, plan, sweep):
         """A job that failed on one worker and is done by another is done, and its code is gone."""
         commit(ledger, plan, 0, failed={0: ("worker_lost", "why"), 1: ("job_crashed", "why")})
-        ledger.record(sweep, Outcome(done=[0]))
+        ledger.record(sweep, ChunkOutcome(done=[0]))
         status = ledger.status(sweep)
         assert (status.done, status.failed, dict(status.failures)) == (3, 1, {"job_crashed": 1})
         assert_exact(ledger, sweep)
@@ -315,7 +315,7 @@ class TestFailures:
     def test_done_stays_done(self, ledger, plan, sweep):
         """A late failure does not undo an image that is in the store."""
         commit(ledger, plan, 0)
-        ledger.record(sweep, Outcome(failed={0: ("job_crashed", "late")}))
+        ledger.record(sweep, ChunkOutcome(failed={0: ("job_crashed", "late")}))
         status = ledger.status(sweep)
         assert (status.done, status.failed, dict(status.failures)) == (4, 0, {})
 
@@ -328,7 +328,7 @@ class TestFailures:
     def test_reused(self, ledger, plan, sweep):
         """Images taken from another sweep count as done and as reused, once."""
         for _ in range(2):
-            ledger.record(sweep, Outcome(done=[0, 1, 2], reused=[1, 2]))
+            ledger.record(sweep, ChunkOutcome(done=[0, 1, 2], reused=[1, 2]))
         status = ledger.status(sweep)
         assert (status.done, status.reused) == (3, 2)
 
@@ -461,7 +461,9 @@ class TestAnyOrder:
         if what == "begin":
             ledger.begin(plan.id, chunk)
         elif what == "progress":
-            ledger.record(plan.id, Outcome(done=indices(plan, chunk)[:luck], reused=indices(plan, chunk)[:1]))
+            ledger.record(
+                plan.id, ChunkOutcome(done=indices(plan, chunk)[:luck], reused=indices(plan, chunk)[:1])
+            )
         elif what == "commit":
             commit(ledger, plan, chunk)
         elif what == "fail":
@@ -490,7 +492,7 @@ class TestAnyOrder:
         def work(order: int) -> None:
             for chunk in sorted(range(plan.chunks), key=lambda number: (number * (order + 3)) % 53):
                 if ledger.begin(plan.id, chunk).verdict == "render":
-                    ledger.record(plan.id, Outcome(done=indices(plan, chunk)[:2]))
+                    ledger.record(plan.id, ChunkOutcome(done=indices(plan, chunk)[:2]))
                     commit(ledger, plan, chunk)
 
         threads = [threading.Thread(target=work, args=(order,)) for order in range(8)]
@@ -569,7 +571,7 @@ class TestStatus:
     def test_rate_and_eta(self, ledger, plan, sweep):
         """The rate is of the last minute, over the sweep's age; what is to go at that rate is the ETA."""
         assert ledger.status(sweep).eta_seconds is None
-        ledger.record(sweep, Outcome(done=[0, 1, 2, 3, 4]))
+        ledger.record(sweep, ChunkOutcome(done=[0, 1, 2, 3, 4]))
         status = ledger.status(sweep)
         assert 0 < status.images_per_second <= 5
         assert status.eta_seconds == 5 / status.images_per_second
@@ -582,7 +584,7 @@ class TestStatus:
         slot = int(time.time() / 5)
         client.hset(key, mapping={str(slot - 12 - back): 1000 for back in range(1, 20)})
         assert ledger.status(sweep).images_per_second == 0
-        ledger.record(sweep, Outcome(done=[0]))
+        ledger.record(sweep, ChunkOutcome(done=[0]))
         assert client.hlen(key) == 1
 
     @pytest.mark.parametrize(
@@ -602,11 +604,11 @@ class TestStatus:
 
     def test_what_is_read_back_or_reused_is_no_speed(self, ledger, plan, sweep):
         """A rebuild, and images that another sweep had made, count as done and not as rendered."""
-        ledger.record(sweep, Outcome(done=[0, 1], reused=[0, 1]))
+        ledger.record(sweep, ChunkOutcome(done=[0, 1], reused=[0, 1]))
         assert (ledger.status(sweep).done, ledger.status(sweep).images_per_second) == (2, 0)
         other = replace(plan, name="read back")
         ledger.submit(other.id, other, state="rebuilding")
-        ledger.record(other.id, Outcome(done=[0, 1, 2]))
+        ledger.record(other.id, ChunkOutcome(done=[0, 1, 2]))
         assert (ledger.status(other.id).done, ledger.status(other.id).images_per_second) == (3, 0)
 
     def test_priority(self, ledger, sweep):
@@ -623,7 +625,7 @@ class TestStatus:
         for chunk in range(0, plan.chunks, 50):
             ledger.begin(plan.id, chunk)
             commit(ledger, plan, chunk)
-        ledger.record(plan.id, Outcome(done=[len(plan) - 1]), chunk=plan.chunk(plan.chunks - 1))
+        ledger.record(plan.id, ChunkOutcome(done=[len(plan) - 1]), chunk=plan.chunk(plan.chunks - 1))
         used = sum(
             client.memory_usage(key, samples=0) for key in client.scan_iter(f"{key_prefix}:*", count=1000)
         )

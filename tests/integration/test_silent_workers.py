@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from producer.status import overview
+from producer.fleet.status import overview
 from shared.ledger import Ledger, WorkerInfo
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
 from shared.store.identity import identity_of

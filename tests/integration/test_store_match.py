@@ -10,15 +10,15 @@ import sys
 import pytest
 
 from producer import Printroom
-from producer.fetch import LAYOUTS, FetchOptions
+from producer.export.fetch import LAYOUTS, FetchOptions
 from shared.broker import ChunkMessage
 from shared.errors import RowsMissing, StoreMismatch
 from shared.store.folder import FolderStore
 from shared.store.identity import StoreIdentity
 from tests.integration.test_verbs import SWEEP, Bench, make_settings, worker_info
+from worker.context import Pulse, WorkerContext
 from worker.execute import execute
-from worker.kit import Kit, Pulse
-from worker.retry import Decision, decide
+from worker.retry_policy import Decision, decide
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def other(tmp_path):
 def heartbeat(bench, mark, name="stranger", **fields):
     """Say that a worker with this store lives."""
     info = worker_info(name, store=mark.id, store_place=mark.place, **fields)
-    bench.room.ledger.heartbeat(info, expires_seconds=30)
+    bench.client.ledger.heartbeat(info, expires_seconds=30)
 
 
 def done(bench):
@@ -70,13 +70,13 @@ class TestSubmit:
             bench.submit()
         for text in (other[0].url, bench.store.url, "set PRINTROOM_STORE"):
             assert text in str(caught.value)
-        assert ([], []) == (list(bench.store.list("")), bench.room.ledger.sweeps())
+        assert ([], []) == (list(bench.store.list("")), bench.client.ledger.sweeps())
 
     def test_workers_here_and_old_ones(self, bench):
         """A worker of the same store under any address, and one of an older version that tells none, are fine."""
         heartbeat(bench, StoreIdentity(bench.store).settle())
-        bench.room.ledger.heartbeat(worker_info("old"), expires_seconds=30)
-        assert bench.room.submit(SWEEP).outcome == "new"
+        bench.client.ledger.heartbeat(worker_info("old"), expires_seconds=30)
+        assert bench.client.submit(SWEEP).outcome == "new"
 
     def test_a_sweep_of_another_store(self, local, other, settings):
         """The same sweep from a client of another store is not "known already", nor is it rebuilt there."""
@@ -90,17 +90,17 @@ class TestSubmit:
         local.submit()
         for info in list(local.store.list("")):
             local.store.delete(info.key)
-        again = Bench(local.room.settings, FolderStore(local.store.url))
+        again = Bench(local.client.settings, FolderStore(local.store.url))
         with pytest.raises(StoreMismatch, match="If the store was emptied"):
             again.submit()
 
     def test_an_old_sweep(self, local, other):
         """A sweep that Redis knows without a store goes on as before: no check, no obstacle."""
         sweep, _ = local.submit()
-        key = f"{local.room.settings.redis_prefix}{{{sweep}}}:meta"
-        local.room._redis.hdel(key, "store", "store_place")
-        assert local.room.submit(SWEEP).outcome == "known"
-        assert "submitted into" not in "".join(local.room.status(sweep).obstacles)
+        key = f"{local.client.settings.redis_prefix}{{{sweep}}}:meta"
+        local.client._redis.hdel(key, "store", "store_place")
+        assert local.client.submit(SWEEP).outcome == "known"
+        assert "submitted into" not in "".join(local.client.status(sweep).obstacles)
 
 
 class TestStatus:
@@ -110,15 +110,15 @@ class TestStatus:
         """A worker that came later with another store is an obstacle of the sweep."""
         sweep, plan = local.submit()
         heartbeat(local, other[1], models={plan.buckets[0].model: ["fake"]})
-        (obstacle,) = local.room.status(sweep).obstacles
+        (obstacle,) = local.client.status(sweep).obstacles
         assert obstacle.startswith(f"worker stranger renders into {other[1]}, this sweep is in ")
 
     def test_this_client_elsewhere(self, local, other, settings):
         """A client of another store is told so even when the sweep is done."""
         sweep = done(local)
-        (obstacle,) = Bench(settings, other[0]).room.status(sweep).obstacles
+        (obstacle,) = Bench(settings, other[0]).client.status(sweep).obstacles
         assert "was submitted into" in obstacle
-        assert [] == list(local.room.status(sweep).obstacles)
+        assert [] == list(local.client.status(sweep).obstacles)
 
     def test_a_store_that_is_down(self, local, settings):
         """A store that does not answer is no mismatch, and does not hold up the status."""
@@ -134,22 +134,22 @@ class TestTooFewRows:
     def test_fetch(self, local, other, settings, tmp_path, layout):
         """Every layout brings what is there, and then says that rows lack, and where the sweep's store is."""
         sweep = done(local)
-        room = Bench(settings, other[0]).room
+        client = Bench(settings, other[0]).client
         said = r"the ledger counts 66 done, this store has 0 rows: is PRINTROOM_STORE the worker's store\?"
         with pytest.raises(RowsMissing, match=said) as caught:
-            room.fetch(sweep, tmp_path / "home", options=FetchOptions(layout=layout))
+            client.fetch(sweep, tmp_path / "home", options=FetchOptions(layout=layout))
         assert local.store.url in str(caught.value)
 
     def test_results_and_sheet(self, local, tmp_path):
         """Rows that are there come first; one manifest too few is noticed by each reader."""
         sweep = done(local)
         local.store.delete(f"sweeps/{sweep}/manifest/000000001.parquet")
-        rows = local.room.results(sweep)
+        rows = local.client.results(sweep)
         assert 64 == len([next(rows) for _ in range(64)])
         with pytest.raises(RowsMissing, match="66 done, this store has 64 rows"):
             next(rows)
         with pytest.raises(RowsMissing):
-            local.room.write_sheet(sweep, tmp_path / "sheet.png")
+            local.client.write_sheet(sweep, tmp_path / "sheet.png")
         assert (tmp_path / "sheet.png").is_file()
 
     def test_retry(self, local, other, settings):
@@ -157,24 +157,24 @@ class TestTooFewRows:
         sweep, plan = local.submit()
         for chunk in range(plan.chunks):
             local.work(sweep, plan, chunk, failed=(65,))
-        room = Printroom(settings)
-        room.__dict__["store"] = other[0]
+        client = Printroom(settings)
+        client.__dict__["store"] = other[0]
         with pytest.raises(RowsMissing, match="this store has 0 rows"):
-            room.retry(sweep, dry_run=True)
-        assert local.room.retry(sweep, dry_run=True).jobs == 1
+            client.retry(sweep, dry_run=True)
+        assert local.client.retry(sweep, dry_run=True).jobs == 1
 
     def test_a_running_sweep(self, local, tmp_path):
         """Jobs whose chunk has no manifest yet are not missing, nor does a filter make rows missing."""
         sweep, plan = local.submit()
         local.work(sweep, plan, 0)
         local.work(sweep, plan, 1, commit=False)
-        assert local.room.fetch(sweep, tmp_path / "home").fetched == 66
-        assert len(list(local.room.results(sweep, where={"seed": 0}))) == 6
+        assert local.client.fetch(sweep, tmp_path / "home").fetched == 66
+        assert len(list(local.client.results(sweep, where={"seed": 0}))) == 6
 
     def test_the_command(self, local, other, settings, tmp_path):
         """`fetch` of a client in another folder exits 1 with one line; a submit there exits 2."""
         sweep = done(local)
-        model = next(iter(local.room.models())).name
+        model = next(iter(local.client.models())).name
         command = [sys.executable, "-m", "producer.cli"]
         environment = {
             **os.environ,
@@ -204,10 +204,10 @@ class TestWorker:
     def test_refuses(self, local, other):
         """The chunk is put back, unbegun, with a code of its own; the sweep of its own store it begins."""
         sweep, _ = local.submit()
-        kit = Kit.__new__(Kit)
-        kit.ledger, kit.store, kit.pulse = local.room.ledger, other[0], Pulse()
-        kit.draining = None
+        context = WorkerContext.__new__(WorkerContext)
+        context.ledger, context.store, context.pulse = local.client.ledger, other[0], Pulse()
+        context.draining = None
         with pytest.raises(StoreMismatch, match=f"sweep {sweep[:12]} is in ") as caught:
-            execute(ChunkMessage(sweep=sweep, chunk=0), kit, beat=lambda **_: None)
+            execute(ChunkMessage(sweep=sweep, chunk=0), context, beat=lambda **_: None)
         assert decide(caught.value, attempt=1, max_attempts=1) is Decision.REFUSE
-        assert local.room.status(sweep).status.chunks_running == 0
+        assert local.client.status(sweep).status.chunks_running == 0

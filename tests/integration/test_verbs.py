@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from producer import Printroom, doctor
+from producer import Printroom
 from producer.cli import cli
+from producer.export.fetch import FetchOptions
 from producer.export.folder import file_name
-from producer.fetch import FetchOptions
-from producer.where import parse_where
+from producer.fleet import doctor
+from producer.results.where import parse_where
 from shared import names
 from shared.errors import (
     BrokerUnavailable,
@@ -30,7 +31,7 @@ from shared.errors import (
     SweepUnknown,
     UsageError,
 )
-from shared.ledger import Ledger, Outcome, WorkerInfo
+from shared.ledger import ChunkOutcome, Ledger, WorkerInfo
 from shared.manifest import write_manifest
 from shared.metadata import image_bytes, read_image
 from shared.model_facts import ModelFacts
@@ -70,14 +71,14 @@ class Bench:
     """A client, and a worker that is faster than any: it writes what one would have written."""
 
     def __init__(self, settings: Settings, store) -> None:
-        self.room = Printroom(settings)
-        self.room.__dict__["store"] = store
+        self.client = Printroom(settings)
+        self.client.__dict__["store"] = store
         self.store = store
 
     def submit(self, **fields) -> tuple[str, Plan]:
         """Submit the sweep with some fields changed."""
-        sweep = self.room.submit({**SWEEP, **fields}).sweep
-        return sweep, self.room.plan(sweep)
+        sweep = self.client.submit({**SWEEP, **fields}).sweep
+        return sweep, self.client.plan(sweep)
 
     def work(
         self, sweep: str, plan: Plan, chunk: int, *, failed: tuple[int, ...] = (), commit: bool = True
@@ -91,12 +92,12 @@ class Bench:
             names.manifest_key(sweep, chunk), manifest, content_type="application/vnd.apache.parquet"
         )
         if commit:
-            outcome = Outcome(
+            outcome = ChunkOutcome(
                 done=[row.index for row in rows if isinstance(row, Done)],
                 failed={row.index: (row.code, row.reason) for row in rows if isinstance(row, Failed)},
             )
-            self.room.ledger.begin(sweep, chunk)
-            self.room.ledger.record(sweep, outcome, chunk=plan.chunk(chunk))
+            self.client.ledger.begin(sweep, chunk)
+            self.client.ledger.record(sweep, outcome, chunk=plan.chunk(chunk))
 
     def _make(self, index, job) -> Done:
         pixels = np.full((job.height, job.width, 3), index % 251, dtype=np.uint8)
@@ -164,47 +165,47 @@ class TestSubmit:
 
     def test_new_then_known(self, bench):
         """The first submit stores plan and source and feeds; the second finds everything there."""
-        first = bench.room.submit(SWEEP)
+        first = bench.client.submit(SWEEP)
         assert (first.outcome, first.jobs, first.state) == ("new", 66, "active")
         assert Plan.from_bytes(bench.store.get(names.plan_key(first.sweep))).id == first.sweep
         assert "猫" in bench.store.get(names.source_key(first.sweep)).decode()
-        assert bench.room.status(first.sweep).status.chunks_queued == 2
-        second = bench.room.submit(SWEEP)
+        assert bench.client.status(first.sweep).status.chunks_queued == 2
+        second = bench.client.submit(SWEEP)
         assert (second.outcome, second.sweep) == ("known", first.sweep)
-        assert [first.sweep] == [status.sweep for status in bench.room.statuses()]
+        assert [first.sweep] == [status.sweep for status in bench.client.statuses()]
 
     def test_other_labels_are_taken(self, bench):
         """The same jobs with other labels are the same sweep, which has the new ones; again is no change."""
         sweep = {**SWEEP, "seed": [1, 2], "labels": {"seed": {"luck": ["good", "bad"]}}}
-        bare = bench.room.submit({**SWEEP, "seed": [1, 2]})
-        again = bench.room.submit(sweep)
+        bare = bench.client.submit({**SWEEP, "seed": [1, 2]})
+        again = bench.client.submit(sweep)
         assert (again.sweep, again.outcome) == (bare.sweep, "relabelled")
-        assert bench.room.plan(bare.sweep).label_names == ("luck",)
+        assert bench.client.plan(bare.sweep).label_names == ("luck",)
         assert Plan.from_bytes(bench.store.get(names.plan_key(bare.sweep))).label_names == ("luck",)
         assert "luck" in bench.store.get(names.source_key(bare.sweep)).decode()
-        assert bench.room.submit(sweep).outcome == "known"
+        assert bench.client.submit(sweep).outcome == "known"
 
     def test_a_submit_that_died_after_the_store(self, bench):
         """What reached the store and not Redis is made known by the next submit, with its priority."""
-        plan = bench.room.compile(SWEEP)
+        plan = bench.client.compile(SWEEP)
         bench.store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="application/zstd")
-        again = bench.room.submit(SWEEP, priority=3)
+        again = bench.client.submit(SWEEP, priority=3)
         assert (again.outcome, again.state) == ("rebuilt", "active")
-        assert bench.room.status(plan.id).status.priority == 3
+        assert bench.client.status(plan.id).status.priority == 3
 
     def test_bad_sweeps_leave_nothing(self, local):
         """A model nobody has stops the sweep before anything is stored or queued."""
         with pytest.raises(ModelUnknown, match=f"there is: fake, {DEFAULT_MODEL}"):
-            local.room.submit({**SWEEP, "model": ["fake", "nobody's"]})
-        assert ([], []) == (list(local.store.list("")), local.room.statuses())
+            local.client.submit({**SWEEP, "model": ["fake", "nobody's"]})
+        assert ([], []) == (list(local.store.list("")), local.client.statuses())
 
     def test_very_large(self, local):
         """More than ten million jobs want a yes; with it they are submitted."""
         seeds = {"start": 0, "count": 10_000_001}
         with pytest.raises(ConfirmationNeeded, match="60,000,006 jobs"):
-            local.room.submit({**SWEEP, "seed": seeds})
+            local.client.submit({**SWEEP, "seed": seeds})
         assert [] == list(local.store.list(""))
-        assert local.room.submit({**SWEEP, "seed": seeds}, confirmed=True).jobs == 60_000_006
+        assert local.client.submit({**SWEEP, "seed": seeds}, confirmed=True).jobs == 60_000_006
 
 
 class TestCertainFailures:
@@ -213,25 +214,25 @@ class TestCertainFailures:
     @pytest.fixture
     def told(self, local):
         """The client, and a live worker that tells what the files of the producer's model do not."""
-        fingerprint = local.room.compile(SWEEP).blocks[0].bucket.model
+        fingerprint = local.client.compile(SWEEP).blocks[0].bucket.model
         facts = ModelFacts(family="sd1", path="betas", size_unit_px=8).to_json()
         worker = worker_info(models={fingerprint: ["fake"]}, facts={fingerprint: facts})
-        (local.room.settings.models[0] / "fake" / "model_index.json").unlink()
-        local.room.ledger.heartbeat(worker, expires_seconds=60)
+        (local.client.settings.models[0] / "fake" / "model_index.json").unlink()
+        local.client.ledger.heartbeat(worker, expires_seconds=60)
         return local
 
     def test_refused_with_what_to_write(self, told):
         """A producer without the model's files refuses by the worker's facts, and keeps nothing."""
         with pytest.raises(SweepError, match="66 of 132 jobs are certain to fail") as refused:
-            told.room.submit(GRID)
+            told.client.submit(GRID)
         assert "- \"scheduler == 'flow_euler'\"" in str(refused.value)
-        assert ([], []) == (list(told.store.list("")), told.room.statuses())
-        assert told.room.submit({**GRID, "skip": "scheduler == 'flow_euler'"}).jobs == 66
+        assert ([], []) == (list(told.store.list("")), told.client.statuses())
+        assert told.client.submit({**GRID, "skip": "scheduler == 'flow_euler'"}).jobs == 66
 
     def test_allowed(self, told):
         """Asked for, it is submitted all the same; and then it is known, and refused no more."""
-        assert told.room.submit(GRID, allow_failing=True).outcome == "new"
-        assert told.room.submit(GRID).outcome == "known"
+        assert told.client.submit(GRID, allow_failing=True).outcome == "new"
+        assert told.client.submit(GRID).outcome == "known"
 
 
 class TestResults:
@@ -248,8 +249,8 @@ class TestResults:
 
     def test_all(self, bench, sweep):
         """Every job has one row, in plan order, that says what it was and what came of it."""
-        rows = list(bench.room.results(sweep))
-        plan = bench.room.plan(sweep)
+        rows = list(bench.client.results(sweep))
+        plan = bench.client.plan(sweep)
         assert [(index, job.id) for index, job in plan.jobs()] == [
             (row["index"], row["job_id"]) for row in rows
         ]
@@ -288,7 +289,7 @@ class TestResults:
             (['prompt=naïve 猫, with "quotes"\nand a line'], 33),
         ]
         for conditions, expected in table:
-            rows = list(bench.room.results(sweep, where=parse_where(conditions)))
+            rows = list(bench.client.results(sweep, where=parse_where(conditions)))
             assert (conditions, expected) == (conditions, len(rows))
 
     def test_where_a_rule(self, local):
@@ -296,7 +297,7 @@ class TestResults:
         rules = ["cfg", "apg", {"rule": "perp_neg", "negatives": {"hat": 1, "beard": 0.5}}]
         sweep, plan = local.submit(guidance_rule=rules, seed=0)
         local.work(sweep, plan, 0)
-        rows = list(local.room.results(sweep))
+        rows = list(local.client.results(sweep))
         assert [row["guidance_rule"] for row in rows] == [job.guidance_rule for _, job in plan.jobs()]
         perp_neg = "{negatives: [hat, [beard, 0.5]], rule: perp_neg}"
         wanted = [
@@ -307,15 +308,15 @@ class TestResults:
         wanted += [(parse_where([f"guidance_rule={text}"]), 6) for text in ("null", "cfg", "apg", perp_neg)]
         wanted += [(parse_where([f"guidance_rule={rows[-1]['guidance_rule']}"]), 6)]
         for where, expected in wanted:
-            assert len(list(local.room.results(sweep, where=where))) == expected
-            assert local.room.sheet(sweep, where=where).width > 0
+            assert len(list(local.client.results(sweep, where=where))) == expected
+            assert local.client.sheet(sweep, where=where).width > 0
         assert "perp_neg" in local.store.get(names.source_key(sweep)).decode()
         with pytest.raises(UsageError, match="rule='apgg' is unknown"):
-            local.room.results(sweep, where={"guidance_rule": "apgg"}).__next__()
+            local.client.results(sweep, where={"guidance_rule": "apgg"}).__next__()
 
     def test_urls(self, bench, sweep):
         """Each image's URL reads that image; a failed job has none."""
-        rows = list(bench.room.results(sweep, where={"seed": 0}, urls=True))
+        rows = list(bench.client.results(sweep, where={"seed": 0}, urls=True))
         assert [row["index"] for row in rows if row["url"] is None] == [3, 5]
         for row in rows:
             if row["url"]:
@@ -325,7 +326,7 @@ class TestResults:
     def test_unknown_field(self, bench, sweep):
         """A field rows do not have is an error that lists those they have."""
         with pytest.raises(UsageError, match=r"no field 'sed': did you mean 'seed'\?"):
-            list(bench.room.results(sweep, where={"sed": 3}))
+            list(bench.client.results(sweep, where={"sed": 3}))
 
     def test_all_sweeps_of_the_store_are_searched(self, bench, sweep):
         """Rows of every sweep that meet the conditions, each with its sweep's name; without Redis as well."""
@@ -333,7 +334,7 @@ class TestResults:
         bench.work(other, plan, 0)
         seen = []
         found = list(
-            bench.room.search(
+            bench.client.search(
                 {"negative_prompt": "mustache", **parse_where(["prompt~FACE", "seed<2"])},
                 on_sweep=seen.append,
             )
@@ -345,16 +346,16 @@ class TestResults:
         ]
         assert {one.sweep for one in found} == {sweep, other}
         assert max(total for total in seen) == 2
-        bench.room.__dict__["ledger"] = None  # not asked
-        assert len(list(bench.room.search(parse_where(["prompt~profile"])))) == 3
+        bench.client.__dict__["ledger"] = None  # not asked
+        assert len(list(bench.client.search(parse_where(["prompt~profile"])))) == 3
 
     def test_a_filter_that_matches_nothing_says_what_there_is(self, bench, sweep):
         """Each field with its values and counts, and the nearest one to what was asked for."""
-        assert list(bench.room.results(sweep, where={"prompt": "a fase"})) == []
-        (line,) = bench.room.why_nothing(sweep, {"prompt": "a fase"})
+        assert list(bench.client.results(sweep, where={"prompt": "a fase"})) == []
+        (line,) = bench.client.why_nothing(sweep, {"prompt": "a fase"})
         assert line.startswith("prompt=a fase: 0 rows by itself; prompt is 'a face' (33)")
         assert line.endswith("nearest: 'a face'")
-        lines = bench.room.why_nothing(sweep, parse_where(["prompt~FACE", "seed>=900"]))
+        lines = bench.client.why_nothing(sweep, parse_where(["prompt~FACE", "seed>=900"]))
         assert [re.sub(r"^(\S+: )[1-9]\d* ", r"\1n ", line).partition(";")[0] for line in lines] == [
             "prompt~FACE: n rows by itself",
             "seed>=900: 0 rows by itself",
@@ -364,7 +365,7 @@ class TestResults:
         """A manifest that is not whole is named."""
         bench.store.put(names.manifest_key(sweep, 1), b"PAR1 and no more", content_type="x")
         with pytest.raises(StoreError, match=r"000000001\.parquet .*damaged"):
-            list(bench.room.results(sweep))
+            list(bench.client.results(sweep))
 
     def test_many_manifests(self, local):
         """However many manifests there are, few are in memory at once, and reading may stop early."""
@@ -375,7 +376,7 @@ class TestResults:
             )
         get = local.store.get
         local.store.get = lambda key: read.append(key) or get(key)
-        from producer.results import manifests
+        from producer.results.rows import manifests
 
         found = manifests("s", local.store)
         assert next(found)[0] == names.manifest_key("s", 0)
@@ -422,7 +423,7 @@ class TestFetch:
         """Every image so far, a line a job, the sweep's file and its manifests; later, only what is new."""
         home = tmp_path / "home"
         seen = []
-        fetched = bench.room.fetch(sweep, home, on_image=seen.append)
+        fetched = bench.client.fetch(sweep, home, on_image=seen.append)
         assert (fetched.fetched, fetched.skipped, fetched.failed, fetched.broken) == (63, 0, 1, ())
         assert seen == [66] * 64
         lines = [json.loads(line) for line in (home / "metadata.jsonl").read_text().splitlines()]
@@ -434,29 +435,29 @@ class TestFetch:
         assert bench.store.get(names.source_key(sweep)) == (home / "sweep.yaml").read_bytes()
         assert ["000000000.parquet"] == [path.name for path in (home / "manifest").iterdir()]
 
-        bench.work(sweep, bench.room.plan(sweep), 1)
-        again = bench.room.fetch(sweep, home)
+        bench.work(sweep, bench.client.plan(sweep), 1)
+        again = bench.client.fetch(sweep, home)
         assert (again.fetched, again.skipped, again.failed) == (2, 63, 1)
         assert len(list((home / "images").iterdir())) == 65
 
     def test_mends_what_was_damaged_here(self, bench, sweep, tmp_path):
         """A local file that is not what it should be, by length or by content, is fetched again; no other is."""
-        bench.room.fetch(sweep, tmp_path)
+        bench.client.fetch(sweep, tmp_path)
         images = sorted((tmp_path / "images").iterdir())
         whole = [path.read_bytes() for path in images[:3]]
         images[0].write_bytes(whole[0][:-1])
         images[1].write_bytes(whole[1][:-1] + b"x")
         images[2].unlink()
-        again = bench.room.fetch(sweep, tmp_path)
+        again = bench.client.fetch(sweep, tmp_path)
         assert (again.fetched, again.skipped) == (3, 60)
         assert whole == [path.read_bytes() for path in images[:3]]
 
     def test_says_what_the_store_has_lost(self, bench, sweep, tmp_path):
         """Images that are gone from the store, or are not what the manifest says, are named; the rest comes."""
-        rows = list(bench.room.results(sweep))
+        rows = list(bench.client.results(sweep))
         bench.store.put(rows[0]["key"], b"not what it was", content_type="image/png")
         bench.store.delete(rows[1]["key"])
-        fetched = bench.room.fetch(sweep, tmp_path)
+        fetched = bench.client.fetch(sweep, tmp_path)
         assert (fetched.fetched, fetched.skipped) == (61, 0)
         assert len(fetched.broken) == 2
         said = "\n".join(fetched.broken)
@@ -466,7 +467,7 @@ class TestFetch:
 
     def test_where(self, bench, sweep, tmp_path):
         """A part may be fetched by itself."""
-        fetched = bench.room.fetch(sweep, tmp_path, where={"seed": 3})
+        fetched = bench.client.fetch(sweep, tmp_path, where={"seed": 3})
         assert (fetched.fetched, len(list((tmp_path / "images").iterdir()))) == (6, 6)
 
     def test_interrupted(self, bench, sweep, tmp_path):
@@ -477,12 +478,12 @@ class TestFetch:
                 raise KeyboardInterrupt(done)
 
         with pytest.raises(KeyboardInterrupt):
-            bench.room.fetch(sweep, tmp_path, on_image=interrupt)
+            bench.client.fetch(sweep, tmp_path, on_image=interrupt)
         left = sorted((tmp_path / "images").iterdir())
         assert 5 <= len(left) < 63
         for path in left:
             read_image(path.read_bytes())
-        again = bench.room.fetch(sweep, tmp_path)
+        again = bench.client.fetch(sweep, tmp_path)
         assert (again.fetched, again.skipped) == (63 - len(left), len(left))
 
     def test_a_store_that_fails(self, local, tmp_path):
@@ -500,7 +501,7 @@ class TestFetch:
 
         local.store.get = failing
         with pytest.raises(StoreUnavailable):
-            local.room.fetch(sweep, tmp_path / "home")
+            local.client.fetch(sweep, tmp_path / "home")
         for path in (tmp_path / "home" / "images").iterdir():
             read_image(path.read_bytes())
 
@@ -509,7 +510,7 @@ class TestFetch:
         sweep, _ = local.submit()
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreError, match="file/images"):
-            local.room.fetch(sweep, tmp_path / "file")
+            local.client.fetch(sweep, tmp_path / "file")
 
 
 class TestResume:
@@ -523,17 +524,17 @@ class TestResume:
         assert plan.chunks == 6
         for chunk in (0, 1, 5):
             bench.work(sweep, plan, chunk, failed=(70,) if chunk == 1 else ())
-        before = bench.room.status(sweep).status
+        before = bench.client.status(sweep).status
         bits = {part: self._bits(bench, sweep, part) for part in ("done", "failed", "chunks")}
         bench.store.put(names.manifest_key(sweep, 2), b"half a manifest", content_type="x")
 
-        bench.room._redis.flushall()
+        bench.client._redis.flushall()
 
         with pytest.raises(SweepUnknown, match="the store has it: `printroom resume"):
-            bench.room.status(sweep)
-        assert bench.room.resume(sweep) == "active"
+            bench.client.status(sweep)
+        assert bench.client.resume(sweep) == "active"
 
-        after = bench.room.status(sweep).status
+        after = bench.client.status(sweep).status
         assert bits == {part: self._bits(bench, sweep, part) for part in bits}
         for field in (
             "name",
@@ -547,11 +548,11 @@ class TestResume:
             "reasons",
         ):
             assert getattr(before, field) == getattr(after, field), field
-        assert {2, 3} == bench.room.ledger.fed_chunks(sweep)
+        assert {2, 3} == bench.client.ledger.fed_chunks(sweep)
         for chunk in (2, 3, 4):
             bench.work(sweep, plan, chunk)
-        assert bench.room.status(sweep).status.state == "done"
-        assert bench.room.resume(sweep) == "done"
+        assert bench.client.status(sweep).status.state == "done"
+        assert bench.client.resume(sweep) == "done"
 
     def test_an_interrupted_rebuild_starts_again(self, start_valkey, tmp_path, folder_store, monkeypatch):
         """A rebuild that dies midway feeds nothing, and says so; resume reads every manifest after all."""
@@ -560,8 +561,8 @@ class TestResume:
         sweep, plan = bench.submit(seed={"start": 0, "count": 60})
         for chunk in (0, 1, 5):
             bench.work(sweep, plan, chunk)
-        before = bench.room.status(sweep).status
-        bench.room._redis.flushall()
+        before = bench.client.status(sweep).status
+        bench.client._redis.flushall()
         plain, calls = Ledger.record, []
 
         def record(*args, **kwargs):
@@ -572,16 +573,16 @@ class TestResume:
 
         monkeypatch.setattr(Ledger, "record", record)
         with pytest.raises(KeyboardInterrupt):
-            bench.room.resume(sweep)
-        seen = bench.room.status(sweep)
-        assert (seen.status.state, bench.room.feed(), bench.room.pause(sweep)) == (
+            bench.client.resume(sweep)
+        seen = bench.client.status(sweep)
+        assert (seen.status.state, bench.client.feed(), bench.client.pause(sweep)) == (
             "rebuilding",
             0,
             "rebuilding",
         )
         assert "printroom resume" in seen.obstacles[0]
-        assert bench.room.resume(sweep) == "active"
-        after = bench.room.status(sweep).status
+        assert bench.client.resume(sweep) == "active"
+        after = bench.client.status(sweep).status
         assert (after.done, after.chunks_done) == (before.done, before.chunks_done)
 
     def test_a_finished_sweep_after_a_wipe(self, start_valkey, tmp_path, folder_store):
@@ -591,28 +592,28 @@ class TestResume:
         sweep, plan = bench.submit()
         bench.work(sweep, plan, 0)
         bench.work(sweep, plan, 1, failed=(65,))
-        bench.room._redis.flushall()
-        assert bench.room.submit(SWEEP).outcome == "rebuilt"
-        status = bench.room.status(sweep).status
+        bench.client._redis.flushall()
+        assert bench.client.submit(SWEEP).outcome == "rebuilt"
+        status = bench.client.status(sweep).status
         assert (status.state, status.done, status.failed, status.chunks_queued) == ("done", 65, 1, 0)
         with pytest.raises(UsageError, match="'job_crash' is not known: did you mean job_crashed"):
-            bench.room.retry(sweep, codes=["job_crash"])
+            bench.client.retry(sweep, codes=["job_crash"])
         with pytest.raises(UsageError, match="'x' is not known: there are: image_not_finite, job_crashed, "):
-            bench.room.retry(sweep, codes=["x"], dry_run=True)
-        assert bench.room.retry(sweep, codes=["worker_lost"], dry_run=True).left
-        assert bench.room.retry(sweep).jobs == 1
-        assert {1} == bench.room.ledger.fed_chunks(sweep)
+            bench.client.retry(sweep, codes=["x"], dry_run=True)
+        assert bench.client.retry(sweep, codes=["worker_lost"], dry_run=True).left
+        assert bench.client.retry(sweep).jobs == 1
+        assert {1} == bench.client.ledger.fed_chunks(sweep)
 
     def test_pause_and_cancel(self, local):
         """A paused or cancelled sweep says so and goes on when asked."""
         sweep, _ = local.submit()
-        assert [local.room.pause(sweep), local.room.resume(sweep)] == ["paused", "active"]
-        assert [local.room.cancel(sweep), local.room.resume(sweep)] == ["cancelled", "active"]
+        assert [local.client.pause(sweep), local.client.resume(sweep)] == ["paused", "active"]
+        assert [local.client.cancel(sweep), local.client.resume(sweep)] == ["cancelled", "active"]
 
     @staticmethod
     def _bits(bench, sweep, part):
-        key = names.sweep_redis_key(bench.room.settings.redis_prefix, sweep, part)
-        return (bench.room._redis.get(key) or b"").rstrip(b"\0")
+        key = names.sweep_redis_key(bench.client.settings.redis_prefix, sweep, part)
+        return (bench.client._redis.get(key) or b"").rstrip(b"\0")
 
 
 class TestFind:
@@ -622,43 +623,54 @@ class TestFind:
         """The id, four digits of it or more, and the name all mean the sweep."""
         sweep, _ = local.submit()
         for text in (sweep, sweep[:12], sweep[:4], "faces"):
-            assert sweep == local.room.find(text)
+            assert sweep == local.client.find(text)
 
     def test_a_name_means_its_newest_sweep(self, local):
         """After an edit the name means the new sweep, says so, and NAME@1 or an id means the old one."""
         said = []
-        local.room._on_note = said.append
+        local.client._on_note = said.append
         one, _ = local.submit()
         two, _ = local.submit(seed=99)
         local.submit()  # the first again: known, and no newer for it
-        assert local.room.find("faces") == two
+        assert local.client.find("faces") == two
         assert said == [f"faces: the newest of 2 sweeps, {two[:12]}; the other: faces@1"]
-        assert [local.room.find(text) for text in ("faces@1", "faces@2", one[:8])] == [one, two, one]
+        assert [local.client.find(text) for text in ("faces@1", "faces@2", one[:8])] == [one, two, one]
         assert len(said) == 1
-        assert (local.room.cancel("faces"), local.room.status(two).status.state) == ("cancelled", "cancelled")
-        assert local.room.status("faces@1").status.state == "active"
+        assert (local.client.cancel("faces"), local.client.status(two).status.state) == (
+            "cancelled",
+            "cancelled",
+        )
+        assert local.client.status("faces@1").status.state == "active"
         with pytest.raises(UsageError, match="faces@3: the sweeps named 'faces' have the numbers 1 to 2"):
-            local.room.find("faces@3")
+            local.client.find("faces@3")
 
     def test_ambiguous(self, local):
         """The start of two ids is an error that lists both, although neither has been submitted whole."""
-        with local.room._redis.pipeline() as pipe:
+        with local.client._redis.pipeline() as pipe:
             for twin in ("abcd" + "0" * 28, "abcd" + "1" * 28):
-                pipe.zadd(f"{local.room.settings.redis_prefix}sweeps", {twin: 1})
+                pipe.zadd(f"{local.client.settings.redis_prefix}sweeps", {twin: 1})
             pipe.execute()
         with pytest.raises(UsageError, match=r"'abcd' means 2 sweeps: abcd00000000 .*abcd11111111"):
-            local.room.find("abcd")
+            local.client.find("abcd")
 
     @pytest.mark.parametrize("text", ["0" * 32, "0123", "no such name", "", "../etc"])
     def test_unknown(self, local, text, tmp_path):
         """A sweep nobody knows is an error for every verb; it is never done."""
         local.submit()
-        room = local.room
-        for verb in (room.status, room.wait, room.pause, room.resume, room.cancel, room.retry, room.results):
+        client = local.client
+        for verb in (
+            client.status,
+            client.wait,
+            client.pause,
+            client.resume,
+            client.cancel,
+            client.retry,
+            client.results,
+        ):
             with pytest.raises(SweepUnknown, match="no such sweep"):
                 verb(text)
         with pytest.raises(SweepUnknown, match="no such sweep"):
-            room.fetch(text, tmp_path / "home")
+            client.fetch(text, tmp_path / "home")
 
     def test_without_redis(self, tmp_path, folder_store, valkey_server, key_prefix):
         """Results and fetch read the store alone; what needs Redis says so."""
@@ -666,10 +678,10 @@ class TestFind:
         sweep, plan = bench.submit()
         bench.work(sweep, plan, 0)
         down = Bench(make_settings("redis://127.0.0.1:1/0", "t:", tmp_path), folder_store)
-        assert len(list(down.room.results(sweep))) == 64
-        assert down.room.fetch(sweep, tmp_path / "home").fetched == 64
-        assert [model.name for model in down.room.models()] == ["fake", DEFAULT_MODEL]
-        for verb in (down.room.status, down.room.pause, down.room.resume, down.room.retry):
+        assert len(list(down.client.results(sweep))) == 64
+        assert down.client.fetch(sweep, tmp_path / "home").fetched == 64
+        assert [model.name for model in down.client.models()] == ["fake", DEFAULT_MODEL]
+        for verb in (down.client.status, down.client.pause, down.client.resume, down.client.retry):
             with pytest.raises(BrokerUnavailable):
                 verb(sweep)
 
@@ -681,35 +693,35 @@ class TestStatus:
         """Without a worker the status says so, and the mend."""
         sweep, _ = local.submit()
         assert ["no live worker: start one with `printroom worker`"] == list(
-            local.room.status(sweep).obstacles
+            local.client.status(sweep).obstacles
         )
 
     def test_a_name_with_a_spelling_mistake(self, local):
         """The nearest name is said, in whatever case it was written."""
         local.submit()
-        (name,) = {one.name for one in local.room.statuses()}
+        (name,) = {one.name for one in local.client.statuses()}
         for text in (name.upper(), f" {name}", f"{name}x"):
             with pytest.raises(SweepUnknown, match=f"no such sweep; did you mean '{name}'"):
-                local.room.status(text)
+                local.client.status(text)
 
     def test_a_submit_to_nobody(self, local):
         """What any worker brings along needs no copying: submit asks for a worker, and for no folder of models."""
-        assert local.room.submit({"prompt": "a cat"}).advice == (
+        assert local.client.submit({"prompt": "a cat"}).advice == (
             "no live worker: start one with `printroom worker`",
         )
-        local.room.ledger.heartbeat(worker_info(models={"sha:1": ["other"]}), expires_seconds=30)
-        (line,) = local.room.submit({"prompt": "a dog"}).advice
+        local.client.ledger.heartbeat(worker_info(models={"sha:1": ["other"]}), expires_seconds=30)
+        (line,) = local.client.submit({"prompt": "a dog"}).advice
         assert line.startswith("no live worker has model portraits")
 
     def test_a_model_nobody_holds(self, local):
         """Jobs of a model that no live worker holds are counted, with what the workers do hold."""
         sweep, plan = local.submit()
         model = plan.buckets[0].model
-        local.room.ledger.heartbeat(worker_info(models={"sha:1": ["other"]}), expires_seconds=30)
+        local.client.ledger.heartbeat(worker_info(models={"sha:1": ["other"]}), expires_seconds=30)
         expected = f"no live worker has model fake ({model}): 66 jobs wait; workers hold other"
-        assert [expected] == list(local.room.status(sweep).obstacles)
-        local.room.ledger.heartbeat(worker_info("two", models={model: ["fake"]}), expires_seconds=30)
-        assert [] == list(local.room.status(sweep).obstacles)
+        assert [expected] == list(local.client.status(sweep).obstacles)
+        local.client.ledger.heartbeat(worker_info("two", models={model: ["fake"]}), expires_seconds=30)
+        assert [] == list(local.client.status(sweep).obstacles)
 
     def test_troubles(self, local):
         """What holds a worker up, and what it refuses, stands in the status."""
@@ -718,51 +730,51 @@ class TestStatus:
         troubled = worker_info(
             models=holds, trouble="store_full: no space", refused={"version_unsupported": 2}
         )
-        local.room.ledger.heartbeat(troubled, expires_seconds=30)
+        local.client.ledger.heartbeat(troubled, expires_seconds=30)
         assert [
             "worker hand: store_full: no space",
             "worker hand refused messages: version_unsupported x2",
-        ] == list(local.room.status(sweep).obstacles)
+        ] == list(local.client.status(sweep).obstacles)
 
     def test_paused_and_over(self, local):
         """A paused sweep says how to go on; one that is over has no obstacles."""
         sweep, _ = local.submit()
-        local.room.pause(sweep)
+        local.client.pause(sweep)
         assert [f"paused: `printroom resume {sweep[:12]}` goes on"] == list(
-            local.room.status(sweep).obstacles
+            local.client.status(sweep).obstacles
         )
-        local.room.cancel(sweep)
-        assert [] == list(local.room.status(sweep).obstacles)
+        local.client.cancel(sweep)
+        assert [] == list(local.client.status(sweep).obstacles)
 
     def test_json(self, local):
         """The whole overview is plain JSON."""
         sweep, _ = local.submit()
-        local.room.ledger.heartbeat(worker_info(), expires_seconds=30)
-        found = json.loads(json.dumps(local.room.status(sweep).to_json()))
+        local.client.ledger.heartbeat(worker_info(), expires_seconds=30)
+        found = json.loads(json.dumps(local.client.status(sweep).to_json()))
         assert (found["sweep"], found["remaining"], found["workers"][0]["name"]) == (sweep, 66, "hand")
 
     def test_wait(self, local):
         """Waiting ends when the sweep is over, or with what is left when the time is."""
         sweep, plan = local.submit()
         with pytest.raises(TimeoutError, match=r"66 jobs to go after 0\.1 s"):
-            local.room.wait(sweep, timeout_seconds=0.1, poll_seconds=0.01)
+            local.client.wait(sweep, timeout_seconds=0.1, poll_seconds=0.01)
         for chunk in range(plan.chunks):
             local.work(sweep, plan, chunk)
-        assert local.room.wait(sweep, timeout_seconds=5).state == "done"
+        assert local.client.wait(sweep, timeout_seconds=5).state == "done"
 
 
 class TestDoctor:
     """Each thing a fleet rests on: ok, or the mend."""
 
     @staticmethod
-    def checks(room):
+    def checks(client):
         """Return the checks by name."""
-        return {check.name: check for check in room.examine()}
+        return {check.name: check for check in client.examine()}
 
     def test_ok(self, bench):
         """On healthy servers every check is ok, and nothing is left in the store."""
-        bench.room._redis.ping()
-        checks = self.checks(bench.room)
+        bench.client._redis.ping()
+        checks = self.checks(bench.client)
         assert {name for name, check in checks.items() if not check.ok} == set()
         assert {
             "broker",
@@ -822,7 +834,7 @@ class TestDoctor:
         """A store that does not give back what it was given is not ok; the test object is gone all the same."""
         get = FolderStore.get
         local.store.get = lambda key: get(local.store, key)[:-1]
-        check = {check.name: check for check in doctor.examine(local.room.ledger, lambda: local.store)}[
+        check = {check.name: check for check in doctor.examine(local.client.ledger, lambda: local.store)}[
             "store"
         ]
         assert not check.ok
@@ -832,17 +844,17 @@ class TestDoctor:
     def test_urls_that_do_not_read(self, local):
         """Presigned URLs that nobody can read are told of, and the test object is removed."""
         local.store.presign = lambda key, expires_seconds: "file:///nowhere/at/all"
-        checks = self.checks(local.room)
+        checks = self.checks(local.client)
         assert not checks["store URLs"].ok
         assert [] == list(local.store.list(""))
 
     def test_waiting_for_workers(self, local):
         """Sweeps that wait for a worker, a worker in trouble and dead letters are told of."""
         local.submit()
-        assert "printroom worker" in self.checks(local.room)["workers"].mend
-        local.room.ledger.heartbeat(worker_info(trouble="store_full: no space"), expires_seconds=30)
-        local.room.ledger.dead_letter({"code": "message_corrupt", "reason": "no JSON"})
-        checks = self.checks(local.room)
+        assert "printroom worker" in self.checks(local.client)["workers"].mend
+        local.client.ledger.heartbeat(worker_info(trouble="store_full: no space"), expires_seconds=30)
+        local.client.ledger.dead_letter({"code": "message_corrupt", "reason": "no JSON"})
+        checks = self.checks(local.client)
         assert checks["workers"].ok
         assert (checks["worker hand"].ok, checks["worker hand"].detail) == (False, "store_full: no space")
         assert checks["dead letters"].detail.startswith(
@@ -861,7 +873,7 @@ class TestOwnRowsAsInput:
         ids = {job.id for _, job in plan.jobs()}
         for layout, failed in (("folder", True), ("jsonl", False), ("hf", False)):
             options = FetchOptions(layout=layout, with_failed=failed)
-            local.room.fetch(sweep, tmp_path / layout, options=options)
+            local.client.fetch(sweep, tmp_path / layout, options=options)
         done = {job.id for index, job in plan.jobs() if index not in (3, 5)}
         for name, expected in (
             ("folder/metadata.jsonl", ids),
@@ -872,7 +884,7 @@ class TestOwnRowsAsInput:
         ):
             path = tmp_path / "again.yaml"
             path.write_text(f"zip: {{file: '{name}'}}\n")
-            assert {job.id for _, job in local.room.compile(path).jobs()} == expected, name
+            assert {job.id for _, job in local.client.compile(path).jobs()} == expected, name
 
     def test_a_sweep_on_stdin_is_submitted(self, local, tmp_path, monkeypatch, capsys):
         """`submit -` submits what a pipe brings, files of the current folder in it, and says what is odd."""
@@ -880,10 +892,10 @@ class TestOwnRowsAsInput:
         (tmp_path / "p.csv").write_text("prompt;seed;negative_prompt\na face;1;null\n")
         text = "zip: {file: p.csv}\nmodel: fake\nsize: 16\n"
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        monkeypatch.setattr("producer.cli._room", lambda: local.room)
+        monkeypatch.setattr("producer.cli._client", lambda: local.client)
         cli.main(["submit", "-", "--json"], standalone_mode=False)
         printed = capsys.readouterr()
-        plan = local.room.plan(json.loads(printed.out)["sweep"])
+        plan = local.client.plan(json.loads(printed.out)["sweep"])
         assert [(job.prompt, job.seed, job.negative_prompt) for _, job in plan.jobs()] == [
             ("a face", 1, "null")
         ]

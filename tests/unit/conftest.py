@@ -12,7 +12,7 @@ def model_folder(tmp_path_factory):
     """A function that returns the folder of a tiny random model: "sd1", "sd2" or "sdxl"."""
     import torch
 
-    from worker.models.random_weights import create_random_model
+    from testing.random_weights import create_random_model
 
     torch.set_num_threads(1)  # the models are so small that threads only wait for each other
     return cache(

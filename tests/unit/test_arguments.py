@@ -9,11 +9,11 @@ import pytest
 
 from producer import Printroom
 from producer.arguments import Between, checked
-from producer.local import render_locally
-from producer.room import as_sweep
-from producer.sheets import sweep_sheet
-from producer.show import show_image
-from producer.where import read_where
+from producer.client import as_sweep
+from producer.local.render import render_locally
+from producer.recipe.show import show_image
+from producer.results.where import read_where
+from producer.sheet.sweep_sheet import sweep_sheet
 from shared.errors import SweepError, UsageError
 from shared.settings import Settings
 from shared.store.folder import FolderStore

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.assemble import INCLUDE_DEPTH_MAX, INCLUDES_MAX, assemble
-from producer.sweep_text import Document, read_yaml, say_problem
+from producer.language.document import Document, read_yaml, say_problem
+from producer.language.include import INCLUDE_DEPTH_MAX, INCLUDES_MAX, assemble
 from shared.errors import SweepError
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from producer.compile import compile_sweep
+from producer.language.sweep import Sweep, sweep_from_mapping
+from producer.planning.compile import compile_sweep
 from producer.preview import preview, render_preview
 from producer.preview.failures import certain_failures, refuse_certain_failures
-from producer.sweep import Sweep, sweep_from_mapping
 from shared.errors import JobInvalid, SweepError
 from shared.fingerprint import ResolvedModel
 from shared.job_checks import JobValues, count_words, job_problem
@@ -202,7 +202,7 @@ def test_words_are_the_least_tokens():
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 51])
 def test_the_worker_refuses_in_the_same_words(tiny_model, make_request, steps):
     """For every scheduler: what the producer calls certain the worker refuses, with the same text."""
-    from worker.sampling.schedulers import make_scheduler
+    from worker.sampling.schedules.schedulers import make_scheduler
 
     model = tiny_model("sd1")
     for key in SCHEDULERS:

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from producer.cli import _list_sweeps, _report_slips, _result_columns, _sweep_or_prompt, _watch_sweeps, cli
-from producer.room import Printroom
-from producer.sweep import Sweep
+from producer.client import Printroom
+from producer.language.sweep import Sweep
 from shared.errors import SweepError
 from shared.guidance import rule_label
 from shared.ledger import SweepStatus

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from producer.compile import compile_sweep
-from producer.results import manifest_rows, to_json_line
-from producer.source import SweepFile, read_sweep_file
-from producer.sweep import sweep_of
-from producer.tables import read_table
+from producer.language.complete import SweepFile, read_sweep_file
+from producer.language.prompt_files.tables import read_table
+from producer.language.sweep import sweep_of
+from producer.planning.compile import compile_sweep
+from producer.results.rows import manifest_rows, to_json_line
 from shared import names
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel

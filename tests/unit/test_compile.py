@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.compile import compile_sweep
-from producer.sweep import Sweep, default_size, parse_sweep, size_sides, sweep_from_mapping
+from producer.language.sweep import Sweep, default_size, parse_sweep, size_sides, sweep_from_mapping
+from producer.planning.compile import compile_sweep
 from shared.errors import ModelUnknown
 from shared.fingerprint import ResolvedModel
 from shared.job import Job, make_job
-from shared.plan import JOBS_MAX, Plan
+from shared.plan import SWEEP_JOBS_MAX, Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -269,7 +269,7 @@ def test_equal_rules_are_equal_plans() -> None:
 def test_ids_are_the_same_in_every_process() -> None:
     """Python's hash seed decides nothing."""
     script = (
-        "from producer.compile import compile_sweep; from producer.sweep import parse_sweep\n"
+        "from producer.planning.compile import compile_sweep; from producer.language.sweep import parse_sweep\n"
         "from shared.fingerprint import ResolvedModel\n"
         "text = 'cases: [{model: b, prompt: x}, {size: 96, prompt: y, seed: 4}]\\nsteps: [1, 2]'\n"
         "plan = compile_sweep(parse_sweep(text), resolve=lambda n: ResolvedModel(name=n, fingerprint=n))\n"
@@ -303,9 +303,9 @@ def test_an_unknown_model_stops_the_compiler() -> None:
 
 def test_the_largest_sweep_compiles_and_ends_in_its_last_job() -> None:
     """2**32 jobs are a plan of a few hundred bytes."""
-    plan = compiled(f"prompt: a\nseed: {{count: {JOBS_MAX}}}")
-    assert len(plan) == JOBS_MAX
-    assert plan.job(JOBS_MAX - 1).seed == JOBS_MAX - 1
+    plan = compiled(f"prompt: a\nseed: {{count: {SWEEP_JOBS_MAX}}}")
+    assert len(plan) == SWEEP_JOBS_MAX
+    assert plan.job(SWEEP_JOBS_MAX - 1).seed == SWEEP_JOBS_MAX - 1
     assert len(plan.to_bytes()) < 1000
 
 

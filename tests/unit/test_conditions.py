@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.comparisons import ConditionInvalid, LabelText
-from producer.conditions import CONDITION_MAX, parse_condition
-from producer.rules import RULE_READING
+from producer.language.conditions.comparisons import ConditionInvalid, LabelText
+from producer.language.conditions.expression import CONDITION_MAX, parse_condition
+from producer.language.guidance_rules import RULE_READING
 
 NAMES = ("prompt", "negative_prompt", "seed", "guidance_scale", "animal", "is_big")
 VALUES: dict[str, Any] = {

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producer.compile import compile_sweep
 from producer.convert import geneval_sweep, partiprompts_sweep, sweep_yaml
-from producer.sweep import parse_sweep, sweep_from_mapping
+from producer.language.sweep import parse_sweep, sweep_from_mapping
+from producer.planning.compile import compile_sweep
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shared.errors import SettingsError
-from worker import device as room
+from worker import device as device_module
 from worker.device import choose_device
 from worker.device_claim import claim, wait_for_claim
 
@@ -78,7 +78,7 @@ def test_an_old_driver_is_no_cpu(gpus, tmp_path, monkeypatch):
     """A machine whose GPU torch cannot use says so; it renders on the CPU only when told to."""
     gpus()
     driver = tmp_path / "version"
-    monkeypatch.setattr(room, "_DRIVER_VERSION", driver)
+    monkeypatch.setattr(device_module, "_DRIVER_VERSION", driver)
     assert choose_device("auto", batch_rows=0).torch_device.type == "cpu"
     driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03\nGCC version: 12\n")
     with pytest.raises(

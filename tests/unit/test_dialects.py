@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from producer.dialects import NO_DELIMITER
-from producer.source import SweepFile, read_sweep_file
-from producer.sweep import sweep_of
-from producer.tables import FileInvalid, ReadOptions, read_table
+from producer.language.complete import SweepFile, read_sweep_file
+from producer.language.prompt_files.dialects import NO_DELIMITER
+from producer.language.prompt_files.tables import FileInvalid, ReadOptions, read_table
+from producer.language.sweep import sweep_of
 from shared.errors import SweepError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-import producer.local  # noqa: F401 - brings an error class of its own
+import producer.local.render  # noqa: F401 - brings an error class of its own
 from producer.cli import cli
-from producer.sweep import parse_sweep
+from producer.language.sweep import parse_sweep
 from shared.errors import PrintroomError, SweepError
 from shared.settings import Settings
 

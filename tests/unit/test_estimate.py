@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from producer.compile import compile_sweep
-from producer.models import KnownModel
-from producer.rates import (
+from producer.fleet.models import KnownModel
+from producer.language.sweep import parse_sweep
+from producer.planning.compile import compile_sweep
+from producer.preview.environment import find_rates, find_tokenizers, model_folders
+from producer.preview.rates import (
     BENCHMARKS,
     benchmark_rates,
     guided_rows,
+    measured_sweeps,
     model_calls,
     past_rates,
-    stored_sweeps,
     unet_rows,
 )
-from producer.spread import spread
-from producer.surroundings import find_rates, find_tokenizers, model_folders
-from producer.sweep import parse_sweep
+from producer.preview.spread import spread
 from shared import names
 from shared.errors import StoreUnavailable
 from shared.fingerprint import ResolvedModel
@@ -88,22 +88,22 @@ def test_speed_is_read_off_manifests(tmp_path) -> None:
     plan = compiled("prompt: a\nseed: {count: 30}\nsteps: [4, 9]\nguidance_scale: [1, 7]\nscheduler: heun")
     keep(store, plan, seconds_a_row=0.25)
     keep(store, compiled("prompt: a\nsize: 128\nseed: {count: 20}"), seconds_a_row=8.0)
-    (rate,) = past_rates(store, stored_sweeps(store), {PLACE})
+    (rate,) = past_rates(store, measured_sweeps(store), {PLACE})
     assert (rate.place, rate.device, rate.images) == (PLACE, "gpu", 40)
     assert rate.seconds == pytest.approx(0.25)
     assert str(tmp_path) in rate.source
-    assert past_rates(store, stored_sweeps(store), {("sha:other", 64, 64)}) == []
+    assert past_rates(store, measured_sweeps(store), {("sha:other", 64, 64)}) == []
 
 
 def test_a_store_that_says_nothing_is_no_figure(tmp_path) -> None:
     """An empty store, a plan without manifests, and damaged files give no rate and no error."""
     store = FolderStore(tmp_path)
-    assert (stored_sweeps(store), past_rates(store, ["ab" * 16], {PLACE})) == ([], [])
+    assert (measured_sweeps(store), past_rates(store, ["ab" * 16], {PLACE})) == ([], [])
     plan = compiled("prompt: a")
     store.put(names.plan_key(plan.id), plan.to_bytes(), content_type="x")
     store.put(names.manifest_key(plan.id, 0), b"no parquet", content_type="x")
     store.put(names.plan_key("cd" * 16), b"no plan", content_type="x")
-    assert past_rates(store, stored_sweeps(store), {PLACE}) == []
+    assert past_rates(store, measured_sweeps(store), {PLACE}) == []
 
 
 def test_renderings_in_folders_of_their_own_count_too(tmp_path) -> None:

@@ -25,13 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.cli import cli
-from producer.export.base import Row, Tally, bring
+from producer.export.base import ManifestRow, Tally, bring
 from producer.export.card import CardFacts, write_card
+from producer.export.fetch import SHARD_BYTES_MIN, FetchOptions, fetch, parse_size
 from producer.export.files import replacing
 from producer.export.hf import ImageFolderLayout
 from producer.export.state import as_runs
-from producer.fetch import SHARD_BYTES_MIN, FetchOptions, fetch, parse_size
-from producer.results import manifest_rows
+from producer.results.rows import manifest_rows
 from shared import names
 from shared.errors import StoreError, StoreUnavailable, UsageError
 from shared.images.format import PNG, parse_format
@@ -96,7 +96,7 @@ class Press:
             SWEEP, self.store, folder, where=where, options=chosen, name="faces", jobs=jobs, on_image=on_image
         )
 
-    def rows(self, **where) -> list[Row]:
+    def rows(self, **where) -> list[ManifestRow]:
         """Return the rows that have an image."""
         return list(manifest_rows(SWEEP, self.store, where={"status": "done", **where}))
 
@@ -503,7 +503,7 @@ def load(home: Path, tmp_path: Path, *arguments: str, **options):
     return datasets.load_dataset(*words, split="train", cache_dir=str(tmp_path / "cache"), **options)
 
 
-def plain(row: Row) -> Row:
+def plain(row: ManifestRow) -> ManifestRow:
     """Return a manifest's row as a table has it."""
     return {
         **row,
@@ -872,7 +872,7 @@ def test_the_record_says_which_jobs_are_where(press, home):
     assert (shard["runs"], shard["file_name"]) == ([[0, 8, 1]], "sweep-000000.tar")
 
 
-class FakeRoom:
+class FakeClient:
     """What the verb needs of the client: a store with one sweep in it."""
 
     def __init__(self, press: Press) -> None:
@@ -888,7 +888,7 @@ class FakeRoom:
 @pytest.fixture
 def printroom(press, monkeypatch, tmp_path):
     """A function that runs a verb in an empty folder, on the store of the test; returns its exit status."""
-    monkeypatch.setattr("producer.cli._room", lambda: FakeRoom(press))
+    monkeypatch.setattr("producer.cli._client", lambda: FakeClient(press))
     monkeypatch.chdir(tmp_path)
     return lambda *words: cli.main(list(words), standalone_mode=False)
 

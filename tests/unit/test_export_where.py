@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.where import (
+from producer.results.where import (
     FILTERS,
     Comparison,
-    fields_of,
+    condition_fields,
     hints,
     is_wanted,
     parse_where,
@@ -193,7 +193,7 @@ def test_expressions_choose_rows(condition, seeds):
     where = read_where([condition], labels)
     assert [row["seed"] for row in ROWS if is_wanted(where, lambda name: row.get(name))] == seeds  # noqa: B023
     assert read_where(where_texts(where), labels) == where
-    assert set(fields_of(where)) <= {*FILTERS, "label:style", "label:score"}
+    assert set(condition_fields(where)) <= {*FILTERS, "label:style", "label:score"}
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ from rich.console import Console
 from sd_parsers import ParserManager
 
 from producer.cli import _sweep_or_prompt
-from producer.compile import compile_sweep
-from producer.local import render_locally
+from producer.fleet.status import _unencoded
+from producer.language.sweep import parse_sweep
+from producer.local.render import render_locally
+from producer.planning.compile import compile_sweep
 from producer.preview import preview, render_preview
 from producer.sheet import Cell, draw_sheet
-from producer.status import _unencoded
-from producer.sweep import parse_sweep
 from shared import names
 from shared.errors import SettingsError, SweepError
 from shared.fingerprint import ResolvedModel
@@ -556,11 +556,11 @@ def test_jobs_that_want_jxl_wait_in_a_queue_of_their_own() -> None:
     special = Bucket(model="sha:m", width=64, height=64, encoder=parse_format("jxl").encoder)
     assert plain.queue != special.queue
     assert {f.encoder for f in (*LOSSLESS, *LOSSY)} == {"", "jxl"}
-    shelf = SimpleNamespace(holds={"sha:m"}.__contains__, broken={})
+    models = SimpleNamespace(holds={"sha:m"}.__contains__, broken={})
     has, lacks = (
-        SimpleNamespace(versions=versions, shelf=shelf) for versions in ({"jxl": "1"}, {"png": "1"})
+        SimpleNamespace(versions=versions, models=models) for versions in ({"jxl": "1"}, {"png": "1"})
     )
-    served = [can_serve(kit, bucket, []) for kit in (has, lacks) for bucket in (plain, special)]
+    served = [can_serve(context, bucket, []) for context in (has, lacks) for bucket in (plain, special)]
     assert served == [True, True, True, False]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producer.rules import RULES_MAX, RuleProblem, count_rules, expand_rule, written_rule
+from producer.language.guidance_rules import RULES_MAX, RuleProblem, count_rules, expand_rule, written_rule
 from shared.guidance import (
     NEGATIVES_MAX,
     RULE_FIELDS,

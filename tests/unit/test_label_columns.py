@@ -8,16 +8,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.compile import compile_sweep
-from producer.groups import check_labels
-from producer.labels import written_labels
+from producer.language.complete import read_sweep_file
+from producer.language.groups import check_labels
+from producer.language.prompt_files.row_labels import written_labels
+from producer.language.sweep import load_sweep, parse_sweep, sweep_from_mapping
+from producer.planning.compile import compile_sweep
 from producer.preview import preview
 from producer.sheet.cells import ordered
 from producer.sheet.grid import make_grid
-from producer.sheets import _cells as cells_of
-from producer.sheets import _layout as layout_of
-from producer.source import read_sweep_file
-from producer.sweep import load_sweep, parse_sweep, sweep_from_mapping
+from producer.sheet.sweep_sheet import _cells as cells_of
+from producer.sheet.sweep_sheet import _layout as layout_of
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
 from shared.labels import LabelColumn, number_of

@@ -2,14 +2,14 @@
 
 import pytest
 
-from producer.compile import compile_sweep
-from producer.results import manifest_rows, why_nothing
-from producer.search import search_rows, why_nothing_found
-from producer.sheets import _cells as cells_of
-from producer.sheets import _layout as layout_of
-from producer.sheets import sweep_sheet
-from producer.sweep import parse_sweep
-from producer.where import parse_where, read_where
+from producer.language.sweep import parse_sweep
+from producer.planning.compile import compile_sweep
+from producer.results.rows import manifest_rows, why_nothing
+from producer.results.search import search_rows, why_nothing_found
+from producer.results.where import parse_where, read_where
+from producer.sheet.sweep_sheet import _cells as cells_of
+from producer.sheet.sweep_sheet import _layout as layout_of
+from producer.sheet.sweep_sheet import sweep_sheet
 from shared import names
 from shared.errors import UsageError
 from shared.fingerprint import ResolvedModel
@@ -202,7 +202,7 @@ def test_rows_have_the_labels_of_their_plan(plan, folder_store, now, recorded):
 
 def test_a_sheet_compares_with_a_label(plan, store):
     """--diff knows labels by their names, as --where does."""
-    from producer.sheets import _baseline as baseline_of
+    from producer.sheet.sweep_sheet import _baseline as baseline_of
 
     cells = cells_of(plan.id, plan, store, {}, None, jobs_max=100)
     baseline = baseline_of(cells, ["style=null"], plan)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.compile import compile_sweep
-from producer.source import read_sweep_file
-from producer.sweep import Sweep, load_sweep, parse_sweep, sweep_from_mapping, sweep_of
+from producer.language.complete import read_sweep_file
+from producer.language.sweep import Sweep, load_sweep, parse_sweep, sweep_from_mapping, sweep_of
+from producer.planning.compile import compile_sweep
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
 from shared.plan import Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from producer.lineage import choose, editions
+from producer.fleet.lineage import choose, editions
 from shared.errors import UsageError
 
 FACES_1, FACES_2, HATS, HEX, ODD = ("1a2b" + "0" * 28, "cafe" + "0" * 28, "3" * 32, "4" * 32, "5" * 32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from producer.local import _Standstill
-from producer.status import Obstacle
+from producer.fleet.status import Obstacle
+from producer.local.render import _Standstill
 
 LASTING = (Obstacle("no live worker has model x", lasting=True),)
 PASSING = (Obstacle("the store is full", lasting=False),)

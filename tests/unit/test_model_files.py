@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from producer.models import known_models, resolve_model
+from producer.fleet.models import known_models, resolve_model
 from shared.errors import ModelDamaged, ModelUnknown
 from shared.fingerprint import find_models, fingerprint_path
 from shared.model_files import what_is_wrong

@@ -16,7 +16,7 @@ from shared.names import DEFAULT_MODEL
 from worker.models import bundled
 from worker.models.loader import ModelSource, load_model
 from worker.models.precision import decoder_dtype, default_dtype
-from worker.sampling.sampler import sample
+from worker.sampling.rows.loop import sample
 
 CPU = torch.device("cpu")
 

@@ -18,11 +18,11 @@ from huggingface_hub import constants
 
 from shared.errors import ModelLoadFailed, ModelUnsupported, SettingsError
 from shared.fingerprint import find_models, fingerprint_path
+from testing.random_pipelines import PipelineFamily, create_random_pipeline
 from worker.models.loader import ModelSource, load_model
 from worker.models.pipelines import TEXT_TO_IMAGE, hub_patterns, pipeline_dtype
-from worker.models.random_pipelines import PipelineFamily, create_random_pipeline
-from worker.sampling.pipeline_model import LoadedPipeline
-from worker.sampling.pipeline_sampler import sample_with_pipeline
+from worker.sampling.pipelines.model import LoadedPipeline
+from worker.sampling.pipelines.sampler import sample_with_pipeline
 from worker.sampling.request import Sampled, SampleRequest
 
 # diffusers' own Chroma still uses a name that diffusers calls deprecated.
@@ -443,7 +443,7 @@ def test_a_seed_is_one_model(made, tmp_path, family):
 def test_the_command_writes_the_same_model(made, tmp_path):
     """The command line writes what the function writes, in another process, and says where."""
     place = tmp_path / "made"
-    command = [sys.executable, "-m", "worker.models.random_pipelines", str(place), "--family", "flux"]
+    command = [sys.executable, "-m", "testing.random_pipelines", str(place), "--family", "flux"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "5"})
     assert done.stdout == f"{place}\n"
     assert contents(place) == contents(made("flux"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from worker.models.random_weights import create_random_model
+from testing.random_weights import create_random_model
 
 FAMILIES = ["sd1", "sd2", "sdxl"]
 
@@ -36,7 +36,7 @@ def test_torchs_seed_and_threads_do_not_matter(model_folder, tmp_path):
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002
     folder = tmp_path / "made"
-    command = [sys.executable, "-m", "worker.models.random_weights", str(folder), "--family", "sd1"]
+    command = [sys.executable, "-m", "testing.random_weights", str(folder), "--family", "sd1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "5"})
     assert done.stdout == f"{folder}\n"
     assert contents(folder) == contents(model_folder("sd1"))

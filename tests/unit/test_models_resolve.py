@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import worker
-from producer.models import KnownModel, known_models, model_card, resolve_model
+from producer.fleet.models import KnownModel, known_models, model_card, resolve_model
 from shared.errors import ModelAmbiguous, ModelUnknown
 from shared.fingerprint import fingerprint_path
 from shared.ledger import WorkerInfo

@@ -1,4 +1,4 @@
-"""The shelf: which model is loaded, and that the worker's settings reach how it is loaded."""
+"""The models: which model is loaded, and that the worker's settings reach how it is loaded."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from shared.errors import ModelUnknown
 from shared.model_facts import ModelFacts
 from shared.settings import Settings
 from worker.device import Device
-from worker.models import shelf as shelf_module
+from worker.models import loaded as loaded_module
+from worker.models.loaded import LoadedModels
 from worker.models.loader import ModelSource
-from worker.models.shelf import ModelShelf
 
 _DEVICE = Device(torch_device=torch.device("cpu"), name="cpu", dtype=torch.float32, batch_rows=16)
 
@@ -27,31 +27,31 @@ def make_shelf(model_folder):
             ]
             for family in ("sd1", "sd2")
         }
-        return ModelShelf(sources, _DEVICE, Settings(**settings))
+        return LoadedModels(sources, _DEVICE, Settings(**settings))
 
     return make
 
 
 def test_one_model_is_kept(make_shelf):
     """The same model is loaded once; another one takes its place; one that is not held is unknown."""
-    shelf = make_shelf()
-    first = shelf.load("sd1")
-    assert shelf.load("sd1") is first
-    assert shelf.load("sd2").fingerprint == "sd2"
-    assert shelf.load("sd1") is not first
+    models = make_shelf()
+    first = models.load("sd1")
+    assert models.load("sd1") is first
+    assert models.load("sd2").fingerprint == "sd2"
+    assert models.load("sd1") is not first
     with pytest.raises(ModelUnknown, match="nobody's"):
-        shelf.load("nobody's")
+        models.load("nobody's")
 
 
 def test_a_model_is_read_as_its_fingerprint_ends(make_shelf):
     """A held model with a reading at the end of its fingerprint is offered, and loaded as that says."""
-    shelf = make_shelf()
-    assert shelf.holds("sd1+v_prediction")
-    assert not shelf.holds("sdxl+v_prediction")
-    read = shelf.load("sd1+v_prediction+zero_snr")
+    models = make_shelf()
+    assert models.holds("sd1+v_prediction")
+    assert not models.holds("sdxl+v_prediction")
+    read = models.load("sd1+v_prediction+zero_snr")
     assert (read.fingerprint, read.prediction_type) == ("sd1+v_prediction+zero_snr", "v_prediction")
     assert read.scheduler_config["rescale_betas_zero_snr"] is True
-    assert shelf.load("sd1").prediction_type == "epsilon"
+    assert models.load("sd1").prediction_type == "epsilon"
 
 
 def test_what_the_files_say_is_told(make_shelf):
@@ -74,12 +74,12 @@ def test_the_unet_is_compiled_when_asked(make_shelf, monkeypatch, tmp_path, mode
 
 def test_offload_reaches_the_loader(make_shelf, monkeypatch):
     """`PRINTROOM_OFFLOAD` is handed to `load_model`."""
-    asked, genuine = [], shelf_module.load_model
+    asked, genuine = [], loaded_module.load_model
 
     def load_model(source, *, offload, **options):
         asked.append(offload)
         return genuine(source, **options)
 
-    monkeypatch.setattr(shelf_module, "load_model", load_model)
+    monkeypatch.setattr(loaded_module, "load_model", load_model)
     make_shelf(offload="sequential").load("sd1")
     assert asked == ["sequential"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.negatives import (
+from producer.language.negatives import (
     PLACEBO_WORDS,
     PRESETS,
     NegativeInvalid,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.compile import compile_sweep
-from producer.source import read_sweep_file
-from producer.sweep import sweep_of
+from producer.language.complete import read_sweep_file
+from producer.language.sweep import sweep_of
+from producer.planning.compile import compile_sweep
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
 

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from producer.cli import cli
-from producer.show import show_image
+from producer.recipe.show import show_image
 from shared.errors import UsageError
 from shared.images.exif import write_exif
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from producer import tables
-from producer.paths import find_path, find_paths
-from producer.source import SweepFile, read_sweep_file
-from producer.sweep import sweep_of
-from producer.tables import FileInvalid
+from producer.language.complete import SweepFile, read_sweep_file
+from producer.language.prompt_files import tables
+from producer.language.prompt_files.paths import find_path, find_paths
+from producer.language.prompt_files.tables import FileInvalid
+from producer.language.sweep import sweep_of
 from shared.errors import SweepError
 
 

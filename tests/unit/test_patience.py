@@ -14,8 +14,8 @@ from shared.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from worker import patience
-from worker.patience import Abandoned, persist
+from worker import backoff as patience
+from worker.backoff import Abandoned, persist
 
 
 class Waits(threading.Event):

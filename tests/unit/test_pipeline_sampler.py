@@ -14,11 +14,11 @@ from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
 from shared.job_checks import scheduler_problem
 from shared.model_facts import read_facts
 from shared.schedulers import SCHEDULERS, SchedulerSpec
+from testing.random_pipelines import PipelineFamily, create_random_pipeline
 from worker.models.loader import ModelSource, load_model
-from worker.models.random_pipelines import PipelineFamily, create_random_pipeline
-from worker.sampling.pipeline_call import make_call_batches, prepare_call
-from worker.sampling.pipeline_sampler import sample_with_pipeline
-from worker.sampling.pipeline_schedulers import fitting_schedulers
+from worker.sampling.pipelines.call import make_call_batches, prepare_call
+from worker.sampling.pipelines.sampler import sample_with_pipeline
+from worker.sampling.pipelines.schedulers import fitting_schedulers
 from worker.sampling.request import Sampled, SampleFailed, SampleRequest
 
 # diffusers' own Chroma still uses a name that diffusers calls deprecated.

@@ -24,7 +24,7 @@ from training.portraits.measure import ATTRIBUTES, PROMPT, load, rate, render
 from training.portraits.population import CHOICES, MENTIONED, variants
 from worker.models.bundled import bundled_model
 from worker.sampling.request import Sampled, SampleRequest
-from worker.sampling.sampler import sample
+from worker.sampling.rows.loop import sample
 
 #: The model card has 128 seeds, and margins to match; but in a long run, half of them do, in fewer steps.
 SEEDS = 32

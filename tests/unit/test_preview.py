@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from producer.compile import compile_sweep
+from producer.language.sweep import Sweep, parse_sweep, sweep_from_mapping
+from producer.planning.compile import compile_sweep
 from producer.preview import (
     UNMEASURED,
     ModelTexts,
@@ -22,9 +23,8 @@ from producer.preview import (
     render_difference,
     render_preview,
 )
-from producer.rates import Rate
-from producer.sweep import Sweep, parse_sweep, sweep_from_mapping
-from producer.tokens import MergeTable, ModelTokenizer
+from producer.preview.rates import Rate
+from producer.preview.tokens import MergeTable, ModelTokenizer
 from shared.errors import UsageError
 from shared.fingerprint import ResolvedModel
 from shared.guidance import read_rule

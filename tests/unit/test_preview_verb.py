@@ -11,7 +11,7 @@ import click
 import pytest
 
 from producer.cli import cli
-from producer.room import Printroom
+from producer.client import Printroom
 from shared import names
 from shared.errors import BrokerUnavailable, SweepError, SweepUnknown, UsageError
 from shared.store.folder import FolderStore
@@ -126,8 +126,8 @@ def test_the_difference_from_a_file_is_printed(capsys):
 
 def test_the_difference_from_a_sweep_in_the_store_is_printed(capsys, alone):
     """--diff ID reads a submitted sweep's plan; one that is not there, or of another version, is said."""
-    room = Printroom()
-    old = room.compile(alone / "old.yaml")
+    client = Printroom()
+    old = client.compile(alone / "old.yaml")
     store = FolderStore(alone / "store")
     store.put(names.plan_key(old.id), old.to_bytes(), content_type="application/zstd")
     assert planned(capsys, "new.yaml", "--diff", old.id)["difference"]["kept"] == 2

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from producer.prompt_options import find_options, read_options
-from producer.source import SweepFile, read_sweep_file
-from producer.sweep import sweep_of
+from producer.language.complete import SweepFile, read_sweep_file
+from producer.language.prompt_files.options import find_options, read_options
+from producer.language.sweep import sweep_of
 from shared.errors import SweepError
 
 A1111 = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.ranges import RANGE_VALUES_MAX, Span, expand_range, is_range
+from producer.language.ranges import RANGE_VALUES_MAX, Span, expand_range, is_range
 
 
 def numbers(value: dict[str, Any], *, whole: bool = False) -> list[int | float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared import errors
-from worker.retry import Decision, decide
+from worker.retry_policy import Decision, decide
 
 FIRST = {"attempt": 1, "max_attempts": 6}
 LAST = {"attempt": 6, "max_attempts": 6}

@@ -11,7 +11,7 @@ import pytest
 from shared.errors import JobInvalid, ModelLoadFailed
 from worker.sampling.engine import Engine
 from worker.sampling.request import Sampled, SampleFailed
-from worker.sampling.sampler import sample
+from worker.sampling.rows.loop import sample
 
 TINY = {"width": 16, "height": 16}
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.sampling.memory import LADDER, RowCeilings, choose_rows, fitting_rows
+from worker.sampling.rows.capacity import LADDER, RowCeilings, choose_rows, fitting_rows
 
 SHAPE = (512, 512, 1)
 

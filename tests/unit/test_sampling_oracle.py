@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from shared.schedulers import SCHEDULERS
-from worker.sampling.prepare import encode_texts, prepare
-from worker.sampling.rows import RowBatch, RowCounts
-from worker.sampling.sampler import sample
+from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.loop import sample
+from worker.sampling.rows.prepare import encode_texts, prepare
 
 #: max|ours - theirs| / max|theirs| of final latents.
 TOLERANCE = 1e-5

@@ -11,17 +11,17 @@ from torch.overrides import TorchFunctionMode
 
 from shared.errors import JobInvalid
 from shared.schedulers import SCHEDULERS
-from worker.sampling import programs
 from worker.sampling.cache import LruCache
-from worker.sampling.programs import (
+from worker.sampling.schedules import programs
+from worker.sampling.schedules.minimal_state import Response, realize
+from worker.sampling.schedules.programs import (
     NotLinear,
     ScheduleProgram,
     compile_program,
     make_scheduler,
     step_options,
 )
-from worker.sampling.realization import Response, realize
-from worker.sampling.unroll import initial_scale, scale_input
+from worker.sampling.schedules.unroll import initial_scale, scale_input
 
 #: max|program in float32 - scheduler in float64| / max|scheduler| of final latents.
 TOLERANCE = 1e-5

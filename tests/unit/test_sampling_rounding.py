@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worker.sampling.rounding import RootsOfRounding
+from worker.sampling.schedules.rounding import RootsOfRounding
 
 EPS = torch.finfo(torch.float32).eps
 

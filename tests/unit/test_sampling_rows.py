@@ -11,11 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from shared.guidance import parse_rule
-from worker.sampling.instructions import Turn
-from worker.sampling.prepare import encode_texts, prepare
 from worker.sampling.request import Sampled
-from worker.sampling.rows import RowBatch, RowCounts
-from worker.sampling.sampler import sample
+from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.loop import sample
+from worker.sampling.rows.prepare import encode_texts, prepare
+from worker.sampling.rows.step_inputs import RowAssignment
 
 #: A size that a test can afford by the thousand: latents of 2 x 2.
 TINY = {"width": 16, "height": 16}
@@ -153,7 +153,7 @@ def test_a_job_waits_where_rows_run_short(batch_of, make_request):
 
 def test_a_turn_never_takes_more_rows_than_there_are():
     """Offers are taken in order as far as they fit; a smaller one behind a larger one still gets in."""
-    turn = Turn(rows=5)
+    turn = RowAssignment(rows=5)
     for place, branches in enumerate([(0, 1), (0, 1, 3, 2), (0, 1), (0,), (0,)]):
         turn.offer(place, branches)
     assert turn.taken == {0: [0, 1], 2: [2, 3], 3: [4]}

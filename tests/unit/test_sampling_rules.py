@@ -9,7 +9,7 @@ from diffusers.guiders import (
 )
 
 from shared.guidance import parse_rule
-from worker.sampling.rules import (
+from worker.sampling.guidance import (
     EMPTY,
     FIRST_EXTRA,
     NEGATIVE,

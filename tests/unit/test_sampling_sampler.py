@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
-from worker.sampling import sampler
-from worker.sampling.prepare import encode_texts, prepare
 from worker.sampling.request import Sampled, SampleFailed
-from worker.sampling.rows import RowBatch, RowCounts
-from worker.sampling.sampler import RowLoop, sample
+from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.batch import loop as sampler
+from worker.sampling.rows.loop import RowLoop, sample
+from worker.sampling.rows.prepare import encode_texts, prepare
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.sampling.cache import LruCache
-from worker.sampling.sampler import sample
-from worker.sampling.text import encode, tokenize, zeros_like
+from worker.sampling.rows.conditioning import encode, tokenize, zeros_like
+from worker.sampling.rows.loop import sample
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.schedule import CHUNKS_IN_HAND, Candidate, Demand, Schedule, Turn, assign, listened
+from shared.schedule import CHUNKS_IN_HAND, Candidate, Demand, Schedule, WorkerTurn, assign, listened
 
 #: Long enough that no turn ends in a test that does not move the clock.
 TURN = 600.0
@@ -24,7 +24,7 @@ def worker(name: str, serves: str, model: str = "", *, chunks: int = 0) -> Candi
     return Candidate(name=name, serves=frozenset(serves), model=model, chunks=chunks)
 
 
-def models(turns: dict[str, Turn]) -> dict[str, str]:
+def models(turns: dict[str, WorkerTurn]) -> dict[str, str]:
     """Return whom each worker serves; empty for one that has nothing to do."""
     return {name: turn.model if turn.queues else "" for name, turn in turns.items()}
 
@@ -61,7 +61,7 @@ def test_priority_comes_before_the_loaded_model():
 
 def test_an_urgent_sweep_keeps_no_more_workers_than_it_has_chunks():
     """Of three workers with the urgent model one stays for its last chunk; the others serve what waits besides."""
-    before = {name: Turn(model="u", queues=frozenset("u"), since=float(name)) for name in "123"}
+    before = {name: WorkerTurn(model="u", queues=frozenset("u"), since=float(name)) for name in "123"}
     waits = [demand("u", 1, priority=5), demand("a", 50)]
     turns = choose(waits, [worker(name, "au", "u", chunks=2) for name in "123"], before, now=9.0)
     assert models(turns) == {"1": "u", "2": "a", "3": "a"}
@@ -70,7 +70,8 @@ def test_an_urgent_sweep_keeps_no_more_workers_than_it_has_chunks():
 def test_a_crowd_gives_a_worker_to_what_nobody_serves():
     """Where two workers share a model and an equal one waits, the newer of the two goes."""
     before = {
-        name: Turn(model="a", queues=frozenset("a"), since=since) for name, since in (("1", 5), ("2", 9))
+        name: WorkerTurn(model="a", queues=frozenset("a"), since=since)
+        for name, since in (("1", 5), ("2", 9))
     }
     turns = choose(
         [demand("a", 50), demand("b", 1)], [worker("1", "ab", "a"), worker("2", "ab", "a")], before, now=10
@@ -91,7 +92,7 @@ def test_turns_go_round():
 
 def test_what_comes_while_a_turn_is_long_over_is_served_at_once():
     """A worker that has been at a long sweep for hours serves an equal one that comes now."""
-    before = {"1": Turn(model="a", queues=frozenset("a"), since=0.0)}
+    before = {"1": WorkerTurn(model="a", queues=frozenset("a"), since=0.0)}
     assert models(choose([demand("a", 50), demand("b", 1)], [worker("1", "ab")], before, now=9999.0)) == {
         "1": "b"
     }
@@ -108,7 +109,7 @@ def test_who_can_serve_one_model_alone_gets_it():
     """A worker that holds both models leaves the one to the worker that holds no other."""
     turns = choose([demand("a", 9), demand("b", 9)], [worker("1", "ab"), worker("2", "a")])
     assert models(turns) == {"1": "b", "2": "a"}
-    before = {"1": Turn(model="a", queues=frozenset("a"), since=0.0)}
+    before = {"1": WorkerTurn(model="a", queues=frozenset("a"), since=0.0)}
     turns = choose([demand("a", 9), demand("b", 9)], [worker("1", "ab"), worker("2", "a")], before, now=1.0)
     assert models(turns) == {"1": "b", "2": "a"}
 
@@ -116,7 +117,7 @@ def test_who_can_serve_one_model_alone_gets_it():
 def test_an_idle_worker_helps_whose_hands_are_full():
     """A chunk that waits behind two long ones goes to an idle worker; one whose worker is ready does not."""
     waits = [demand("a", 1)]
-    before = {"1": Turn(model="a", queues=frozenset("a"), since=0.0)}
+    before = {"1": WorkerTurn(model="a", queues=frozenset("a"), since=0.0)}
     busy = choose(waits, [worker("1", "ab", "a", chunks=2), worker("2", "ab", "b")], before)
     assert models(busy) == {"1": "a", "2": "a"}
     ready = choose(waits, [worker("1", "ab", "a", chunks=1), worker("2", "ab", "b")], before)
@@ -149,7 +150,7 @@ def test_no_worker_is_idle_while_it_is_needed(waits, fleet):
         worker(str(i), "".join(serves), model, chunks=n) for i, (serves, model, n, _) in enumerate(fleet)
     ]
     before = {
-        str(i): Turn(model=model, queues=frozenset(model), since=float(since))
+        str(i): WorkerTurn(model=model, queues=frozenset(model), since=float(since))
         for i, (_, model, _, since) in enumerate(fleet)
     }
     turns = choose(demands, workers, before, now=1000.0)

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from producer.cli import cli
-from producer.fields import FIELDS
-from producer.schema import SCHEMA_PATH, schema_text, sweep_schema
-from producer.sweep import Sweep, parse_sweep
+from producer.language.fields import FIELDS
+from producer.language.schema import SCHEMA_PATH, schema_text, sweep_schema
+from producer.language.sweep import Sweep, parse_sweep
 from shared.errors import SweepError
 from shared.guidance import RULE_FIELDS
 
@@ -30,7 +30,7 @@ def complaints(text: str) -> list[str]:
 
 
 def test_the_schema_that_is_kept_is_current() -> None:
-    """The file in docs is what `python -m producer.schema --write` writes."""
+    """The file in docs is what `python -m producer.language.schema --write` writes."""
     assert (_ROOT / SCHEMA_PATH).read_text(encoding="utf-8") == schema_text()
 
 

@@ -19,7 +19,7 @@ from shared.images.format import PNG, ImageFormat, parse_format
 from shared.job import Job, make_job
 from shared.metadata import image_bytes
 from shared.result import Provenance
-from shared.shard import Sample, Shard, make_shard, read_shard
+from shared.shard import Shard, ShardSample, make_shard, read_shard
 from shared.store.keys import check_key
 
 SWEEP = "ab" * 16
@@ -55,15 +55,15 @@ def _job(**fields: Any) -> Job:
     return make_job(**{**recipe, **fields})
 
 
-def _sample(index: int, image_format: ImageFormat = PNG, **fields: Any) -> Sample:
+def _sample(index: int, image_format: ImageFormat = PNG, **fields: Any) -> ShardSample:
     job = _job(**{"seed": index, **fields})
     pixels = np.random.default_rng(index).integers(0, 256, (8, 16, 3), dtype=np.uint8)
-    return Sample(
+    return ShardSample(
         index=index, job=job, image=image_bytes(job, pixels, MADE_BY, image_format), provenance=MADE_BY
     )
 
 
-def _shard(samples: list[Sample], image_format: ImageFormat = PNG, chunk: int = 7) -> Shard:
+def _shard(samples: list[ShardSample], image_format: ImageFormat = PNG, chunk: int = 7) -> Shard:
     return make_shard(samples, sweep=SWEEP, chunk=chunk, image_format=image_format)
 
 
@@ -177,7 +177,7 @@ def test_what_should_never_have_been_stored_is_refused() -> None:
     whole = _sample(1)
     broken = bytearray(whole.image)
     broken[len(broken) // 2] ^= 1
-    shard = _shard([Sample(index=1, job=whole.job, image=bytes(broken), provenance=MADE_BY)])
+    shard = _shard([ShardSample(index=1, job=whole.job, image=bytes(broken), provenance=MADE_BY)])
     with pytest.raises(ValueError, match="CRC"):
         read_shard(shard.key, shard.data, PNG)
     other = _shard([_sample(1, parse_format("jpeg:90"))], parse_format("jpeg:95"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.sheet.labels import LABEL_CHARACTERS, distinct_labels
-from producer.sheet.words import labels_of
+from producer.sheet.words import labels_in_words
 
 TERMS = (
     "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, worst quality"
@@ -67,11 +67,11 @@ def test_no_two_labels_are_the_same(texts):
 
 def test_values_that_read_the_same_are_told_apart():
     """Numbers get all their digits, and models of one name a number, where their labels would be equal."""
-    assert list(labels_of("guidance_scale", [7.0, 7.1234561, 7.1234562], {}).values()) == [
+    assert list(labels_in_words("guidance_scale", [7.0, 7.1234561, 7.1234562], {}).values()) == [
         "7",
         "7.1234561",
         "7.1234562",
     ]
     names = {"sha:a": "tiny", "sha:b": "tiny"}
-    assert labels_of("model", ["sha:a", "sha:b"], names) == {"sha:a": "tiny", "sha:b": "tiny (2)"}
-    assert labels_of("negative_prompt", [None, "", "(empty)"], {})["(empty)"] == "(empty) (2)"
+    assert labels_in_words("model", ["sha:a", "sha:b"], names) == {"sha:a": "tiny", "sha:b": "tiny (2)"}
+    assert labels_in_words("negative_prompt", [None, "", "(empty)"], {})["(empty)"] == "(empty) (2)"

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from producer.language.sweep import parse_sweep
 from producer.sheet import Cell, find_baseline
 from producer.sheet.grid import make_grid
 from producer.sheet.page import PAGE_BYTES, script, write_page
-from producer.sweep import parse_sweep
 from shared.job import make_job
 
 RECIPE: dict[str, Any] = {

@@ -16,7 +16,7 @@ from producer.sheet.shape import (
     LONG_ASPECT_MIN,
     STRIP_COLUMNS_MAX,
     STRIP_MAX_PX,
-    Shape,
+    GridShape,
 )
 from producer.sheet.sides import choose_sides
 from producer.sheet.strips import break_rows
@@ -161,10 +161,10 @@ def test_what_is_asked_for_is_not_broken():
 
 def test_a_broken_row_costs_as_much_as_a_higher_sheet():
     """A little too wide is better than broken; a list has no rows to compare, and is broken freely."""
-    rows = Shape(rows=3, columns=8, sections=1, box=(512, 512), left_px=220)
+    rows = GridShape(rows=3, columns=8, sections=1, box=(512, 512), left_px=220)
     assert rows.strip_columns == 8
-    assert Shape(rows=1, columns=8, sections=1, box=(512, 512), left_px=0).strip_columns == 4
-    assert Shape(rows=60, columns=60, sections=1, box=BOX, left_px=220).narrow_columns(9000) == 60
+    assert GridShape(rows=1, columns=8, sections=1, box=(512, 512), left_px=0).strip_columns == 4
+    assert GridShape(rows=60, columns=60, sections=1, box=BOX, left_px=220).narrow_columns(9000) == 60
 
 
 # Samples and zips.

@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from producer import cli, sheets
-from producer.room import Printroom
+from producer import cli
+from producer.client import Printroom
+from producer.results.where import parse_where
 from producer.sheet import Cell
-from producer.sheets import Live, look, sweep_sheet, write_sheet
-from producer.where import parse_where
+from producer.sheet import sweep_sheet as sheets
+from producer.sheet.sweep_sheet import Live, look, sweep_sheet, write_sheet
 from shared import names
 from shared.errors import BrokerUnavailable, UsageError
 from shared.manifest import write_manifest
@@ -201,28 +202,28 @@ def test_too_many_jobs_are_refused_with_a_way_out(store: FolderStore, tmp_path: 
     plan = make_plan(seeds=7_000)
     with pytest.raises(UsageError, match=r"more than 20,000 jobs .*up to 200,000 as tiles into a folder"):
         write_sheet(SWEEP, plan, store, tmp_path / "a.html")
-    assert len(sheets._choose(plan, {}, sheets.JOBS_TILED_MAX)) == 21_000
+    assert len(sheets._choose(plan, {}, sheets.TILED_JOBS_MAX)) == 21_000
     with pytest.raises(UsageError, match="more than 200,000 jobs"):
-        sheets._choose(make_plan(seeds=70_000), {}, sheets.JOBS_TILED_MAX)
+        sheets._choose(make_plan(seeds=70_000), {}, sheets.TILED_JOBS_MAX)
 
 
 @pytest.fixture
-def room(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> Printroom:
+def client(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> Printroom:
     """A client of that store, whose Redis is away."""
-    room = Printroom()
-    monkeypatch.setattr(room, "find", lambda sweep, in_store=False: SWEEP)
-    monkeypatch.setattr(room, "plan", lambda sweep: make_plan())
-    room.__dict__["store"] = store
+    client = Printroom()
+    monkeypatch.setattr(client, "find", lambda sweep, in_store=False: SWEEP)
+    monkeypatch.setattr(client, "plan", lambda sweep: make_plan())
+    client.__dict__["store"] = store
 
     def away(sweep: str) -> None:
         raise BrokerUnavailable("no Redis")
 
-    room.__dict__["ledger"] = SimpleNamespace(state=away)
-    monkeypatch.setattr(cli, "_room", lambda: room)
-    return room
+    client.__dict__["ledger"] = SimpleNamespace(state=away)
+    monkeypatch.setattr(cli, "_client", lambda: client)
+    return client
 
 
-def test_the_verb_writes_what_it_says(room: Printroom, tmp_path: Path) -> None:
+def test_the_verb_writes_what_it_says(client: Printroom, tmp_path: Path) -> None:
     """The command line's options reach the sheet; stdout is the file to open."""
     out = tmp_path / "new folder" / "a.html"
     options = ["--rows", "negative_prompt,seed", "--cols", "prompt", "--where", "seed<3", "--thumb", "32"]
@@ -240,9 +241,9 @@ def test_the_verb_writes_what_it_says(room: Printroom, tmp_path: Path) -> None:
     assert len(list(tiles.glob("sheet-r*-c*.png"))) > 1
 
 
-def test_a_room_draws_one_picture(room: Printroom) -> None:
+def test_a_room_draws_one_picture(client: Printroom) -> None:
     """From Python a sheet is a picture, with the same choices."""
-    image = room.sheet("faces", rows="seed", columns="negative_prompt", where={"seed": 1}, thumb_px=50)
+    image = client.sheet("faces", rows="seed", columns="negative_prompt", where={"seed": 1}, thumb_px=50)
     assert image.size == sheets.sweep_sheet(
-        SWEEP, make_plan(), room.store, rows="seed", columns="negative_prompt", where={"seed": 1}, thumb_px=50
+        SWEEP, make_plan(), client.store, rows="seed", columns="negative_prompt", where={"seed": 1}, thumb_px=50
     ).size  # fmt: skip

@@ -17,12 +17,12 @@ from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from producer.cli import cli
-from producer.compile import compile_sweep
-from producer.infotext import read_infotext
-from producer.models import resolve_model
-from producer.show import Shown, show_image
-from producer.sweep import parse_sweep, sweep_from_mapping
-from producer.sweep_text import read_yaml
+from producer.fleet.models import resolve_model
+from producer.language.document import read_yaml
+from producer.language.sweep import parse_sweep, sweep_from_mapping
+from producer.planning.compile import compile_sweep
+from producer.recipe.infotext import read_infotext
+from producer.recipe.show import Shown, show_image
 from shared.errors import UsageError
 from shared.images.exif import write_exif
 from shared.images.format import parse_format

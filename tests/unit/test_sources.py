@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from producer import sources
-from producer.assemble import assemble
-from producer.columns import AXES
-from producer.fields import FIELDS
-from producer.sources import Inlined, SourceFile, inline_sources
-from producer.sweep_text import Located, read_yaml, say_problem
+from producer.language.document import Located, read_yaml, say_problem
+from producer.language.fields import FIELDS
+from producer.language.include import assemble
+from producer.language.prompt_files import read as sources
+from producer.language.prompt_files.columns import AXES
+from producer.language.prompt_files.read import Inlined, SourceFile, inline_sources
 
 
 @pytest.fixture

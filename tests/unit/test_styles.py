@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.paths import NamedPath
-from producer.styles import (
+from producer.language.prompt_files.paths import NamedPath
+from producer.language.styles import (
     Styles,
     make_style,
     read_styles,

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from producer.fields import SEED_STOP
-from producer.sweep import (
+from producer.language.document import SWEEP_FILE_BYTES_MAX
+from producer.language.fields import SEED_STOP
+from producer.language.parts import Case, SeedSpan
+from producer.language.sweep import (
     Sweep,
     load_sweep,
     parse_sweep,
     sweep_from_mapping,
 )
-from producer.sweep_parts import Case, SeedSpan
-from producer.sweep_text import FILE_BYTES_MAX
 from shared.errors import SweepError
 from shared.guidance import rule_label
 from shared.job import PROMPT_BYTES_MAX
@@ -456,7 +456,7 @@ BAD_INPUT = {
         None,
         "the file is UTF-16 that breaks off at offset 20: save it as UTF-8",
     ),
-    "too large": (b"#" * (FILE_BYTES_MAX + 1), None, "64.0 MiB: a sweep file holds at most 64 MiB"),
+    "too large": (b"#" * (SWEEP_FILE_BYTES_MAX + 1), None, "64.0 MiB: a sweep file holds at most 64 MiB"),
 }
 
 

@@ -15,8 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from producer import tables
-from producer.tables import (
+from producer.language.prompt_files import tables
+from producer.language.prompt_files.tables import (
     NAMELESS,
     FileInvalid,
     ReadOptions,

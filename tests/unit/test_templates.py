@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.sweep_text import read_yaml
-from producer.templates import (
-    DEPTH_MAX,
+from producer.language.document import read_yaml
+from producer.language.templates import (
     SPECIAL,
+    TEMPLATE_DEPTH_MAX,
     TemplateInvalid,
     TemplateParser,
     WordReplacer,
@@ -26,7 +26,7 @@ from producer.templates import (
     replace_words,
     used_wildcards,
 )
-from producer.wildcards import Wildcard, read_wildcards, wildcards_from_value
+from producer.language.wildcards import Wildcard, read_wildcards, wildcards_from_value
 from shared.job import PROMPT_BYTES_MAX
 from shared.texts import Slot, Text, TextTemplate, fill, make_text, templates_to_json
 
@@ -236,7 +236,7 @@ def doubling(levels: int, leaf: str) -> dict[str, Wildcard]:
         (doubling(20, "abc"), f"use at most {PROMPT_BYTES_MAX:,}"),
         (doubling(20, "{a|b}"), "more than 10^1233 combinations: wildcards within wildcards multiply"),
         (doubling(20, "{|a}"), "more than 10^1233 combinations: wildcards within wildcards multiply"),
-        (doubling(DEPTH_MAX + 1, "a"), f"nested more than {DEPTH_MAX} deep: flatten them"),
+        (doubling(TEMPLATE_DEPTH_MAX + 1, "a"), f"nested more than {TEMPLATE_DEPTH_MAX} deep: flatten them"),
     ],
 )
 def test_a_bomb_of_wildcards_is_refused(known: dict[str, Wildcard], error: str) -> None:
@@ -248,12 +248,12 @@ def test_a_bomb_of_wildcards_is_refused(known: dict[str, Wildcard], error: str) 
 def test_braces_are_nested_only_so_deep() -> None:
     """Deep nesting is refused, not a crash; so is nesting that wildcards parsed before add up to."""
     deep = "{a|" * 500 + "b" + "}" * 500
-    with pytest.raises(TemplateInvalid, match=f"nested more than {DEPTH_MAX} deep"):
+    with pytest.raises(TemplateInvalid, match=f"nested more than {TEMPLATE_DEPTH_MAX} deep"):
         all_texts(deep)
-    most = "{a|" * (DEPTH_MAX - 2) + "b" + "}" * (DEPTH_MAX - 2)
+    most = "{a|" * (TEMPLATE_DEPTH_MAX - 2) + "b" + "}" * (TEMPLATE_DEPTH_MAX - 2)
     parser = TemplateParser(wildcards=wildcards(a=[most]))
-    assert DEPTH_MAX - 1 == parser.parse("{__a__|c}").count - 1
-    with pytest.raises(TemplateInvalid, match=f"nested more than {DEPTH_MAX} deep"):
+    assert TEMPLATE_DEPTH_MAX - 1 == parser.parse("{__a__|c}").count - 1
+    with pytest.raises(TemplateInvalid, match=f"nested more than {TEMPLATE_DEPTH_MAX} deep"):
         parser.parse("{a|{b|{c|{d|__a__}}}}")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.source import SweepFile, read_sweep_file
-from producer.sweep import sweep_of
+from producer.language.complete import SweepFile, read_sweep_file
+from producer.language.sweep import sweep_of
 from shared.errors import SweepError
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.texts import (
-    Choice,
     Options,
     Slot,
     Text,
+    TextChoice,
     TextTemplate,
     fill,
     join_texts,
@@ -46,12 +46,12 @@ def options(draw: st.DrawFn, item: st.SearchStrategy[str | TextTemplate]) -> Opt
 
 
 @st.composite
-def choices(draw: st.DrawFn, item: st.SearchStrategy[str | TextTemplate]) -> Choice:
+def choices(draw: st.DrawFn, item: st.SearchStrategy[str | TextTemplate]) -> TextChoice:
     """Return a choice of options, with any bounds that fit."""
     found = draw(options(item))
     low = draw(st.integers(0, len(found)))
     high = draw(st.integers(low, len(found)))
-    return Choice(options=found, low=low, high=high, separator=draw(words))
+    return TextChoice(options=found, low=low, high=high, separator=draw(words))
 
 
 def templates_over(item: st.SearchStrategy[str | TextTemplate]) -> st.SearchStrategy[TextTemplate]:
@@ -68,13 +68,13 @@ def enumerate_texts(template: str | TextTemplate) -> Iterator[tuple[str | Slot, 
         yield (template,)
         return
     ways = [
-        list(enumerate_choice(part)) if isinstance(part, Choice) else [(part,)] for part in template.parts
+        list(enumerate_choice(part)) if isinstance(part, TextChoice) else [(part,)] for part in template.parts
     ]
     for combination in itertools.product(*ways):
         yield tuple(itertools.chain.from_iterable(combination))
 
 
-def enumerate_choice(choice: Choice) -> Iterator[tuple[str | Slot, ...]]:
+def enumerate_choice(choice: TextChoice) -> Iterator[tuple[str | Slot, ...]]:
     """Yield every text of a choice."""
     for count in range(choice.low, choice.high + 1):
         for picked in itertools.permutations(choice.options.items, count):
@@ -117,9 +117,9 @@ def test_draws_are_the_same_on_every_machine() -> None:
     """A plan's random texts never change: these were drawn once and stand for all time."""
     template = TextTemplate(
         (
-            Choice(options=Options(items=tuple("abcdefgh"))),
+            TextChoice(options=Options(items=tuple("abcdefgh"))),
             " ",
-            Choice(options=Options(items=("x", "y", "z"), weights=(1, 2, 3)), low=1, high=3),
+            TextChoice(options=Options(items=("x", "y", "z"), weights=(1, 2, 3)), low=1, high=3),
         )
     )
     assert DRAWN == [template.draw(7, number) for number in range(6)]
@@ -129,11 +129,11 @@ def test_draws_are_the_same_on_every_machine() -> None:
 def test_options_are_drawn_by_their_weights_and_picks_are_distinct() -> None:
     """A weight of three is drawn three times as often, and what has been picked is not picked again."""
     heavy = Options(items=("a", "b", "c"), weights=(6, 3, 1))
-    single = TextTemplate((Choice(options=heavy),))
+    single = TextTemplate((TextChoice(options=heavy),))
     counts = Counter(single.draw(0, number) for number in range(2000))
     assert abs(counts["a"] - 1200) < 100
     assert abs(counts["b"] - 600) < 100
-    pairs = TextTemplate((Choice(options=heavy, low=2, high=2, separator=""),))
+    pairs = TextTemplate((TextChoice(options=heavy, low=2, high=2, separator=""),))
     counts = Counter(pairs.draw(0, number) for number in range(2000))
     assert {"ab", "ba", "ac", "ca", "bc", "cb"} == set(counts)
     assert abs(counts["ab"] - 2000 * 0.6 * 0.75) < 100
@@ -141,7 +141,7 @@ def test_options_are_drawn_by_their_weights_and_picks_are_distinct() -> None:
 
 def test_more_combinations_than_64_bits_hold_are_read_at_once() -> None:
     """A template is as large as its text: the last of 10^60 combinations costs what the first does."""
-    digits = Choice(options=Options(items=tuple("0123456789")))
+    digits = TextChoice(options=Options(items=tuple("0123456789")))
     template = TextTemplate((digits,) * 60)
     assert 10**60 == template.count
     assert "0" * 60 == template.combination(0)
@@ -152,7 +152,7 @@ def test_more_combinations_than_64_bits_hold_are_read_at_once() -> None:
 def test_picks_from_a_long_wildcard_are_not_enumerated() -> None:
     """Three of ten thousand lines are 10^12 texts, in the order of their lines."""
     lines = tuple(f"w{number}" for number in range(10_000))
-    template = TextTemplate((Choice(options=Options(items=lines), low=3, high=3),))
+    template = TextTemplate((TextChoice(options=Options(items=lines), low=3, high=3),))
     assert 10_000 * 9_999 * 9_998 == template.count
     assert "w0,w1,w2" == template.combination(0)
     assert "w9999,w9998,w9997" == template.combination(template.count - 1)
@@ -172,7 +172,9 @@ def test_equal_options_are_stored_once() -> None:
     """A wildcard of ten thousand lines in a hundred prompts takes its room once, however it is picked from."""
     lines = tuple(f"line {number}" for number in range(10_000))
     found = [
-        TextTemplate((f"prompt {number} ", Choice(options=Options(items=lines), low=1, high=1 + number % 2)))
+        TextTemplate(
+            (f"prompt {number} ", TextChoice(options=Options(items=lines), low=1, high=1 + number % 2))
+        )
         for number in range(100)
     ]
     written = json.dumps(templates_to_json(found))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.tokens import (
+from producer.preview.tokens import (
     ModelTokenizer,
     TokenizerInvalid,
     least_size,

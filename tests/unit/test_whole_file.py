@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from producer.export.files import make_folder, write_whole
-from producer.whole_file import whole_file, write_png
 from shared.command_exit import EXIT_USAGE, explain
 from shared.errors import StoreError
+from shared.whole_file import whole_file, write_png
 
 
 @pytest.mark.parametrize("before", [None, b"the sheet of yesterday"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from producer.sweep_text import read_yaml
-from producer.wildcards import Wildcard, read_wildcards, wildcards_from_value
+from producer.language.document import read_yaml
+from producer.language.wildcards import Wildcard, read_wildcards, wildcards_from_value
 from shared.errors import SweepError
 
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_noted(tmp_path: Path, monkeypatch: pytest.Monkey
     with (tmp_path / "huge.txt").open("wb") as file:
         file.truncate(300 << 20)
     (tmp_path / "many.txt").write_text("a\nb\nc\n")
-    monkeypatch.setattr("producer.wildcards.LINES_MAX", 3)
+    monkeypatch.setattr("producer.language.wildcards.LINES_MAX", 3)
     read = read_wildcards(tmp_path)
     assert {"huge", "many", "pipe"} == {name for name, one in read.found.items() if one.problem}
     said = "\n".join(read.notes)

@@ -25,7 +25,7 @@ from training.portraits.drawing import BACKGROUNDS, HAIRS, SHIRTS, SIZE_PX, SKIN
 from worker.models.loader import ModelSource, load_model
 from worker.sampling.model import LoadedModel
 from worker.sampling.request import Sampled, SampleRequest
-from worker.sampling.sampler import sample
+from worker.sampling.rows.loop import sample
 
 #: Where the model in the repository is.
 BUNDLED = Path(__file__).parents[2] / "worker" / "models" / "portraits"

@@ -32,14 +32,17 @@ from worker.models.precision import decoder_dtype, default_dtype
 from worker.models.quiet import no_progress_bars
 from worker.models.scheduler_config import held_config, read_scheduler_config
 from worker.models.weights import DTYPE_OPTION, PICKLES, SUPPORTED, load_weights
-from worker.sampling.model import Family, LoadedModel
-from worker.sampling.pipeline_model import LoadedPipeline
+from worker.sampling.model import FamilyName, LoadedModel
+from worker.sampling.pipelines.model import LoadedPipeline
 
 #: Pipeline class in model_index.json -> family.
-FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl"}
+PIPELINE_FAMILIES: Mapping[str, FamilyName] = {
+    "StableDiffusionPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+}
 
 #: The text encoders of each family, in the order their hidden states are concatenated.
-TEXT_ENCODERS: Mapping[Family, tuple[str, ...]] = {
+TEXT_ENCODERS: Mapping[FamilyName, tuple[str, ...]] = {
     "sd": ("text_encoder",),
     "sdxl": ("text_encoder", "text_encoder_2"),
 }
@@ -76,7 +79,7 @@ class ModelSource:
 class _Parts:
     """The components of a model, on the CPU or not, before they are checked."""
 
-    family: Family
+    family: FamilyName
     unet: Any
     vae: Any
     text_encoders: tuple[Any, ...]
@@ -210,7 +213,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _is_native(index: Mapping[str, Any]) -> bool:
     """Return whether a pipeline is of a family that is rendered without diffusers' pipeline."""
     named = index.get("_class_name")
-    return isinstance(named, str) and named in FAMILIES
+    return isinstance(named, str) and named in PIPELINE_FAMILIES
 
 
 def _load_folder(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> _Parts:
@@ -233,13 +236,13 @@ def _load_folder(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
     )
 
 
-def _family(folder: Path, index: Mapping[str, Any]) -> Family:
+def _family(folder: Path, index: Mapping[str, Any]) -> FamilyName:
     """Return the family that a model_index.json names.
 
     Raises:
         ModelUnsupported: components of other classes than the family's own.
     """
-    family = FAMILIES[index["_class_name"]]
+    family = PIPELINE_FAMILIES[index["_class_name"]]
     expected = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
     expected |= {name: _encoder_class(name).__name__ for name in TEXT_ENCODERS[family]}
     for component, class_name in expected.items():
@@ -296,7 +299,7 @@ def _load_single_file(path: Path) -> _Parts:
     if path.suffix.lower() != ".safetensors":
         raise ModelUnsupported(f"{path}: not a .safetensors file; {SUPPORTED}")
     facts = _single_file_facts(path)
-    family: Family = "sdxl" if facts.family == "sdxl" else "sd"
+    family: FamilyName = "sdxl" if facts.family == "sdxl" else "sd"
     configs = path.with_suffix("")
     beside = (
         {"config": str(configs), "local_files_only": True} if (configs / "model_index.json").is_file() else {}
@@ -349,7 +352,7 @@ def _plainly_named(path: Path) -> Iterator[Path]:
         yield link
 
 
-def _from_pipeline(pipeline: Any, family: Family) -> _Parts:
+def _from_pipeline(pipeline: Any, family: FamilyName) -> _Parts:
     names = TEXT_ENCODERS[family]
     return _Parts(
         family=family,

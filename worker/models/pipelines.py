@@ -23,7 +23,7 @@ from shared.errors import ModelUnsupported, SettingsError
 from shared.settings import OffloadMode
 from shared.walk import walk_files
 from worker.models.weights import DTYPE_OPTION, SUPPORTED, load_weights
-from worker.sampling.pipeline_model import LoadedPipeline, wrap_pipeline
+from worker.sampling.pipelines.model import LoadedPipeline, wrap_pipeline
 
 #: diffusers' text-to-image pipelines by class name.
 TEXT_TO_IMAGE: Mapping[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from worker.sampling.model import Family
+from worker.sampling.model import FamilyName
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
@@ -13,7 +13,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def decoder_dtype(
-    family: Family, dtype: torch.dtype, device: torch.device, *, force_upcast: bool
+    family: FamilyName, dtype: torch.dtype, device: torch.device, *, force_upcast: bool
 ) -> torch.dtype:
     """Return the dtype of the VAE: the model's own, unless float16 overflows in it.
 

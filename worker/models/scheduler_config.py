@@ -16,13 +16,16 @@ import diffusers
 from diffusers import SchedulerMixin
 
 from shared.errors import ModelUnsupported
-from worker.sampling.model import Family
+from worker.sampling.model import FamilyName
 
 #: What StableDiffusionPipeline (not its XL sibling) puts into a scheduler's config where the key has another value.
-_CORRECTED: Mapping[Family, Mapping[str, Any]] = {"sd": {"steps_offset": 1, "clip_sample": False}, "sdxl": {}}
+_CORRECTED: Mapping[FamilyName, Mapping[str, Any]] = {
+    "sd": {"steps_offset": 1, "clip_sample": False},
+    "sdxl": {},
+}
 
 
-def read_scheduler_config(folder: Path, index: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
+def read_scheduler_config(folder: Path, index: Mapping[str, Any], family: FamilyName) -> Mapping[str, Any]:
     """Return the scheduler config that the family's pipeline would hold.
 
     Args:
@@ -40,7 +43,7 @@ def read_scheduler_config(folder: Path, index: Mapping[str, Any], family: Family
     return held_config(scheduler_class.from_pretrained(str(path.parent), local_files_only=True), family)
 
 
-def held_config(scheduler: Any, family: Family) -> Mapping[str, Any]:
+def held_config(scheduler: Any, family: FamilyName) -> Mapping[str, Any]:
     """Return the config of a scheduler inside the family's pipeline."""
     config = dict(scheduler.config)
     corrected = {key: value for key, value in _CORRECTED[family].items() if key in config}

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from worker.sampling.memory import RowCeilings
 from worker.sampling.model import LoadedModel
-from worker.sampling.pipeline_model import LoadedPipeline
-from worker.sampling.pipeline_sampler import sample_with_pipeline
-from worker.sampling.request import Outcome, SampleRequest
-from worker.sampling.rows import RowCounts
-from worker.sampling.sampler import RowLoop
+from worker.sampling.pipelines.model import LoadedPipeline
+from worker.sampling.pipelines.sampler import sample_with_pipeline
+from worker.sampling.request import SampleOutcome, SampleRequest
+from worker.sampling.rows.batch import RowCounts
+from worker.sampling.rows.capacity import RowCeilings
+from worker.sampling.rows.loop import RowLoop
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class _Submission:
     model: str
     rows: int
     request: SampleRequest
-    future: Future[Outcome] = field(default_factory=Future)
+    future: Future[SampleOutcome] = field(default_factory=Future)
 
     @property
     def group(self) -> tuple[str, int]:
@@ -74,7 +74,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, model: str, request: SampleRequest, *, rows: int) -> Future[Outcome]:
+    def submit(self, model: str, request: SampleRequest, *, rows: int) -> Future[SampleOutcome]:
         """Queue a request.
 
         The future's result is the request's outcome, with `request_index` 0; its exception is why the model could not
@@ -188,7 +188,7 @@ class Engine:
         self._lives_until = time.monotonic() + seconds
 
 
-def _begins(future: Future[Outcome]) -> bool:
+def _begins(future: Future[SampleOutcome]) -> bool:
     """Return whether somebody still wants the answer; from then on it cannot be cancelled. Retries ask again."""
     return future.running() or future.set_running_or_notify_cancel()
 
@@ -201,13 +201,13 @@ def _begins_or_leaves(unanswered: dict[int, _Submission], ticket: int) -> bool:
     return begins
 
 
-def _answer_all(unanswered: dict[int, _Submission], outcomes: list[Outcome]) -> None:
+def _answer_all(unanswered: dict[int, _Submission], outcomes: list[SampleOutcome]) -> None:
     """Answer some requests, by ticket; in a function of its own, so that the last outcome is let go as well."""
     for outcome in outcomes:
         _answer(unanswered.pop(outcome.request_index).future, outcome)
 
 
-def _answer(future: Future[Outcome], outcome: Outcome) -> None:
+def _answer(future: Future[SampleOutcome], outcome: SampleOutcome) -> None:
     """Answer, if anybody wants it: a request that could not even be prepared has not begun."""
     if _begins(future):
         future.set_result(outcome)

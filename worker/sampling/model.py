@@ -14,7 +14,7 @@ import torch
 from worker.sampling.cache import LruCache
 
 #: What the sampler renders: "sd" is Stable Diffusion 1.x and 2.x, "sdxl" Stable Diffusion XL base.
-Family = Literal["sd", "sdxl"]
+FamilyName = Literal["sd", "sdxl"]
 
 #: Chunks whose embeddings are kept. SDXL in fp16: 77 x 2048 x 2 bytes, so about 160 MB when full.
 EMBEDDINGS_KEPT = 512
@@ -27,7 +27,7 @@ class LoadedModel:
     #: The name people use, and the content hash or hub revision behind it. For messages and logs.
     name: str
     fingerprint: str
-    family: Family
+    family: FamilyName
     #: diffusers' UNet2DConditionModel and AutoencoderKL.
     unet: Any
     vae: Any

@@ -69,4 +69,4 @@ class SampleFailed:
     error: RenderError
 
 
-Outcome = Sampled | SampleFailed
+SampleOutcome = Sampled | SampleFailed

@@ -1,4 +1,4 @@
-"""The families that the row engine renders itself; all others go through `worker.sampling.pipeline_sampler`."""
+"""The families that the row engine renders itself; all others go through `worker.sampling.pipelines.sampler`."""
 
 from collections.abc import Mapping
 

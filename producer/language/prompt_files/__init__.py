@@ -1,0 +1,1 @@
+"""Files of prompts: CSV, TSV, JSON, Parquet and plain text, from bytes to columns of values."""

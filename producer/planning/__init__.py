@@ -1,0 +1,1 @@
+"""From a checked `Sweep` to a compiled `Plan`."""

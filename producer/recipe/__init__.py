@@ -1,0 +1,1 @@
+"""From an image file back to the sweep that makes it again."""

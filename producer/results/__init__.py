@@ -1,0 +1,1 @@
+"""What a sweep has made: reads, searches and verifies its manifests and images."""

@@ -1,0 +1,1 @@
+"""Families that a diffusers pipeline renders, by whole calls instead of rows."""

@@ -1,0 +1,1 @@
+"""The row engine: continuous batching of denoiser rows, refilled at every step."""

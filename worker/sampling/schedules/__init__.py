@@ -1,0 +1,1 @@
+"""Schedules: diffusers schedulers, and the linear programs that they are unrolled into."""
