@@ -49,8 +49,16 @@ MODULES: tuple[str, ...] = tuple(
 MORE_TESTS: Mapping[str, tuple[str, ...]] = {
     "worker/background.py": ("tests/integration/test_transport.py", "tests/integration/test_layouts.py"),
     "shared/store/s3_errors.py": ("tests/integration/test_store_faults.py",),
-    "shared/decoding.py": ("tests/unit/test_plan.py", "tests/unit/test_compile.py"),
-    "shared/sample.py": ("tests/unit/test_plan.py", "tests/unit/test_compile.py"),
+    "shared/decoding.py": (
+        "tests/unit/test_language.py",
+        "tests/unit/test_plan.py",
+        "tests/unit/test_compile.py",
+    ),
+    "shared/sample.py": (
+        "tests/unit/test_language.py",
+        "tests/unit/test_plan.py",
+        "tests/unit/test_compile.py",
+    ),
     "producer/fleet/status.py": ("tests/integration/test_verbs.py",),
     "producer/fleet/doctor.py": ("tests/integration/test_doctor.py",),
     "producer/fleet/retry.py": ("tests/integration/test_verbs.py",),
