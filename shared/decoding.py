@@ -133,8 +133,8 @@ class _PlainDecoder:
             values[position] = column[digit]
             fragments[position] = column_fragments[digit]
         if values[_SCALE] <= 1.0:  # as `canonical_recipe` has it
-            for position, null in _NULLS:
-                fragments[position] = null
+            fragments[_NEGATIVE] = _NULL_NEGATIVE
+            fragments[_RULE] = _NULL_RULE
         values.append(blake2b(b",".join(fragments), digest_size=16).hexdigest())
         return tuple.__new__(Job, values)  # Job._make, without its check of the length
 
@@ -183,5 +183,8 @@ def _fragment(name: str, value: Any) -> bytes:
     return whole[start:] if name == RECIPE_FIELDS[-1] else whole[start:-1]
 
 
-#: Position and JSON of each field that is null without guidance.
-_NULLS = [(_POSITION[name], _fragment(name, None)) for name in GUIDED_FIELDS]
+#: Position and JSON of each field that is null without guidance. They are unpacked, because a loop over them would
+#: make reading plans slower; one more such field fails here, at import, until `_PlainDecoder.job` handles it.
+(_NEGATIVE, _NULL_NEGATIVE), (_RULE, _NULL_RULE) = (
+    (_POSITION[name], _fragment(name, None)) for name in GUIDED_FIELDS
+)
