@@ -11,16 +11,12 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from shared.axes import HOLE, Axis, DerivedSeeds, ListAxis, SeedRange
-from shared.job import RECIPE_FIELDS, Job, canonical_json, make_job
+from shared.job import GUIDED_FIELDS, RECIPE_FIELDS, Job, canonical_json, make_job
 from shared.sample import JobSample, digits_of
 from shared.texts import Text, fill
 
-#: The first field's JSON has the opening brace.
-_NULL_NEGATIVE, _NULL_RULE = b'"negative_prompt":null', b'{"guidance_rule":null'
 _POSITION = {name: position for position, name in enumerate(RECIPE_FIELDS)}
-_RULE, _SCALE, _NEGATIVE, _SEED = (
-    _POSITION[name] for name in ("guidance_rule", "guidance_scale", "negative_prompt", "seed")
-)
+_SCALE, _SEED = _POSITION["guidance_scale"], _POSITION["seed"]
 
 #: Where a style's negative prompt has the job's own. A1111 gives both columns of its styles the same hole.
 NEGATIVE_HOLE = "{prompt}"
@@ -185,3 +181,10 @@ def _fragment(name: str, value: Any) -> bytes:
     whole = canonical_json({name: value})
     start = 0 if name == RECIPE_FIELDS[0] else 1
     return whole[start:] if name == RECIPE_FIELDS[-1] else whole[start:-1]
+
+
+#: Position and JSON of each field that is null without guidance. They are unpacked, because a loop over them would
+#: make reading plans slower; one more such field fails here, at import, until `_PlainDecoder.job` handles it.
+(_NEGATIVE, _NULL_NEGATIVE), (_RULE, _NULL_RULE) = (
+    (_POSITION[name], _fragment(name, None)) for name in GUIDED_FIELDS
+)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Literal, NamedTuple
 
 #: Version of the sampler's arithmetic. Part of every job id: raise it when images change.
 SAMPLER_VERSION = "2"
@@ -17,20 +19,104 @@ SAMPLER_VERSION = "2"
 #: Longest prompt, bytes of UTF-8. The longest prompts in use are a hundredth of it.
 PROMPT_BYTES_MAX = 65_536
 
-#: Canonical order of the recipe's fields (sorted, as canonical JSON wants them).
-RECIPE_FIELDS = (
-    "guidance_rule",
-    "guidance_scale",
-    "height",
-    "model",
-    "negative_prompt",
-    "prompt",
-    "sampler",
-    "scheduler",
-    "seed",
-    "steps",
-    "width",
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobField:
+    """What the code has to know of one field of a job."""
+
+    name: str
+    #: Types that a value may have. A bool is not an int here.
+    types: tuple[type, ...]
+    #: Name of the Arrow type of the field's column in a manifest.
+    column: Literal["string", "uint32", "uint64", "float64"]
+    #: Description of that column.
+    description: str
+    #: Key that a sweep sets the field by; None where a sweep cannot set it.
+    key: str | None
+    #: Whether the field changes the image only where there is guidance.
+    needs_guidance: bool = False
+    #: The field's name in the headings of sheets and pages; "" is `name`.
+    heading: str = ""
+
+    @property
+    def nullable(self) -> bool:
+        """Whether a value may be None."""
+        return NoneType in self.types
+
+
+#: Every field of a job but its id, in the order of the documentation and of a manifest's columns.
+JOB_FIELDS = (
+    JobField(name="prompt", types=(str,), column="string", description="Prompt.", key="prompt"),
+    JobField(
+        name="negative_prompt",
+        types=(str, NoneType),
+        column="string",
+        description="Negative prompt as the sweep declares it. Null (none) and empty are kept apart; unused at a"
+        " guidance scale of 1 or less.",
+        key="negative_prompt",
+        needs_guidance=True,
+        heading="negative",
+    ),
+    JobField(
+        name="seed",
+        types=(int,),
+        column="uint64",
+        description="Seed of the job's own random generator.",
+        key="seed",
+    ),
+    JobField(
+        name="guidance_scale",
+        types=(float,),
+        column="float64",
+        description="Scale of classifier-free guidance.",
+        key="guidance_scale",
+        heading="guidance",
+    ),
+    JobField(
+        name="guidance_rule",
+        types=(str, NoneType),
+        column="string",
+        description="Guidance rule as canonical JSON (docs/sweeps.md). Null for plain classifier-free guidance; unused"
+        " at a guidance scale of 1 or less.",
+        key="guidance_rule",
+        needs_guidance=True,
+        heading="rule",
+    ),
+    JobField(name="steps", types=(int,), column="uint32", description="Sampling steps.", key="steps"),
+    JobField(
+        name="scheduler",
+        types=(str,),
+        column="string",
+        description="Scheduler, by Printroom's name.",
+        key="scheduler",
+    ),
+    JobField(name="width", types=(int,), column="uint32", description="Image width, pixels.", key="size"),
+    JobField(name="height", types=(int,), column="uint32", description="Image height, pixels.", key="size"),
+    JobField(
+        name="model", types=(str,), column="string", description="Fingerprint of the model.", key="model"
+    ),
+    JobField(
+        name="sampler",
+        types=(str,),
+        column="string",
+        description="Version of the sampler's arithmetic.",
+        key=None,
+    ),
 )
+
+#: Canonical order of the recipe's fields (sorted, as canonical JSON wants them).
+RECIPE_FIELDS = tuple(sorted(field.name for field in JOB_FIELDS))
+
+#: Keys by which a sweep sets the fields, in the order of the documentation; `size` sets width and height.
+SWEEP_FIELDS = tuple(dict.fromkeys(field.key for field in JOB_FIELDS if field.key is not None))
+
+#: Fields that change the image only where there is guidance.
+GUIDED_FIELDS = tuple(field.name for field in JOB_FIELDS if field.needs_guidance)
+
+#: Values of the fields that `make_job` may be called without.
+_DEFAULTS = {"guidance_rule": None, "sampler": SAMPLER_VERSION}
+
+_NAMES = frozenset(RECIPE_FIELDS)
 
 
 class Job(NamedTuple):
@@ -77,35 +163,20 @@ class Job(NamedTuple):
         return fields
 
 
-def make_job(
-    *,
-    prompt: str,
-    negative_prompt: str | None,
-    seed: int,
-    guidance_scale: float,
-    steps: int,
-    scheduler: str,
-    width: int,
-    height: int,
-    model: str,
-    guidance_rule: str | None = None,
-    sampler: str = SAMPLER_VERSION,
-) -> Job:
-    """Make a job and name it by its content."""
-    recipe = {
-        "guidance_rule": guidance_rule,
-        "guidance_scale": float(guidance_scale),
-        "height": height,
-        "model": model,
-        "negative_prompt": negative_prompt,
-        "prompt": prompt,
-        "sampler": sampler,
-        "scheduler": scheduler,
-        "seed": seed,
-        "steps": steps,
-        "width": width,
-    }
-    return Job(**recipe, id=job_id(recipe))  # type: ignore[arg-type]
+def make_job(**values: Any) -> Job:
+    """Make a job and name it by its content.
+
+    Args:
+        values: field of JOB_FIELDS -> its value. `guidance_rule` and `sampler` may be left out.
+
+    Raises: TypeError for a field that is missing or unknown.
+    """
+    recipe = {**_DEFAULTS, **values}
+    if recipe.keys() != _NAMES:
+        wrong = sorted(recipe.keys() ^ _NAMES)
+        raise TypeError(f"a job has exactly the fields {', '.join(RECIPE_FIELDS)}; check {', '.join(wrong)}")
+    recipe["guidance_scale"] = float(recipe["guidance_scale"])
+    return Job(**recipe, id=job_id(recipe))
 
 
 def job_id(recipe: dict[str, Any]) -> str:
@@ -120,7 +191,7 @@ def canonical_recipe(recipe: dict[str, Any]) -> bytes:
     prompt's prediction alone. So both are null here, and such jobs are one image.
     """
     if recipe["guidance_scale"] <= 1.0:
-        recipe = {**recipe, "negative_prompt": None, "guidance_rule": None}
+        recipe = {**recipe, **dict.fromkeys(GUIDED_FIELDS)}
     return canonical_json({field: recipe[field] for field in RECIPE_FIELDS})
 
 

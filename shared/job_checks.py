@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from shared.job import Job
 from shared.model_facts import ModelFacts
 from shared.schedulers import NO_SAMPLE_PREDICTION, SCHEDULE_PARTS, SCHEDULERS, ModelPath, SchedulerSpec
 
@@ -29,21 +30,7 @@ class JobProblem:
     condition: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobValues:
-    """What of a job can be asked without rendering it."""
-
-    width: int
-    height: int
-    scheduler: str
-    steps: int
-    guidance_scale: float
-    guidance_rule: str | None
-    negative_prompt: str | None
-    prompt: str
-
-
-def job_problem(facts: ModelFacts, name: str, job: JobValues) -> JobProblem | None:
+def job_problem(facts: ModelFacts, name: str, job: Job) -> JobProblem | None:
     """Return the first reason why a job of a model is certain to fail, as far as the model's files tell.
 
     Args:
@@ -220,7 +207,7 @@ def knows_schedule(spec: SchedulerSpec, parts: Iterable[str]) -> bool:
     return all(spec.class_name in SCHEDULE_PARTS[part] for part in parts)
 
 
-def _heard_negative(job: JobValues) -> str:
+def _heard_negative(job: Job) -> str:
     return (job.negative_prompt or "") if job.guidance_scale > 1.0 else ""
 
 

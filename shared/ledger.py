@@ -754,8 +754,7 @@ def _reasons(fields: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _bucket_json(bucket: Bucket, plan: Plan) -> dict[str, Any]:
-    fields = {name: getattr(bucket, name) for name in ("model", "width", "height", "sampler", "encoder")}
-    return {"bucket": fields, "model_name": plan.models.get(bucket.model, bucket.model)}
+    return {"bucket": asdict(bucket), "model_name": plan.models.get(bucket.model, bucket.model)}
 
 
 def _shortened(reason: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared import names
-from shared.job import RECIPE_FIELDS, Job
+from shared.job import JOB_FIELDS, RECIPE_FIELDS, Job
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 
 #: Raise it when a reader of the old columns would be misled. It stands in each file's schema metadata.
@@ -51,6 +51,14 @@ def _done_column(name: str, kind: pa.DataType, description: str) -> pa.Field:
     return _column(name, kind, f"{description} Null where the job failed.", nullable=True)
 
 
+#: Arrow's types, by the names that `JobField.column` may have.
+_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "uint32": pa.uint32(),
+    "uint64": pa.uint64(),
+    "float64": pa.float64(),
+}
+
 #: Every column, in order, with its description as field metadata.
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -66,29 +74,10 @@ MANIFEST_SCHEMA = pa.schema(
             nullable=True,
         ),
         _column("error", pa.string(), "The failure in words. Null where the job is done.", nullable=True),
-        _column("prompt", pa.string(), "Prompt."),
-        _column(
-            "negative_prompt",
-            pa.string(),
-            "Negative prompt as the sweep declares it. Null (none) and empty are kept apart; unused at a"
-            " guidance scale of 1 or less.",
-            nullable=True,
+        *(
+            _column(field.name, _TYPES[field.column], field.description, nullable=field.nullable)
+            for field in JOB_FIELDS
         ),
-        _column("seed", pa.uint64(), "Seed of the job's own random generator."),
-        _column("guidance_scale", pa.float64(), "Scale of classifier-free guidance."),
-        _column(
-            "guidance_rule",
-            pa.string(),
-            "Guidance rule as canonical JSON (docs/sweeps.md). Null for plain classifier-free guidance; unused at a"
-            " guidance scale of 1 or less.",
-            nullable=True,
-        ),
-        _column("steps", pa.uint32(), "Sampling steps."),
-        _column("scheduler", pa.string(), "Scheduler, by Printroom's name."),
-        _column("width", pa.uint32(), "Image width, pixels."),
-        _column("height", pa.uint32(), "Image height, pixels."),
-        _column("model", pa.string(), "Fingerprint of the model."),
-        _column("sampler", pa.string(), "Version of the sampler's arithmetic."),
         _done_column("model_name", pa.string(), "Model as the sweep named it."),
         _done_column(
             "key", pa.string(), "Key of the image, or of the shard it is in, relative to the store's root."

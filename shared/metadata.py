@@ -22,7 +22,7 @@ from shared.guidance import rule_label
 from shared.images.files import encode, kind_of, read_texts
 from shared.images.format import PNG, ImageFormat, parse_format
 from shared.images.texts import KEYWORD, Texts
-from shared.job import Job, canonical_json, canonical_recipe, job_id, make_job
+from shared.job import JOB_FIELDS, Job, canonical_json, canonical_recipe, job_id, make_job
 from shared.result import Provenance
 from shared.schedulers import SCHEDULERS
 
@@ -30,19 +30,7 @@ from shared.schedulers import SCHEDULERS
 FORMAT = 2
 
 #: What the JSON holds, and the types each field may have. bool is no int here.
-_RECIPE_TYPES: dict[str, tuple[type, ...]] = {
-    "guidance_rule": (str, type(None)),
-    "guidance_scale": (float,),
-    "height": (int,),
-    "model": (str,),
-    "negative_prompt": (str, type(None)),
-    "prompt": (str,),
-    "sampler": (str,),
-    "scheduler": (str,),
-    "seed": (int,),
-    "steps": (int,),
-    "width": (int,),
-}
+_RECIPE_TYPES = {field.name: field.types for field in sorted(JOB_FIELDS, key=lambda field: field.name)}
 _PROVENANCE_TYPES: dict[str, tuple[type, ...]] = {
     "model_name": (str,),
     "device": (str,),

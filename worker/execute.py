@@ -224,7 +224,7 @@ class _ChunkRun:
         bucket = self._chunk.bucket
         rows = choose_rows(2 * self._plan.jobs_in(bucket), limit=self._context.device.batch_rows)
         submit = self._context.engine.submit
-        return {submit(bucket.model, _request(job), rows=rows): job for job in jobs}
+        return {submit(bucket.model, SampleRequest.of(job), rows=rows): job for job in jobs}
 
     def _take_answer(self, job: Job, future: Future[SampleOutcome], uploads: list[Future[None]]) -> None:
         if future.cancelled():
@@ -425,17 +425,3 @@ def _cancel(futures: Iterable[Future[SampleOutcome]]) -> None:
     """Take back what has no rows yet; the engine finishes what has."""
     for future in futures:
         future.cancel()
-
-
-def _request(job: Job) -> SampleRequest:
-    return SampleRequest(
-        prompt=job.prompt,
-        negative_prompt=job.negative_prompt,
-        seed=job.seed,
-        guidance_scale=job.guidance_scale,
-        steps=job.steps,
-        scheduler=job.scheduler,
-        width=job.width,
-        height=job.height,
-        guidance_rule=job.guidance_rule,
-    )

@@ -18,22 +18,12 @@ from producer.language.negatives import expand_negative
 from producer.language.ranges import Span, expand_range, is_range
 from producer.language.wording import kind, show
 from shared.images.format import FORMAT_EXAMPLES, FormatInvalid, parse_format
-from shared.job import PROMPT_BYTES_MAX
+from shared.job import PROMPT_BYTES_MAX, SWEEP_FIELDS
 from shared.model_reading import PREDICTIONS, Reading
 from shared.schedulers import SCHEDULERS, canonical_scheduler
 
 #: Fields of a job that a sweep may set, in the order in which the documentation names them.
-FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "guidance_scale",
-    "guidance_rule",
-    "steps",
-    "scheduler",
-    "size",
-    "model",
-)
+FIELDS = SWEEP_FIELDS
 
 #: A thousand training timesteps is all there is to sample.
 STEPS_MAX = 1000

@@ -22,7 +22,7 @@ from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
 from shared.guidance import read_rule
 from shared.images.format import parse_format
-from shared.job import PROMPT_BYTES_MAX
+from shared.job import PROMPT_BYTES_MAX, RECIPE_FIELDS
 from shared.labels import LabelColumn, LabelledAxis
 from shared.plan import SWEEP_JOBS_MAX, Block, Bucket, Plan, jobs_per_chunk
 from shared.sample import JobSample, share_out
@@ -37,18 +37,8 @@ _SAMPLER_AXES = ("scheduler", "steps", "guidance_rule", "guidance_scale")
 _BUCKET_FIELDS = ("model", "size")
 _TEXT_FIELDS = ("prompt", "negative_prompt")
 
-#: What seeds that are each job's own are derived from: all of it but the version of the sampler's arithmetic.
-_JOB_FIELDS = (
-    "guidance_rule",
-    "guidance_scale",
-    "height",
-    "model",
-    "negative_prompt",
-    "prompt",
-    "scheduler",
-    "steps",
-    "width",
-)
+#: What seeds that are each job's own are derived from: every other field but the version of the sampler's arithmetic.
+_JOB_FIELDS = tuple(name for name in RECIPE_FIELDS if name not in ("sampler", "seed"))
 
 
 #: Name of a label -> the text of each value of an axis, None for none.

@@ -13,11 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.job import Job
+from shared.job import GUIDED_FIELDS, Job
 from shared.plan import Axis, Block, Plan, SeedRange
-
-#: Fields that only guidance reads.
-GUIDED_FIELDS = ("negative_prompt", "guidance_rule")
 
 #: Combinations written out where two sweeps group their fields differently (one has cases, the other lists).
 EXPANDED_MAX = 2_000_000

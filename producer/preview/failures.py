@@ -17,8 +17,8 @@ from producer.preview.count import COUNTED_MAX, SPREAD_JOBS, block_ranges
 from producer.preview.spread import spread
 from shared.axes import HOLE, STYLE_FIELDS, Axis, ListAxis
 from shared.errors import SweepError
-from shared.job import Job
-from shared.job_checks import JobProblem, JobValues, bucket_problem, job_problem, too_many_words
+from shared.job import JOB_FIELDS, Job
+from shared.job_checks import JobProblem, bucket_problem, job_problem, too_many_words
 from shared.model_facts import ModelFacts
 from shared.plan import Block, Plan
 from shared.schedulers import SCHEDULERS
@@ -34,17 +34,8 @@ _ASKED = ("scheduler", "steps")
 _ASKED_OF_PIPELINES = ("guidance_scale", "guidance_rule", "negative_prompt", "prompt")
 
 
-#: What stands for the fields that no check asks for.
-_UNASKED = JobValues(
-    width=0,
-    height=0,
-    scheduler="",
-    steps=0,
-    guidance_scale=1.0,
-    guidance_rule=None,
-    negative_prompt=None,
-    prompt="",
-)
+#: A job of which every field is null, zero or empty: what no check reads keeps these values.
+_UNASKED = Job(**{field.name: field.types[-1]() for field in JOB_FIELDS}, id="")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +122,7 @@ def _block_failures(
     asked = _ASKED if facts.is_native else (*_ASKED, *_ASKED_OF_PIPELINES)
     axes = [plan.axes[position] for position in block.axes]
     if block.sample is None and all(_is_told_by_values(axis, asked) for axis in axes):
-        values = replace(_UNASKED, width=width, height=height)
+        values = _UNASKED._replace(width=width, height=height)
         yield from _by_axes(axes, start, asked, values, facts, name)
     else:
         yield from _by_jobs(plan, start, stop, facts, name)
@@ -154,7 +145,7 @@ def _by_axes(
     axes: Sequence[Axis],
     start: int,
     asked: Sequence[str],
-    values: JobValues,
+    values: Job,
     facts: ModelFacts,
     name: str,
 ) -> Iterator[tuple[JobProblem, int, int, bool]]:
@@ -163,7 +154,7 @@ def _by_axes(
     cases = [_cases(axis, asked, facts) for axis in axes]
     for picked in itertools.product(*cases):
         fields = {field: value for case in picked for field, value in case.values.items()}
-        problem = job_problem(facts, name, replace(values, **fields))
+        problem = job_problem(facts, name, values._replace(**fields))
         if problem is not None:
             jobs = math.prod(case.digits for case in picked)
             index = start + sum(case.first * stride for case, stride in zip(picked, strides, strict=True))
@@ -217,19 +208,6 @@ def _by_jobs(
     """Look at jobs one by one, where the axes do not say it: at all of them, or at some, evenly spread."""
     exact = stop - start <= COUNTED_MAX
     for index in range(start, stop) if exact else spread(start, stop, SPREAD_JOBS):
-        problem = job_problem(facts, name, _values_of(plan.job(index)))
+        problem = job_problem(facts, name, plan.job(index))
         if problem is not None:
             yield problem, 1, index, exact
-
-
-def _values_of(job: Job) -> JobValues:
-    return JobValues(
-        width=job.width,
-        height=job.height,
-        scheduler=job.scheduler,
-        steps=job.steps,
-        guidance_scale=job.guidance_scale,
-        guidance_rule=job.guidance_rule,
-        negative_prompt=job.negative_prompt,
-        prompt=job.prompt,
-    )

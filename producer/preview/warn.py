@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from producer.preview.count import BlockCount
-from producer.preview.distinct import GUIDED_FIELDS
 from producer.preview.texts import ModelTexts
 from shared.guidance import rule_label
+from shared.job import GUIDED_FIELDS
 from shared.plan import Axis, Block, ListAxis, Plan
 
 #: Examples shown of one kind of warning.

@@ -14,7 +14,7 @@ from producer.recipe.other_programs import other_program, read_other
 from shared.errors import UsageError
 from shared.images.files import kind_of, read_texts
 from shared.images.texts import Texts
-from shared.job import SAMPLER_VERSION, Job
+from shared.job import SAMPLER_VERSION, SWEEP_FIELDS, Job
 from shared.metadata import ImageMetadata, read_image
 from shared.result import Provenance
 
@@ -94,18 +94,16 @@ def show_image(path: str | Path) -> Shown:
 
 def _ours(path: Path, found: ImageMetadata) -> Shown:
     job = found.job
+    written = {
+        **job.recipe(),
+        "guidance_rule": written_rule(job.guidance_rule),
+        "size": f"{job.width}x{job.height}",
+        "model": job.model.removeprefix("hub:"),
+    }
     sweep = {
         "name": f"again-{job.id[:_NAME_DIGITS]}",
         "format": str(found.image_format),
-        "prompt": job.prompt,
-        "negative_prompt": job.negative_prompt,
-        "seed": job.seed,
-        "guidance_scale": job.guidance_scale,
-        "guidance_rule": written_rule(job.guidance_rule),
-        "steps": job.steps,
-        "scheduler": job.scheduler,
-        "size": f"{job.width}x{job.height}",
-        "model": job.model.removeprefix("hub:"),
+        **{name: written[name] for name in SWEEP_FIELDS},
     }
     notes = []
     if job.sampler != SAMPLER_VERSION:

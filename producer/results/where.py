@@ -28,7 +28,7 @@ from producer.language.guidance_rules import RULE_READING
 from producer.language.wording import near, show
 from shared.errors import UsageError
 from shared.guidance import RuleInvalid, parse_rule
-from shared.job import RECIPE_FIELDS
+from shared.job import JOB_FIELDS, RECIPE_FIELDS
 from shared.labels import number_of
 
 #: What `--where` may name.
@@ -49,17 +49,16 @@ FILTERS = (
 #: Begins the name of a field that is one of the sweep's own values: `label:style`.
 LABEL = "label:"
 
+#: Fields of a job that are numbers -> what reads one from text.
+_NUMBERS = {field.name: field.types[0] for field in JOB_FIELDS if field.types[0] in (int, float)}
+
 #: How a condition's text is read, where it is not taken as it stands.
 _VALUES: dict[str, Callable[[str], Any]] = {
-    "seed": int,
-    "steps": int,
-    "width": int,
-    "height": int,
+    **_NUMBERS,
     "index": int,
     "chunk": int,
     "prompt_tokens": int,
     "negative_tokens": int,
-    "guidance_scale": float,
     "guidance_rule": partial(read_inline, what="--where"),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 from producer.sheet.cells import CellState
 from producer.sheet.labels import LABEL_CHARACTERS, distinct_labels
 from shared.guidance import rule_label
+from shared.job import JOB_FIELDS
 
 #: What stands where an image does not.
 STATE_WORDS: Mapping[CellState, str] = {
@@ -24,7 +25,8 @@ STATE_WORDS: Mapping[CellState, str] = {
 #: What stands where the sweep has no job.
 NO_JOB = "not in the sweep"
 
-_SHORT = {"negative_prompt": "negative", "guidance_scale": "guidance", "guidance_rule": "rule"}
+#: Field of a job -> its name in a heading, where that is another one.
+_HEADINGS = {field.name: field.heading for field in JOB_FIELDS if field.heading}
 
 
 def label(field: str, value: Any, models: Mapping[str, str]) -> str:
@@ -64,7 +66,7 @@ def phrase(field: str, value: Any, said: str) -> str:
 
 def field_name(field: str) -> str:
     """Return a field's name as a heading has it."""
-    return _SHORT.get(field, field)
+    return _HEADINGS.get(field, field)
 
 
 def one_line(text: str) -> str:

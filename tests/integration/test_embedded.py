@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from producer.local.render import valkey as embedded
+from producer.local import valkey as embedded
 from producer.local.valkey import EmbeddedValkey
 
 

@@ -17,7 +17,8 @@ from producer.preview import preview, render_preview
 from producer.preview.failures import certain_failures, refuse_certain_failures
 from shared.errors import JobInvalid, SweepError
 from shared.fingerprint import ResolvedModel
-from shared.job_checks import JobValues, count_words, job_problem
+from shared.job import make_job
+from shared.job_checks import count_words, job_problem
 from shared.model_facts import ModelFacts
 from shared.model_reading import Reading
 from shared.plan import Plan
@@ -53,19 +54,8 @@ def failing_indices(plan: Any) -> set[int]:
     """Return the jobs that a check of each finds."""
     found = set()
     for index, job in plan.jobs():
-        if job.model in FACTS:
-            values = JobValues(
-                width=job.width,
-                height=job.height,
-                scheduler=job.scheduler,
-                steps=job.steps,
-                guidance_scale=job.guidance_scale,
-                guidance_rule=job.guidance_rule,
-                negative_prompt=job.negative_prompt,
-                prompt=job.prompt,
-            )
-            if job_problem(FACTS[job.model], "m", values):
-                found.add(index)
+        if job.model in FACTS and job_problem(FACTS[job.model], "m", job):
+            found.add(index)
     return found
 
 
@@ -206,9 +196,10 @@ def test_the_worker_refuses_in_the_same_words(tiny_model, make_request, steps):
 
     model = tiny_model("sd1")
     for key in SCHEDULERS:
-        values = JobValues(
+        values = make_job(
             width=64, height=64, scheduler=key, steps=steps, guidance_scale=5.0, guidance_rule=None,
             negative_prompt="b", prompt="a",
+            seed=0, model="m",
         )  # fmt: skip
         problem = job_problem(SD, model.name, values)
         if problem is None:

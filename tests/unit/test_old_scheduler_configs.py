@@ -16,7 +16,7 @@ from worker.models.loader import ModelSource, load_model
 from worker.models.scheduler_config import read_scheduler_config
 from worker.sampling.pipelines.schedulers import make_pipeline_scheduler as make_for_pipeline
 from worker.sampling.rows.loop import sample
-from worker.sampling.schedules.schedulers import make_pipeline_scheduler, settings
+from worker.sampling.schedules.schedulers import make_scheduler, settings
 
 CPU = torch.device("cpu")
 STEPS = 7
@@ -212,7 +212,7 @@ def test_every_scheduler_is_the_folders_own_pipelines(bare_folder, name, family)
         theirs.set_timesteps(STEPS)
         if hasattr(theirs, "set_begin_index"):
             theirs.set_begin_index(0)
-        if found := what_differs(make_pipeline_scheduler(config, key, STEPS), theirs):
+        if found := what_differs(make_scheduler(config, key, STEPS), theirs):
             wrong[key] = found
     assert not wrong
 

@@ -171,7 +171,7 @@ def test_a_bomb_is_refused_before_it_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """Unpacked bytes are bounded as those of any file are."""
-    monkeypatch.setattr(tables, "FILE_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(tables, "PROMPT_FILE_BYTES_MAX", 1 << 20)
     (tmp_path / f"p.txt.{end}").write_bytes(PACKED[end](b"a\n" * (1 << 20)))
     with pytest.raises(SweepError, match="unpacked it has more than 1 MiB: split it"):
         planned(tmp_path, f"prompt: {{file: p.txt.{end}}}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.errors import RenderError
+from shared.job import Job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +32,11 @@ class SampleRequest:
     height: int
     #: Canonical text of a guidance rule (`shared.guidance`); None is plain classifier-free guidance.
     guidance_rule: str | None = None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Return the request for a job's image: the job's fields that have the same names."""
+        return cls(**{field.name: getattr(job, field.name) for field in fields(cls)})
 
     @property
     def guided(self) -> bool:

@@ -17,13 +17,14 @@ from producer.language.document import read_option
 from producer.language.prompt_files.column_names import DIFFUSIONDB_SAMPLERS, scheduler_called
 from producer.language.wording import show
 from shared.errors import SweepError
+from shared.job import JOB_FIELDS
 
 #: Fields for which an empty cell of a CSV is null.
 _NULLABLE = ("negative_prompt", "guidance_rule", "style")
 
 #: Fields of numbers, and sides of a size: what is written for no value is no value there.
-_NUMBERS = ("seed", "steps", "guidance_scale", "size", "width", "height")
-_WHOLE_FIELDS = ("seed", "steps", "size", "width", "height")
+_WHOLE_FIELDS = ("size", *(field.name for field in JOB_FIELDS if int in field.types))
+_NUMBERS = (*_WHOLE_FIELDS, *(field.name for field in JOB_FIELDS if float in field.types))
 
 #: Fields whose cells in a CSV are more than their text.
 _CONVERTED = (*_NUMBERS, "scheduler", "guidance_rule")
