@@ -237,17 +237,6 @@ def size_sides(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def load_sweep(path: str | Path, *, settings: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file. Its name is the file's, where it says no other.
-
-    Args:
-        settings: changes to it, each `key=value`.
-
-    Raises: SweepError listing every problem; OSError where the file cannot be read.
-    """
-    return sweep_of(read_sweep_file(Path(path), settings=settings))
-
-
 def parse_sweep(text: str | bytes, *, filename: str = "sweep.yaml") -> Sweep:
     """Read the text of a sweep file; files that it names are looked for in the current folder.
 

@@ -173,26 +173,6 @@ class TemplateParser:
         return "the sweep's 'wildcards' names a folder of them"
 
 
-def parse_template(
-    text: str,
-    *,
-    wildcards: Mapping[str, Wildcard] | None = None,
-    expand: bool,
-    slots: Collection[str] = (),
-) -> TextTemplate:
-    """Return the template that a text says; for many texts with wildcards, keep a `TemplateParser`.
-
-    Args:
-        expand: False where the text is literal but for `{name}` of a name in `slots`.
-        slots: names that `{name}` makes a hole of.
-
-    Raises: TemplateInvalid.
-    """
-    if expand:
-        return TemplateParser(wildcards=wildcards or {}, slots=slots).parse(text)
-    return template_of(parse_literal(text, slots=slots))
-
-
 def parse_literal(text: str, *, slots: Collection[str]) -> Text:
     """Return a text in which only `{name}` of a name in `slots` has a meaning."""
     if not slots or "{" not in text:
@@ -295,12 +275,6 @@ class WordReplacer:
             # The key is an address: the first of the pair keeps it from being given away.
             self._options[id(options)] = (options, Options(items=items, weights=options.weights))
         return self._options[id(options)][1]
-
-
-def replace_words(text: Text | TextTemplate, words: Collection[str]) -> Text | TextTemplate:
-    """Return a text or template with holes for words; for many, keep a `WordReplacer`."""
-    replacer = WordReplacer(words)
-    return replacer.template(text) if isinstance(text, TextTemplate) else replacer.text(text)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

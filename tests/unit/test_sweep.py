@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from producer.language.complete import read_sweep_file
 from producer.language.document import SWEEP_FILE_BYTES_MAX
 from producer.language.fields import SEED_STOP
 from producer.language.parts import Case, SeedSpan
 from producer.language.sweep import (
     Sweep,
-    load_sweep,
     parse_sweep,
     sweep_from_mapping,
+    sweep_of,
 )
 from shared.errors import SweepError
 from shared.guidance import rule_label
@@ -574,7 +575,7 @@ def test_the_name_is_the_files_where_the_file_says_none(tmp_path: Path) -> None:
     """A sweep names itself by its file, made harmless."""
     path = tmp_path / "my sweep (2)..yaml"
     path.write_text("prompt: a")
-    assert load_sweep(path).name == "my sweep -2"
+    assert sweep_of(read_sweep_file(path)).name == "my sweep -2"
     assert parse_sweep("prompt: a", filename="....yaml").name == "sweep"
     assert parse_sweep("prompt: a\nname: b", filename="c.yaml").name == "b"
 
@@ -627,4 +628,4 @@ def test_the_last_seed_is_a_seed() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_examples_are_sweeps(path: Path) -> None:
     """Every example is valid and says its own name."""
-    assert load_sweep(path).name == path.stem
+    assert sweep_of(read_sweep_file(path)).name == path.stem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from producer.language.templates import (
     WordReplacer,
     match_wildcards,
     parse_literal,
-    parse_template,
-    replace_words,
+    template_of,
     used_wildcards,
 )
 from producer.language.wildcards import Wildcard, read_wildcards, wildcards_from_value
@@ -51,6 +50,19 @@ ANIMALS = wildcards(
     scene=["a __colors__ house"],
     both=["__animals/cats__", "__animals/dogs__"],
 )
+
+
+def parse_template(
+    text: str,
+    *,
+    wildcards: Mapping[str, Wildcard] | None = None,
+    expand: bool,
+    slots: Collection[str] = (),
+) -> TextTemplate:
+    """Return the template that a text says; without `expand` it is literal but for the names in `slots`."""
+    if expand:
+        return TemplateParser(wildcards=wildcards or {}, slots=slots).parse(text)
+    return template_of(parse_literal(text, slots=slots))
 
 
 def all_texts(text: str, known: Mapping[str, Wildcard] = ANIMALS, **options: Any) -> list[Text]:
@@ -312,13 +324,13 @@ def test_used_wildcards_are_those_named_and_those_they_name() -> None:
 
 def test_words_are_replaced_all_at_once() -> None:
     """Replacements neither see what another one wrote, nor depend on their order; the longest word wins."""
-    text = replace_words("a cat, a red cat and a dog", ["cat", "red cat", "dog"])
+    text = WordReplacer(["cat", "red cat", "dog"]).text("a cat, a red cat and a dog")
     assert ("a ", Slot("=cat"), ", a ", Slot("=red cat"), " and a ", Slot("=dog")) == text
     assert "a dog, a fox and a cat" == fill(text, {"=cat": "dog", "=dog": "cat", "=red cat": "fox"})
-    assert (Slot("=cats"), " ", Slot("=cat")) == replace_words("cats cat", ["cat", "cats"])
-    assert "a cat" == replace_words("a cat", [])
+    assert (Slot("=cats"), " ", Slot("=cat")) == WordReplacer(["cat", "cats"]).text("cats cat")
+    assert "a cat" == WordReplacer([]).text("a cat")
     with pytest.raises(ValueError, match="the word to replace is empty"):
-        replace_words("a cat", [""])
+        WordReplacer([""]).text("a cat")
 
 
 def test_words_are_replaced_within_choices_and_beside_holes() -> None:
