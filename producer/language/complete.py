@@ -20,7 +20,6 @@ from producer.language.document import (
     Located,
     decode_text,
     read_yaml,
-    say_problem,
     source_name,
 )
 from producer.language.fields import name_of_file
@@ -113,7 +112,7 @@ def read_sweep_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
         return value
     document, _, _ = _complete(Document(value=value, located=_place(value), problems=[]), Path())
     if document.problems:
-        raise SweepError([say_problem(problem, "") for problem in document.problems])
+        raise SweepError([problem.in_words("") for problem in document.problems])
     completed: dict[str, Any] = document.value
     return completed
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from producer.language.guidance_rules import RULES_MAX, RuleProblem, count_rules, expand_rule, written_rule
+from producer.language.guidance_rules import RULES_MAX, count_rules, expand_rule, written_rule
 from producer.language.negatives import expand_negative
+from producer.language.problem import Problem
 from producer.language.ranges import Span, expand_range, is_range
 from producer.language.wording import kind, show
 from shared.images.format import FORMAT_EXAMPLES, FormatInvalid, parse_format
@@ -144,8 +145,8 @@ def check_guidance_rules(value: Any) -> tuple[str | None, ...]:
     return tuple(rules)
 
 
-def _rule_details(place: tuple[int, ...], problems: list[RuleProblem]) -> Iterable[InitErrorDetails]:
-    return (detail((*place, *problem.place), "rule", problem.text) for problem in problems)
+def _rule_details(place: tuple[int, ...], problems: list[Problem]) -> Iterable[InitErrorDetails]:
+    return (detail((*place, *problem.path), "rule", problem.text) for problem in problems)
 
 
 def _check_scheduler(value: Any) -> str:
@@ -275,7 +276,7 @@ def check_numbers(field: str, value: Any) -> Any:
         return check_axis(value)
     values, problems = expand_range(field, value, whole=field != "guidance_scale")
     if problems:
-        raise merged([detail(found.place, "range", found.text) for found in problems])
+        raise merged([detail(found.path, "range", found.text) for found in problems])
     if isinstance(values, Span):
         for end in (values.start, values.stop):
             CHECKS[field](end)
@@ -293,7 +294,7 @@ def check_negatives(value: Any) -> tuple[Any, ...]:
             continue
         found, problems = expand_negative(item)
         texts += [negative.text for negative in found]
-        details += [detail((position, *trouble.place), "negative", trouble.text) for trouble in problems]
+        details += [detail((position, *trouble.path), "negative", trouble.text) for trouble in problems]
     if details:
         raise merged(details)
     return tuple(texts)

@@ -200,7 +200,7 @@ def _items(name: str, values: Any, details: list[InitErrorDetails]) -> Iterator[
     """Yield (place, item) of a column: a list, a range, or one value."""
     if is_range(values):
         found, problems = expand_range(name, values, whole=name in ("seed", "steps"))
-        details += [detail((name, *trouble.place), "range", trouble.text) for trouble in problems]
+        details += [detail((name, *trouble.path), "range", trouble.text) for trouble in problems]
         if isinstance(found, Span):
             details.append(detail((name,), "range", f"{name} has no step: write {{start, stop, step}}"))
             return

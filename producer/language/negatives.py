@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from producer.language.problem import Problem
+
 #: What stands between terms that are put together again.
 NEGATIVE_SEPARATOR = ", "
 
@@ -108,15 +110,6 @@ class Negative:
     label: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NegativeProblem:
-    """What is wrong with a negative prompt."""
-
-    #: Keys down to what is wrong, as far as they are known.
-    place: tuple[str | int, ...]
-    text: str
-
-
 class NegativeInvalid(ValueError):
     """A negative prompt cannot be taken apart or replaced. The message names text and mend."""
 
@@ -200,7 +193,7 @@ _EXPANSIONS: Mapping[str, Callable[[str], list[Negative]]] = {
 }
 
 
-def expand_negative(item: Any) -> tuple[list[Negative], list[NegativeProblem]]:
+def expand_negative(item: Any) -> tuple[list[Negative], list[Problem]]:
     """Return the negative prompts that an item of the axis stands for, and every problem it has.
 
     Args:
@@ -227,7 +220,7 @@ def expand_negative(item: Any) -> tuple[list[Negative], list[NegativeProblem]]:
     return _expanded(key, value)
 
 
-def _expanded(key: str, value: Any) -> tuple[list[Negative], list[NegativeProblem]]:
+def _expanded(key: str, value: Any) -> tuple[list[Negative], list[Problem]]:
     place: tuple[str, ...] = (key,)
     if isinstance(value, Mapping) and set(value) == {"preset"}:
         place = (key, "preset")
@@ -242,16 +235,16 @@ def _expanded(key: str, value: Any) -> tuple[list[Negative], list[NegativeProble
         return _refused(place, f"negative_prompt: {key}: {error}")
 
 
-def _preset(name: Any, *, place: tuple[str, ...]) -> tuple[str | None, list[NegativeProblem]]:
+def _preset(name: Any, *, place: tuple[str, ...]) -> tuple[str | None, list[Problem]]:
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name].text, []
     near = difflib.get_close_matches(str(name), PRESETS, n=1)
     mend = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
-    return None, [NegativeProblem(place=place, text=f"negative_prompt: no preset is called {name!r}: {mend}")]
+    return None, [Problem(path=place, text=f"negative_prompt: no preset is called {name!r}: {mend}")]
 
 
-def _refused(place: tuple[str | int, ...], text: str) -> tuple[list[Negative], list[NegativeProblem]]:
-    return [], [NegativeProblem(place=place, text=text)]
+def _refused(place: tuple[str | int, ...], text: str) -> tuple[list[Negative], list[Problem]]:
+    return [], [Problem(path=place, text=text)]
 
 
 def _terms(text: str, *, least: int) -> list[str]:

@@ -73,11 +73,11 @@ from producer.language.parts import (
     check_repeat,
     check_sample,
 )
-from producer.language.problems import axis_length, lines, located_problem, unlocated_problem
 from producer.language.prompt_files.row_labels import written_labels
 from producer.language.prompts import TextMaker
 from producer.language.ranges import Span
 from producer.language.templates import TemplateInvalid
+from producer.language.validation import axis_length, lines, located_problem, unlocated_problem
 from producer.language.wording import near
 from shared.axes import Draws
 from shared.errors import SweepError

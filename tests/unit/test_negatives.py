@@ -208,5 +208,5 @@ def test_items_that_are_refused(item: Any, place: tuple[Any, ...], text: str) ->
     arms, problems = expand_negative(item)
     assert [] == arms
     ((problem,)) = problems
-    assert place == problem.place
+    assert place == problem.path
     assert problem.text.startswith(text)

@@ -137,7 +137,7 @@ def test_a_wrong_range_names_the_value_and_the_mend(
     found, problems = expand_range("steps", value, whole=True)
     assert () == found
     (problem,) = problems
-    assert place == problem.place
+    assert place == problem.path
     assert text == problem.text.removeprefix("steps").removeprefix(":").strip()
 
 

@@ -15,12 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from producer.language.problem import Problem
 from producer.language.prompt_files import tables
 from producer.language.prompt_files.tables import (
     NAMELESS,
     FileInvalid,
     ReadOptions,
-    RowProblem,
     nearest_file,
     read_bytes,
     read_table,
@@ -129,8 +129,8 @@ def test_rows_of_another_width_are_named_and_the_others_read(tmp_path: Path) -> 
     assert [2, 6] == table.lines
     mend = "under 2 columns: give it one a column, in quotes where it holds the delimiter"
     assert (
-        RowProblem(line=3, text=f"1 cell {mend}"),
-        RowProblem(line=5, text=f"3 cells {mend}"),
+        Problem(line=3, text=f"1 cell {mend}"),
+        Problem(line=5, text=f"3 cells {mend}"),
     ) == table.problems
 
 

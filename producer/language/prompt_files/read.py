@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from producer.language.document import VALUES_MAX, Document, Located, Problem, source_name
+from producer.language.document import VALUES_MAX, Document, Located, source_name
+from producer.language.problem import Problem
 from producer.language.prompt_files.cells import Cells, read_cells, read_sizes
 from producer.language.prompt_files.column_names import SIDES, field_called, folded
 from producer.language.prompt_files.columns import (
@@ -41,7 +42,6 @@ from producer.language.prompt_files.tables import (
     NAMELESS,
     FileInvalid,
     ReadOptions,
-    RowProblem,
     Table,
     nearest_file,
     read_table,
@@ -649,8 +649,8 @@ class _Inliner:
         self.problems.append(read.parts[0][0].place.problem(text))
         return False
 
-    def _note_rows(self, source: _Source, unit: str, problems: Sequence[RowProblem]) -> None:
-        self.problems += [source.row(problem.line, unit).problem(problem.text) for problem in problems]
+    def _note_rows(self, source: _Source, unit: str, problems: Sequence[Problem]) -> None:
+        self.problems += [source.row(problem.line or 0, unit).problem(problem.text) for problem in problems]
 
     def _typed(
         self, where: str, field: str | None, columns: Sequence[str], read: _Read, rows: _Rows

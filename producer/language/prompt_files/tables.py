@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from producer.language.document import VALUES_MAX, decode_utf8
+from producer.language.problem import Problem
 from producer.language.prompt_files.column_names import field_called, is_known_column
 from producer.language.prompt_files.dialects import (
     NO_DELIMITER,
@@ -67,14 +68,6 @@ class FileInvalid(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowProblem:
-    """What is wrong with one row."""
-
-    line: int
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """Columns of a file. A list without names is one column, `NAMELESS`."""
 
@@ -93,7 +86,7 @@ class Table:
     #: Names that several columns have, so that they mean none; they are left out of the columns.
     twice: tuple[str, ...] = ()
     #: Rows that could not be read; they are left out of the columns.
-    problems: tuple[RowProblem, ...] = ()
+    problems: tuple[Problem, ...] = ()
     #: How a delimited file is written; None for other files.
     dialect: Dialect | None = None
     #: What else is to be said of how it was read: its packing, its encoding.
@@ -274,7 +267,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
     twice = _repeated(header, header_line, only)
     kept: list[list[str]] = []
     lines: list[int] = []
-    problems: list[RowProblem] = []
+    problems: list[Problem] = []
     for line, row in _sliced(numbered, options):
         if len(row) == len(header) or len(row) > len(header) >= width(row):
             kept.append(row)
@@ -283,7 +276,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
             kept.append(row + [""] * (len(header) - len(row)))
             lines.append(line)
         elif len(problems) < _PROBLEMS_MAX:
-            problems.append(RowProblem(line=line, text=_ragged(row, header, plain, dialect, options)))
+            problems.append(Problem(line=line, text=_ragged(row, header, plain, dialect, options)))
     named = {name: position for position, name in enumerate(header) if name.strip() and name not in twice}
     wanted = [name for name in named if only is None or len(named) == 1 or name in only]
     return Table(
@@ -422,13 +415,13 @@ def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOpt
         records = _sliced(enumerate(found, start=1), options)
         return _records(records, only, unit="item", data=data, options=options, problems=[])
     records = []
-    problems: list[RowProblem] = []
+    problems: list[Problem] = []
     for number, line in _sliced(_numbered_lines(data, options), options):
         try:
             records.append((number, _from_json(line)))
         except ValueError as error:
             if len(problems) < _PROBLEMS_MAX:
-                problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: {_line_mend(line)}"))
+                problems.append(Problem(line=number, text=f"{_json_trouble(error)}: {_line_mend(line)}"))
     if problems and not records and len(problems) > 1:
         problems = _one_problem(data, options, problems)
     return _records(records, only, unit="line", data=data, options=options, problems=problems)
@@ -444,7 +437,7 @@ def _line_mend(line: str) -> str:
     return "mend the line"
 
 
-def _one_problem(data: _Data, options: ReadOptions, problems: list[RowProblem]) -> list[RowProblem]:
+def _one_problem(data: _Data, options: ReadOptions, problems: list[Problem]) -> list[Problem]:
     """Return the one problem of a file of which no line is JSON, but several are together; else all of them."""
     text = _text(data.data, options.encoding)
     try:
@@ -453,10 +446,8 @@ def _one_problem(data: _Data, options: ReadOptions, problems: list[RowProblem]) 
         return problems
     first = problems[0].line
     if text.lstrip()[end:].strip():
-        return [
-            RowProblem(line=first, text="an object stands on several lines: write one a line, or one list")
-        ]
-    return [RowProblem(line=first, text="the file is one JSON value: let its name end in .json")]
+        return [Problem(line=first, text="an object stands on several lines: write one a line, or one list")]
+    return [Problem(line=first, text="the file is one JSON value: let its name end in .json")]
 
 
 def _is_json(text: str) -> bool:
@@ -548,7 +539,7 @@ def _records(
     unit: str,
     data: _Data,
     options: ReadOptions,
-    problems: list[RowProblem],
+    problems: list[Problem],
 ) -> Table:
     """Return objects as columns, what an object lacks being None; or texts and numbers as one column."""
     objects = bool(records) and isinstance(records[0][1], dict)
@@ -561,7 +552,7 @@ def _records(
             columns.update(dict.fromkeys(row))
         elif len(problems) < _PROBLEMS_MAX:
             wanted = "an object, as the first is" if objects else "no object, as the first is none"
-            problems.append(RowProblem(line=line, text=f"{kind(record)}: write {wanted}"))
+            problems.append(Problem(line=line, text=f"{kind(record)}: write {wanted}"))
     names = list(columns)
     wanted_names = [names[position] for position in _wanted(names, only)]
     return Table(
