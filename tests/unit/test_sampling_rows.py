@@ -89,7 +89,7 @@ def digests(model, requests, rows):
 def test_every_call_has_all_rows(copy_tiny, make_request):
     """R rows go through the UNet at every step, whoever is there: padding fills what nobody needs."""
     model, sizes = copy_tiny("sd1"), []
-    model.unet.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
+    model.networks.unet.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
     list(sample(model, varied_requests(make_request, 7), batch_rows=8))
     assert set(sizes) == {8}
 
@@ -104,7 +104,9 @@ def test_r_is_a_step_of_the_ladder(tiny_model, make_request):
 def test_each_row_has_its_own_timestep(copy_tiny, make_request):
     """Jobs of other lengths and schedulers stand at other timesteps in one call."""
     model, seen = copy_tiny("sd1"), []
-    model.unet.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1].tolist()))
+    model.networks.unet.register_forward_pre_hook(
+        lambda module, arguments: seen.append(arguments[1].tolist())
+    )
     requests = [make_request(steps=2, guidance_scale=1.0), make_request(steps=4, guidance_scale=5.0)]
     list(sample(model, requests, batch_rows=4))
     assert seen == [[501, 751, 751, 0], [1, 501, 501, 0], [251, 251, 0, 0], [1, 1, 0, 0]]

@@ -64,7 +64,7 @@ class RowAssignment:
 class Instructions:
     """A step's numbers on the device; J places, R rows, B branches at most, K slots, D noises.
 
-    Those per job end in (1, 1, 1), to broadcast over latents.
+    Those per job end in as many ones as latents have dimensions, to broadcast over them: here (1, 1, 1).
     """
 
     slots: int
@@ -111,7 +111,11 @@ def own_scheduler_coefficients(timesteps: torch.Tensor) -> Floats:
 
 
 def write_instructions(
-    turn: RowAssignment, steps: Mapping[int, tuple[Guidance, Floats]], device: torch.device
+    turn: RowAssignment,
+    steps: Mapping[int, tuple[Guidance, Floats]],
+    device: torch.device,
+    *,
+    latent_rank: int,
 ) -> Instructions:
     """Lay out a step's numbers and send them to the device.
 
@@ -119,6 +123,7 @@ def write_instructions(
         turn: who takes part. There are as many places as rows.
         steps: of every place that takes part, its guidance and its row of coefficients.
         device: where they go.
+        latent_rank: dimensions of one image's latents.
     """
     branches = max((len(rows) for rows in turn.taken.values()), default=1)
     columns = _Columns(branches)
@@ -140,7 +145,13 @@ def write_instructions(
     rescaled = bool(floats[:, columns.rescale].any())
     slots = _slots_used(floats)
     return _cut(
-        _send(floats, device), _send(whole, device), columns, slots, tuple(methods), rescaled=rescaled
+        _send(floats, device),
+        _send(whole, device),
+        columns,
+        slots,
+        tuple(methods),
+        rescaled=rescaled,
+        latent_rank=latent_rank,
     )
 
 
@@ -180,11 +191,12 @@ def _cut(
     methods: tuple[str, ...],
     *,
     rescaled: bool,
+    latent_rank: int,
 ) -> Instructions:
-    places = len(floats)
+    places, ones = len(floats), (1,) * latent_rank
 
     def per_latent(part: slice, *shape: int) -> torch.Tensor:
-        return floats[:, part].reshape(places, *shape, 1, 1, 1)
+        return floats[:, part].reshape(places, *shape, *ones)
 
     return Instructions(
         slots=slots,
@@ -193,7 +205,7 @@ def _cut(
         A=per_latent(_A, MAX_SLOTS, MAX_SLOTS),
         b=per_latent(_B, MAX_SLOTS),
         G=per_latent(_G, MAX_SLOTS, MAX_DRAWS),
-        active=floats[:, columns.active].view(places, 1, 1, 1) > 0,
+        active=floats[:, columns.active].view(places, *ones) > 0,
         weights=floats[:, columns.weights],
         numbers=floats[:, columns.numbers],
         is_empty=floats[:, columns.is_empty],
