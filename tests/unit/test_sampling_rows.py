@@ -153,13 +153,13 @@ def test_a_job_waits_where_rows_run_short(batch_of, make_request):
         assert torch.equal(steps[-1][0].latents, finished.latents)
 
 
-def test_a_turn_never_takes_more_rows_than_there_are():
-    """Offers are taken in order as far as they fit; a smaller one behind a larger one still gets in."""
-    turn = RowAssignment(rows=5)
+def test_a_step_never_takes_more_rows_than_there_are():
+    """Jobs get rows in order as far as they fit; a smaller one behind a larger one still gets in."""
+    assignment = RowAssignment(rows=5)
     for place, branches in enumerate([(0, 1), (0, 1, 3, 2), (0, 1), (0,), (0,)]):
-        turn.offer(place, branches)
-    assert turn.taken == {0: [0, 1], 2: [2, 3], 3: [4]}
-    assert turn.assignment == [(0, 0), (0, 1), (2, 0), (2, 1), (3, 0)]
+        assignment.assign(place, branches)
+    assert assignment.taken == {0: [0, 1], 2: [2, 3], 3: [4]}
+    assert assignment.owners == [(0, 0), (0, 1), (2, 0), (2, 1), (3, 0)]
 
 
 def test_a_rule_of_many_rows_gets_a_batch_that_holds_it(tiny_model, make_request):

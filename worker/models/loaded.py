@@ -1,4 +1,4 @@
-"""The one model that is loaded now, and the ones that refused to load. Used by one thread at a time."""
+"""Keeps the one model that is loaded now, and remembers the ones that did not load. Used by one thread at a time."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ POSITIVE, NEGATIVE, EMPTY, FIRST_EXTRA = 0, 1, 2, 3
 #: How predictions become one.
 WEIGHTED_SUM, PERP_NEG, APG, CFG_ZERO_STAR = "weighted_sum", "perp_neg", "apg", "cfg_zero_star"
 
-#: Numbers a method may be told, see `Guidance.numbers`.
+#: Numbers that a method may read, see `Guidance.numbers`.
 NUMBERS = 4
 
 

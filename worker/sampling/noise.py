@@ -1,4 +1,4 @@
-"""Noise, one CPU generator per image. Knows nothing of batches' fate or of prompts.
+"""Draws the noise of each image from its own CPU generator. Knows nothing of batches or prompts.
 
 An image draws its initial latents first and its step noises after, in order, from its own generator: what
 diffusers draws for `generator=torch.Generator("cpu").manual_seed(seed)`. Always drawn in float32 on the

@@ -1,4 +1,4 @@
-"""A request as the arguments of a pipeline's call. Pure but for counting tokens; calls nothing.
+"""Makes the arguments of a pipeline's call from requests. Only counts tokens; calls no network.
 
 | the pipeline | no negative prompt (null) | a negative prompt ("" is one) |
 |---|---|---|

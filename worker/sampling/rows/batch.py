@@ -26,11 +26,11 @@ from worker.sampling.rows.prepare import PreparedJob
 from worker.sampling.rows.step_inputs import (
     MAX_SLOTS,
     Floats,
-    Instructions,
     RowAssignment,
+    StepInputs,
+    make_step_inputs,
     own_scheduler_coefficients,
     pack,
-    write_instructions,
 )
 from worker.sampling.schedules.programs import ScheduleProgram, make_scheduler, step_options
 from worker.sampling.schedules.rounding import RootsOfRounding
@@ -131,12 +131,12 @@ class RowBatch:
 
     def has_room(self, job: PreparedJob) -> bool:
         """Whether a job would take part in the next step."""
-        taken = self._turn().used
+        taken = self._assign_rows().used
         return len(self) < self.rows and taken + len(job.guidance[0].branches) <= self.rows
 
     def rows_taken(self) -> dict[int, int]:
         """Return how many rows each job takes at the next step, by ticket; those that wait are left out."""
-        return {self._at(place).ticket: len(rows) for place, rows in self._turn().taken.items()}
+        return {self._at(place).ticket: len(rows) for place, rows in self._assign_rows().taken.items()}
 
     @torch.inference_mode()
     def admit(self, ticket: int, prepared: PreparedJob, texts: dict[int, Conditioning]) -> None:
@@ -173,58 +173,60 @@ class RowBatch:
     @torch.inference_mode()
     def step(self) -> list[Finished]:
         """Take a step of every job that gets its rows, in one denoiser call, and return the jobs that are done."""
-        turn = self._turn()
-        told = write_instructions(turn, self._steps(turn), self._model.device, latent_rank=len(self._latent))
-        self._advance(turn, told)
+        assignment = self._assign_rows()
+        step = make_step_inputs(
+            assignment, self._steps(assignment), self._model.device, latent_rank=len(self._latent)
+        )
+        self._advance(assignment, step)
         self.counts.calls += 1
-        self.counts.used += turn.used
+        self.counts.used += assignment.used
         self.counts.total += self.rows
-        return list(self._finish(turn))
+        return list(self._finish(assignment))
 
-    def _turn(self) -> RowAssignment:
-        turn = RowAssignment(rows=self.rows)
+    def _assign_rows(self) -> RowAssignment:
+        assignment = RowAssignment(rows=self.rows)
         for place in self._order:
-            turn.offer(place, self._at(place).guidance.branches)
-        return turn
+            assignment.assign(place, self._at(place).guidance.branches)
+        return assignment
 
-    def _steps(self, turn: RowAssignment) -> dict[int, tuple[Guidance, Floats]]:
-        jobs = {place: self._at(place) for place in turn.places}
+    def _steps(self, assignment: RowAssignment) -> dict[int, tuple[Guidance, Floats]]:
+        jobs = {place: self._at(place) for place in assignment.places}
         return {place: (job.guidance, job.coefficients[job.done]) for place, job in jobs.items()}
 
     # --- a step ---------------------------------------------------------------------------------------------
 
-    def _advance(self, turn: RowAssignment, told: Instructions) -> None:
-        slots = told.slots
-        inputs = self._state[:, 0] * told.scale  # (J, C, h, w)
+    def _advance(self, assignment: RowAssignment, step: StepInputs) -> None:
+        slots = step.slots
+        inputs = self._state[:, 0] * step.scale  # (J, C, h, w)
         predicted = self._model.networks.denoise(
-            inputs[told.row_places], told.timesteps, self._condition(turn)
+            inputs[step.row_places], step.timesteps, self._condition(assignment)
         )  # (R, C, h, w)
         m, memory = combine(
             Predictions(
-                branches=[predicted[told.branch_rows[:, branch]] for branch in range(told.branches)],
-                weights=told.weights,
-                numbers=told.numbers,
-                is_empty=told.is_empty,
+                branches=[predicted[step.branch_rows[:, branch]] for branch in range(step.branches)],
+                weights=step.weights,
+                numbers=step.numbers,
+                is_empty=step.is_empty,
                 memory=self._memory,
             ),
-            told.methods,
-            told.rescale,
+            step.methods,
+            step.rescale,
         )
-        moved = m[:, None] * told.b[:, :slots]  # (J, K, C, h, w)
+        moved = m[:, None] * step.b[:, :slots]  # (J, K, C, h, w)
         for slot in range(slots):
-            moved = moved + self._state[:, slot : slot + 1] * told.A[:, :slots, slot]
-        for number, noise in enumerate(self._draw(turn)):
-            moved = moved + noise[:, None] * told.G[:, :slots, number]
-        self._state[:, :slots] = torch.where(told.active[:, None], moved, self._state[:, :slots])
-        self._memory = torch.where(told.active, memory, self._memory)
-        for place in turn.places:
+            moved = moved + self._state[:, slot : slot + 1] * step.A[:, :slots, slot]
+        for number, noise in enumerate(self._draw(assignment)):
+            moved = moved + noise[:, None] * step.G[:, :slots, number]
+        self._state[:, :slots] = torch.where(step.active[:, None], moved, self._state[:, :slots])
+        self._memory = torch.where(step.active, memory, self._memory)
+        for place in assignment.places:
             job = self._at(place)
             if job.own is not None:
                 self._step_own(place, job.own, job.done, m[place : place + 1])
 
-    def _draw(self, turn: RowAssignment) -> Iterator[torch.Tensor]:
+    def _draw(self, assignment: RowAssignment) -> Iterator[torch.Tensor]:
         """Yield the noises of this step, (J, C, h, w) each: each job's next ones, in order, zeros where none."""
-        draws = {place: self._at(place).draws for place in turn.places}
+        draws = {place: self._at(place).draws for place in assignment.places}
         for number in range(max(draws.values(), default=0)):
             noise = torch.zeros(self.rows, *self._latent, pin_memory=self._model.device.type == "cuda")
             for place, count in draws.items():
@@ -232,9 +234,9 @@ class RowBatch:
                     noise[place] = draw_noise(self._at(place).generator, self._latent)[0]
             yield noise.to(self._model.device, non_blocking=True)
 
-    def _condition(self, turn: RowAssignment) -> Conditioning:
+    def _condition(self, assignment: RowAssignment) -> Conditioning:
         """Return the conditioning of all rows; the last one again where the rows have the same texts."""
-        texts = [self._at(place).texts[branch] for place, branch in turn.assignment]
+        texts = [self._at(place).texts[branch] for place, branch in assignment.owners]
         texts += [texts[0]] * (self.rows - len(texts))
         if len(texts) != len(self._conditioned) or any(
             new is not old for new, old in zip(texts, self._conditioned, strict=True)
@@ -243,8 +245,8 @@ class RowBatch:
             self._conditioned = texts
         return self._conditioning
 
-    def _finish(self, turn: RowAssignment) -> Iterator[Finished]:
-        for place in turn.places:
+    def _finish(self, assignment: RowAssignment) -> Iterator[Finished]:
+        for place in assignment.places:
             job = self._at(place)
             job.done += 1
             if job.done == len(job.prepared.guidance):

@@ -1,4 +1,4 @@
-"""How many rows a batch gets: by what is asked for, and by what fits the device. Knows nothing of jobs.
+"""How many rows a batch gets: as many as a sweep can use, at most as many as fit the device. Knows nothing of jobs.
 
 R decides an image's last bits, so it must not depend on what happens to wait: it follows from the sweep (`choose_rows`)
 and from the device. On a GPU what fits is measured once for a model and a shape, and kept in a file; a GPU that runs

@@ -1,4 +1,4 @@
-"""Final latents to uint8 pixels, one image at a time. Knows nothing of how the latents came about.
+"""Decodes final latents to uint8 pixels, one image at a time. Knows nothing of how the latents were sampled.
 
 One at a time, so that an image's bytes do not depend on which others end at the same step: a decoder's last bits
 depend on how many images it decodes at once.

@@ -1,9 +1,9 @@
-"""Requests to images through one batch of rows that never drains, with each image's failure its own.
+"""Renders requests by continuous batching: a job that ends frees its rows for the next one at the next step.
 
-What a failure costs the others: when a step crashes, the jobs of the batch begin again one at a time, and only what
-crashes alone fails; since an image does not depend on its company, the others come out the same. A step that runs
-out of memory is tried again with half the rows, down to what one job needs, and the smaller batch is remembered
-for that size. Knows nothing of queues or storage.
+Each image fails alone. When a step crashes, the jobs of the batch begin again one at a time, and only what crashes by
+itself fails; since an image does not depend on the others in its batch, the others come out the same. A step that runs
+out of memory is tried again with half the rows, down to what one job needs, and the smaller batch is remembered for
+that size. Knows nothing of queues or storage.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sample(
 
 
 class RowLoop:
-    """Keeps a batch of rows full while anybody waits. Jobs may be added between turns.
+    """Keeps a batch of rows full while jobs wait. Jobs may be added between turns.
 
     Args:
         model: what to sample with.
