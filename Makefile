@@ -10,12 +10,18 @@ PYTHON ?= python3
 TESTS ?=
 #: Tests run at once. Many of them wait, for workers that start and leases that end: two cores are well used by three.
 JOBS ?= 3
+#: For `make mutants`: which sample, how many mutants, and of which modules (all that tests/mutants.py lists, without any).
+SEED ?= 1
+COUNT ?= 60
+MODULES ?=
+#: Percent of the mutants that the tests must notice.
+THRESHOLD ?= 90
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-long check fmt bench clean
+.PHONY: help setup demo test test-long mutants check fmt bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +36,9 @@ test: $(STAMP) ## Run the tests
 
 test-long: $(STAMP) ## Run the tests with all seeds, examples and mixes of those that make do with a sample
 	@$(BIN)/python -m pytest --long --numprocesses $(JOBS) --dist worksteal $(TESTS)
+
+mutants: $(STAMP) ## Change one small thing at a time and list the changes that no test notices: SEED=1 COUNT=60
+	@$(BIN)/python tests/mutants.py --seed $(SEED) --count $(COUNT) --threshold $(THRESHOLD) $(MODULES)
 
 check: $(STAMP) ## Check format, lint, types, imports, documentation links, compose file and Dockerfiles
 	$(BIN)/ruff format --check .
@@ -48,7 +57,7 @@ bench: $(STAMP) ## Run the benchmarks, one after another
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean: ## Remove .venv and the tools' caches; prints/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .mutants build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Redone only when what is installed changes. pip says nothing but its errors.

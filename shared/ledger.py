@@ -467,6 +467,9 @@ class Ledger:
     def record(self, sweep: str, outcome: ChunkOutcome, *, chunk: Chunk | None = None) -> SweepState | None:
         """Set the bits of finished jobs and move the counters by those that were new.
 
+        A failure stands until its chunk is committed again. A second commit of a chunk changes no bit. Where it
+        disagrees with the first one, the chunk is fed again: either of the two manifests may be in the store.
+
         Args:
             chunk: given once the chunk's manifest is in the store: commits the chunk.
 
@@ -474,15 +477,16 @@ class Ledger:
         """
         failed = {str(index): [code, _shortened(reason)] for index, (code, reason) in outcome.failed.items()}
         body = {"done": list(outcome.done), "reused": list(outcome.reused), "failed": failed}
-        answer = self._run(
+        state, opened = self._run(
             "record",
             sweep,
             outcome_json=json.dumps(body),
             chunk=-1 if chunk is None else chunk.number,
             slot_seconds=_RATE_SLOT_SECONDS,
             slots=_RATE_SLOTS,
-        ).decode()
-        if answer == "done":
+        )
+        answer = state.decode()
+        if answer == "done" or opened:
             self._follow_state(sweep, answer)
         return cast("SweepState | None", answer or None)
 

@@ -160,7 +160,10 @@ redis.call('SADD', running, chunk)
 return {'render', redis.call('HINCRBY', attempts, chunk, 1)}
 """,
     ),
-    # chunk: its number, or -1 where it is not to be committed.
+    # chunk: its number, or -1 where it is not to be committed. Returns the state, and whether the chunk was opened.
+    # A failure stands until its chunk is committed again: a late report of an image does not remove it. A second
+    # commit changes no bit. Two workers have then written the manifest of the chunk, and where they disagree nobody
+    # knows which of the two is in the store: the chunk is fed again, and its images are reused.
     "record": Script(
         keys=(
             "meta",
@@ -179,10 +182,25 @@ return {'render', redis.call('HINCRBY', attempts, chunk, 1)}
         arguments=("outcome_json", "chunk", "slot_seconds", "slots"),
         body=_NOW
         + _FORGET_CODE
+        + _OPEN
         + """
 local state = redis.call('HGET', meta, 'state')
-if not state then return '' end
+if not state then return {'', 0} end
 local outcome = cjson.decode(outcome_json)
+local commits = tonumber(chunk) >= 0
+if commits and redis.call('GETBIT', chunks, chunk) == 1 then
+  local agrees = true
+  for _, index in ipairs(outcome.done) do
+    agrees = agrees and redis.call('GETBIT', done, index) == 1
+  end
+  for index in pairs(outcome.failed) do
+    agrees = agrees and redis.call('GETBIT', failed, index) == 1
+  end
+  if agrees then return {state, 0} end
+  open_chunk(chunk)
+  go_on()
+  return {redis.call('HGET', meta, 'state'), 1}
+end
 local new_done, new_reused, new_failed = 0, 0, 0
 local function take_failure_back(index)
   if redis.call('GETBIT', failed, index) == 1 then
@@ -205,7 +223,8 @@ end
 local was_reused = {}
 for _, index in ipairs(outcome.reused) do was_reused[index] = true end
 for _, index in ipairs(outcome.done) do
-  if redis.call('SETBIT', done, index, 1) == 0 then
+  local stands = not commits and redis.call('GETBIT', failed, index) == 1
+  if not stands and redis.call('SETBIT', done, index, 1) == 0 then
     new_done = new_done + 1
     if was_reused[index] then new_reused = new_reused + 1 end
     take_failure_back(index)
@@ -232,8 +251,9 @@ end
 local all_done = redis.call('HINCRBY', meta, 'done', new_done)
 local all_failed = redis.call('HINCRBY', meta, 'failed', new_failed)
 if new_reused > 0 then redis.call('HINCRBY', meta, 'reused', new_reused) end
-if tonumber(chunk) >= 0 then
-  if redis.call('SETBIT', chunks, chunk, 1) == 0 then redis.call('HINCRBY', meta, 'chunks_done', 1) end
+if commits then
+  redis.call('SETBIT', chunks, chunk, 1)
+  redis.call('HINCRBY', meta, 'chunks_done', 1)
   redis.call('ZREM', fed, chunk)
   redis.call('ZREM', again, chunk)
   redis.call('HDEL', attempts, chunk)
@@ -242,9 +262,9 @@ end
 local facts = redis.call('HMGET', meta, 'jobs', 'chunks', 'chunks_done')
 if all_done + all_failed == tonumber(facts[1]) and tonumber(facts[2]) == tonumber(facts[3]) then
   if state ~= 'done' then redis.call('HSET', meta, 'state', 'done', 'finished_at', tostring(now)) end
-  return 'done'
+  return {'done', 0}
 end
-return state
+return {state, 0}
 """,
     ),
     # chunks_json: [[chunk, [index, ...]], ...]

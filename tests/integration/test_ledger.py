@@ -197,8 +197,33 @@ class TestChunk:
         commit(ledger, plan, 0)
         before = ledger.status(sweep)
         assert ledger.record(sweep, ChunkOutcome(done=[0, 1])) == "active"
-        commit(ledger, plan, 0, failed={3: ("job_crashed", "late")})
+        commit(ledger, plan, 0)
         assert before == ledger.status(sweep)
+        assert_exact(ledger, sweep)
+
+    def test_late_finisher_who_disagrees(self, ledger, plan, sweep):
+        """Nobody knows whose manifest is in the store then: no bit changes, and the chunk is fed again."""
+        feed(ledger, plan)
+        for chunk in range(plan.chunks):
+            commit(ledger, plan, chunk)
+        assert (ledger.status(sweep).state, ledger.active_sweeps()) == ("done", [])
+        assert commit(ledger, plan, 0, failed={3: ("job_crashed", "late")}) == "active"
+        status = ledger.status(sweep)
+        assert (status.done, status.failed, status.chunks_done) == (10, 0, 2)
+        assert_exact(ledger, sweep)
+        assert ([0], [sweep]) == (feed(ledger, plan), ledger.active_sweeps())
+        assert commit(ledger, plan, 0) == "done"
+
+    def test_a_failure_stands_until_its_chunk_is_committed_again(self, ledger, plan, sweep):
+        """The image of a frozen worker comes late: the row in the manifest says failed, and so does the bit."""
+        feed(ledger, plan)
+        commit(ledger, plan, 0, failed={3: ("job_crashed", "why")})
+        ledger.record(sweep, ChunkOutcome(done=[2, 3]))
+        assert (ledger.status(sweep).done, ledger.status(sweep).failed) == (3, 1)
+        assert commit(ledger, plan, 0) == "active"
+        assert [0] == feed(ledger, plan)
+        commit(ledger, plan, 0)
+        assert (ledger.status(sweep).done, ledger.status(sweep).failed) == (4, 0)
         assert_exact(ledger, sweep)
 
     def test_give_back(self, ledger, plan, sweep):
@@ -304,10 +329,13 @@ class TestFailures:
         assert sorted(status.reasons["job_invalid"]) == ["too tall", "too wide"]
         assert commit(ledger, plan, 2) == "done"
 
-    def test_a_late_success_takes_the_failure_back(self, ledger, plan, sweep):
-        """A job that failed on one worker and is done by another is done, and its code is gone."""
+    def test_a_success_takes_the_failure_back(self, ledger, plan, sweep):
+        """A job that failed on one worker and is done by another one is done, once its chunk is committed again."""
         commit(ledger, plan, 0, failed={0: ("worker_lost", "why"), 1: ("job_crashed", "why")})
-        ledger.record(sweep, ChunkOutcome(done=[0]))
+        commit(ledger, plan, 0, failed={1: ("job_crashed", "why")})
+        assert ledger.status(sweep).failed == 2
+        assert feed(ledger, plan, 1) == [0]
+        commit(ledger, plan, 0, failed={1: ("job_crashed", "why")})
         status = ledger.status(sweep)
         assert (status.done, status.failed, dict(status.failures)) == (3, 1, {"job_crashed": 1})
         assert_exact(ledger, sweep)

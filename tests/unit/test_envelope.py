@@ -34,6 +34,15 @@ def test_what_is_written_is_read():
     assert first["properties"]["delivery_tag"] != second["properties"]["delivery_tag"]
 
 
+@pytest.mark.parametrize("task", ["another.task", None])
+def test_a_message_of_another_task_is_refused(task):
+    """Another program on the same Redis may send what looks like a chunk of ours; a worker must not render it."""
+    envelope = write_envelope(ARGUMENT, "q")
+    envelope["headers"]["task"] = task
+    with pytest.raises(MessageCorrupt, match="not a message of the task"):
+        read_envelope(json.dumps(envelope))
+
+
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_anything_is_read_or_refused(text):
     """Bytes of any kind, and JSON of any shape: an object to parse, or our own error."""

@@ -439,6 +439,36 @@ def test_where_one_place_goes_says_nothing_of_where_another_goes(other):
             assert apart[steps] / keys == pytest.approx((6 if steps else 5) / 35, abs=0.03)
 
 
+@pytest.mark.parametrize("method", ["uniform", "latin"])
+def test_each_size_and_model_gets_a_sample_of_its_own(method):
+    """Otherwise a sample of two sizes would show the same prompts twice, and all others never."""
+    prompts = [f"prompt {number}" for number in range(40)]
+    sweep = {
+        "prompt": prompts,
+        "steps": list(range(1, 11)),
+        "size": [64, 128],
+        "model": ["a", "b"],
+        "sample": {"count": 40, "seed": 1, "method": method},
+    }
+    chosen = {}
+    for _, job in compiled(sweep).jobs():
+        chosen.setdefault((job.model, job.width), set()).add((job.prompt, job.steps))
+    assert len(chosen) == 4
+    assert len({frozenset(jobs) for jobs in chosen.values()}) == 4
+
+
+def test_the_axes_of_a_latin_sample_are_shuffled_apart():
+    """The same shuffle for each axis would pair the first prompt with the first seed only, the last with the last."""
+    sweep = {
+        "prompt": [f"prompt {number:02}" for number in range(16)],
+        "seed": list(range(16)),
+        "sample": {"count": 16, "seed": 3, "method": "latin"},
+    }
+    pairs = {(int(job.prompt.removeprefix("prompt ")), job.seed) for _, job in compiled(sweep).jobs()}
+    assert {prompt for prompt, _ in pairs} == {seed for _, seed in pairs} == set(range(16))
+    assert pairs != {(number, number) for number in range(16)}
+
+
 def test_every_job_is_as_likely_to_be_sampled():
     """Over many seeds each job of a small product is drawn about equally often, in both buckets."""
     text = "prompt: [a, b, c, d, e]\nsize: [64, 128]\nsample: {count: 3, seed: SEED}"
