@@ -358,7 +358,7 @@ def small_parts(model: LoadedModel, folder: Path) -> dict[str, Any]:
         compile_program(model.scheduler_config, name, 25)
         times.append((time.perf_counter() - started) * 1e3)
     job = mixed_jobs(1, 64)[0]
-    model.embeddings._values.clear()
+    model.networks.embeddings._values.clear()
     texts = []
     for _ in range(2):
         started = time.perf_counter()

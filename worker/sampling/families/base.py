@@ -3,7 +3,7 @@
 Batching, guidance, schedules, noise and failures belong to the engine. Everything that differs between families stands
 behind `FamilyNetworks`: the shape of latents, how texts are tokenized and encoded, what a missing negative prompt
 means, the denoiser's arguments, and the decoder. To add a family, write two modules: one beside this one with a class
-that has these methods, and one in `worker.models.families` that loads it; then add its loader to the list there.
+that has these methods, and one in `worker.models.families` that loads it. docs/families.md lists the steps.
 
 The engine also measures the memory of a row and of a decoded image by these calls, so a family states no numbers.
 """
