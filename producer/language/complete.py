@@ -248,10 +248,10 @@ class _Completer:
         taken: dict[str, Any] = self._value["wildcards"]
         there_are = [*read.found, *taken]
         unknown = {
-            name: mend
+            name: fix
             for name in wildcard_names(texts)
             if name[0] not in "~!@" and not match_wildcards(name, there_are) and read.found
-            if (mend := near(name, read.found, otherwise="" if taken else None))
+            if (fix := near(name, read.found, otherwise="" if taken else None))
         }
         for key in self._value if unknown else ():
             for text, place in _placed_texts(self._value[key], self._places[key], key):

@@ -141,8 +141,8 @@ def read_yaml(text: str, *, filename: str, file: str | None = None) -> Document:
     except yaml.YAMLError as error:
         raise SweepError([f"{filename}: not YAML: {error}"]) from error
     if reader.root is None:
-        mend = "a sweep needs at least a prompt" if file is None else "give it a key"
-        raise SweepError([f"{filename}: the file is empty: {mend}"])
+        fix = "a sweep needs at least a prompt" if file is None else "give it a key"
+        raise SweepError([f"{filename}: the file is empty: {fix}"])
     return Document(value=reader.root[0], located=reader.root[1], problems=reader.problems)
 
 
@@ -395,7 +395,7 @@ def _short_tag(tag: str) -> str:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, filename: str) -> str:
-    """Say where YAML's grammar was broken, and what usually mends it."""
+    """Say where YAML's grammar was broken, and what usually fixes it."""
     mark = error.problem_mark or error.context_mark
     lines = text.split("\n")
     at_end = mark is not None and not "".join(lines[mark.line :]).strip()

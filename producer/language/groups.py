@@ -247,10 +247,10 @@ def _var_problem(name: str) -> str:
     """Return why a var cannot have this name, or ""."""
     if not VAR_NAME.match(name):
         near = difflib.get_close_matches(name.strip().casefold().replace("-", "_"), CHECKS, n=1)
-        mend = (
+        fix = (
             f"did you mean {near[0]!r}?" if near else "use letters, digits and _, not beginning with a digit"
         )
-        return f"the name {show(name)} is neither a job's field nor a var's: {mend}"
+        return f"the name {show(name)} is neither a job's field nor a var's: {fix}"
     if name in RESERVED and name not in CHECKS:
         return f"the name {name!r} means something else here: take another"
     return ""

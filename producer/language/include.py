@@ -217,8 +217,8 @@ def _with(
 def _position(value: list[Any], key: str, done: str) -> int:
     if not _POSITION.match(key) or int(key) >= len(value):
         last = f"0 to {len(value) - 1}" if len(value) > 1 else "0"
-        mend = f"use a position of {last}" if value else "set the whole list"
-        raise _NoPlace(f"{done} is a list of {len(value)} and has no {show(key)}: {mend}")
+        fix = f"use a position of {last}" if value else "set the whole list"
+        raise _NoPlace(f"{done} is a list of {len(value)} and has no {show(key)}: {fix}")
     return int(key)
 
 

@@ -260,8 +260,8 @@ class _ValueReader:
             where = located.children.get(key, located)
             name = f"{prefix}{key}"
             if not isinstance(key, str) or _NAME_WRONG.search(key):
-                mend = "use letters, digits, spaces and / . - _, without two underscores in a row"
-                self.note(where, f"wildcards: {key!r} cannot be a name: {mend}")
+                fix = "use letters, digits, spaces and / . - _, without two underscores in a row"
+                self.note(where, f"wildcards: {key!r} cannot be a name: {fix}")
             elif isinstance(found, Mapping):
                 self.take_mapping(found, where, prefix=f"{name}/")
             elif name in self.wildcards:

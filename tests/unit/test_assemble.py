@@ -117,7 +117,7 @@ def test_one_file_may_be_included_on_two_ways(tmp_path: Path) -> None:
         ("include: {a: b}", ["line 1: include is a mapping: write the name of a file: common.yaml"]),
     ],
 )
-def test_a_wrong_include_names_the_mend(tmp_path: Path, text: str, problems: list[str]) -> None:
+def test_a_wrong_include_names_the_fix(tmp_path: Path, text: str, problems: list[str]) -> None:
     """Every wrong include is said at once, with its line."""
     write(tmp_path, common="steps: 1")
     assert [f"sweep.yaml, {problem}" for problem in problems] == said(assembled(tmp_path, text))
@@ -234,7 +234,7 @@ def test_a_settings_problem_names_the_option(tmp_path: Path) -> None:
         ("a: 1", "zip.0.b=1", "zip is not there, so it has no item 0: set the whole list: --set 'zip=[...]'"),
     ],
 )
-def test_a_wrong_setting_names_the_mend(tmp_path: Path, text: str, option: str, problem: str) -> None:
+def test_a_wrong_setting_names_the_fix(tmp_path: Path, text: str, option: str, problem: str) -> None:
     """A setting that leads nowhere makes nothing."""
     shown = f"--set {option}"
     assert f"{shown}: {problem}" == refused(tmp_path, text, option)

@@ -1,4 +1,4 @@
-"""A guidance rule has one spelling, is refused with its mend, and says in few words what it is."""
+"""A guidance rule has one spelling, is refused with its fix, and says in few words what it is."""
 
 from __future__ import annotations
 
@@ -248,8 +248,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_wrong_rule_is_refused_with_its_mend(value: Any, said: str) -> None:
-    """Each refusal is a ValueError of one line: the field, the value, the mend."""
+def test_a_wrong_rule_is_refused_with_its_fix(value: Any, said: str) -> None:
+    """Each refusal is a ValueError of one line: the field, the value, the fix."""
     with pytest.raises(RuleInvalid) as caught:
         parse_rule(value)
     assert str(caught.value) == f"guidance_rule: {said}"

@@ -273,7 +273,7 @@ def test_wildcards_that_nothing_expands_are_refused(tmp_path):
 
 
 def test_a_wildcard_that_is_not_there_is_refused_with_its_line(tmp_path):
-    """An unresolved and a recursive wildcard are named, with a mend."""
+    """An unresolved and a recursive wildcard are named, with a fix."""
     (tmp_path / "a.txt").write_text("x __b__\n")
     (tmp_path / "b.txt").write_text("y __a__\n")
     file = tmp_path / "sweep.yaml"

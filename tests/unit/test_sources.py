@@ -398,8 +398,8 @@ def test_an_alias_of_a_file_is_read_in_both_places(folder: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_source_names_place_and_mend(folder: Path, text: str, problems: list[str]) -> None:
-    """Every way to name a file wrongly has a message, at the line to mend; what is wrong in a file, at its line."""
+def test_a_wrong_source_names_place_and_fix(folder: Path, text: str, problems: list[str]) -> None:
+    """Every way to name a file wrongly has a message, at the line to fix; what is wrong in a file, at its line."""
     found = inlined(folder, text)
     assert problems == said(found)
 

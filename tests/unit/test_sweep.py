@@ -1,4 +1,4 @@
-"""A sweep file is read as written, or refused with every problem's line, field and mend."""
+"""A sweep file is read as written, or refused with every problem's line, field and fix."""
 
 from __future__ import annotations
 
@@ -462,10 +462,10 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize(("text", "line", "problem"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_one_line_with_line_field_and_mend(
+def test_bad_input_is_one_line_with_line_field_and_fix(
     text: str | bytes, line: int | None, problem: str
 ) -> None:
-    """Each wrong file is refused with exactly one problem that says where, what and how to mend it."""
+    """Each wrong file is refused with exactly one problem that says where, what and how to fix it."""
     place = "sweep.yaml" if line is None else f"sweep.yaml, line {line}"
     assert [f"{place}: {problem}"] == problems(text)
 
@@ -480,14 +480,14 @@ def test_bad_input_is_one_line_with_line_field_and_mend(
     ],
 )
 def test_what_is_not_yaml_names_its_line(text: str, line: int) -> None:
-    """Broken syntax names the line that a person has to look at, and the usual mend."""
+    """Broken syntax names the line that a person has to look at, and the usual fix."""
     (problem,) = problems(text)
     assert problem.startswith(f"sweep.yaml, line {line}: not YAML (")
     assert "quote text" in problem
 
 
 def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
-    """Nobody mends a file one error at a time."""
+    """Nobody fixes a file one error at a time."""
     text = "steps: 0\nseed: 010\nnegativ_prompt: x\nsize: [513, 7]\nname: ''\nname: x\n"
     lines = [problem.split(": ")[0].split("line ")[1] for problem in problems(text)]
     assert lines == ["1", "1", "2", "3", "4", "4", "5", "6"]

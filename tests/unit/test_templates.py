@@ -1,4 +1,4 @@
-"""A template says what its grammar says, and what dynamicprompts reads in it; anything else is refused with a mend."""
+"""A template says what its grammar says, and what dynamicprompts reads in it; anything else is refused with a fix."""
 
 from __future__ import annotations
 
@@ -133,11 +133,11 @@ def test_the_grammar(text: str, expected: list[Text]) -> None:
     ],
 )
 def test_what_is_refused(text: str, error: str) -> None:
-    """What a template may not say is refused, with the character and the mend."""
+    """What a template may not say is refused, with the character and the fix."""
     with pytest.raises(TemplateInvalid) as caught:
         all_texts(text, slots={"animal"})
     assert error in str(caught.value)
-    assert "" != caught.value.mend
+    assert "" != caught.value.fix
     assert caught.value.place is None
 
 
@@ -505,7 +505,7 @@ def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str)
     except TemplateInvalid as error:
         refused = error
     if refused is not None:
-        assert ": " in refused.mend
+        assert ": " in refused.fix
         assert f"character {refused.position + 1}" in str(refused)
         return
     expected = [str(template.combination(number)) for number in range(template.count)]
@@ -513,7 +513,7 @@ def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str)
 
 
 @pytest.mark.parametrize(
-    ("text", "position", "mend"),
+    ("text", "position", "fix"),
     [
         (
             "a %{in the style of ...$$a|b}",
@@ -525,12 +525,12 @@ def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str)
         ("__~cats__", 0, "~ says how to choose: the sweep's 'expand' says how to choose: write __cats__"),
     ],
 )
-def test_what_this_grammar_lacks_is_named(text: str, position: int, mend: str) -> None:
+def test_what_this_grammar_lacks_is_named(text: str, position: int, fix: str) -> None:
     """The place is the sign that begins it, and the fix is a way to say the same."""
     with pytest.raises(TemplateInvalid) as caught:
         parse_template(text, expand=True)
     assert position == caught.value.position
-    assert caught.value.mend.startswith(mend)
+    assert caught.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ def test_every_wildcard_of_a_large_collection_can_be_used() -> None:
         try:
             parser.parse(f"__{name}__")
         except TemplateInvalid as error:
-            refused[name] = error.mend
+            refused[name] = error.fix
     assert ["jumbo/creatures/empty_misc"] == list(refused)
 
 
