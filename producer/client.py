@@ -34,13 +34,15 @@ from producer.results.store_sweeps import StoredSweep, find_stored, stored_ids, 
 from producer.results.time_limit import answer_within
 from producer.results.where import read_where
 from shared import names
-from shared.broker import BrokerView, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
 from shared.feeder import Feeder
 from shared.fingerprint import ResolvedModel, is_model
 from shared.ledger import Ledger, SweepState, SweepStatus
 from shared.model_reading import split_reading
 from shared.plan import Plan
+from shared.queues import BrokerView
+from shared.redis_client import connect
 from shared.settings import Settings, load_settings
 from shared.store.base import PRESIGN_SECONDS_MAX, Store
 from shared.store.identity import StoreIdentity, identity_of

@@ -22,7 +22,7 @@ _LATER = ("eta", "expires")
 
 
 def read_envelope(text: bytes | str) -> dict[str, Any]:
-    """Return the one argument of the one task, which `shared.broker.parse_message` reads.
+    """Return the one argument of the one task, which `shared.message.parse_message` reads.
 
     Raises: MessageCorrupt, for whatever else a queue may hold.
     """

@@ -12,13 +12,15 @@ from typing import Any
 
 from celery import Celery, signals
 
-from shared.broker import BrokerView, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError
 from shared.feeder import Feeder
 from shared.images.files import encoders
 from shared.ledger import Ledger
 from shared.model_reading import split_reading
 from shared.names import IDLE_QUEUE
+from shared.queues import BrokerView
+from shared.redis_client import connect
 from shared.schedule import CHUNKS_IN_HAND
 from shared.settings import Settings
 from shared.store.identity import identity_of

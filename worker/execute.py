@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from shared import names
-from shared.broker import ChunkMessage
 from shared.errors import (
     BrokerError,
     MessageCorrupt,
@@ -33,6 +32,7 @@ from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA
 from shared.job import Job
 from shared.ledger import ChunkOutcome
 from shared.manifest import read_manifest, write_manifest
+from shared.message import ChunkMessage
 from shared.metadata import image_bytes
 from shared.plan import Chunk, Plan
 from shared.result import Done, Failed, Provenance, Result, StoredImage

@@ -18,8 +18,8 @@ from celery import Celery
 from celery.exceptions import Reject
 
 from shared import names
-from shared.broker import ChunkMessage, parse_message
 from shared.errors import BrokerError, PrintroomError
+from shared.message import ChunkMessage, parse_message
 from worker.backoff import Abandoned
 from worker.context import WorkerContext
 from worker.execute import execute

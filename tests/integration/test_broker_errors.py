@@ -14,10 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from shared.broker import BrokerView, ChunkMessage, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError, BrokerFull, BrokerUnavailable
 from shared.ledger import ChunkOutcome, Ledger
+from shared.message import ChunkMessage
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
+from shared.queues import BrokerView
+from shared.redis_client import connect
 from shared.settings import Settings
 
 WRONG = "a-wrong-password"

@@ -14,10 +14,12 @@ from click.testing import CliRunner
 
 from producer import Printroom, cli
 from producer.fleet.doctor_store import examine_region, examine_store
-from shared.broker import ChunkMessage, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError, SettingsError, StoreDenied, StoreFull, StoreUnavailable
 from shared.ledger import Ledger
+from shared.message import ChunkMessage
 from shared.names import queue_name
+from shared.redis_client import connect
 from shared.redis_errors import broker_error
 from shared.settings import load_settings
 from shared.store.folder import FolderStore

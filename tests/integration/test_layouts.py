@@ -22,8 +22,8 @@ import pytest
 from producer import Printroom
 from producer.results.images import read_stored_image
 from shared import metadata, names
-from shared.broker import ChunkMessage
 from shared.errors import JobCrashed
+from shared.message import ChunkMessage
 from shared.settings import Settings
 from worker import execute as executing
 from worker import publish

@@ -11,8 +11,8 @@ import pytest
 
 from producer import Printroom
 from producer.export.fetch import LAYOUTS, FetchOptions
-from shared.broker import ChunkMessage
 from shared.errors import RowsMissing, StoreMismatch
+from shared.message import ChunkMessage
 from shared.store.folder import FolderStore
 from shared.store.identity import StoreIdentity
 from tests.integration.test_verbs import SWEEP, Bench, make_settings, worker_info

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from shared.broker import ChunkMessage
 from shared.errors import StoreUnavailable
+from shared.message import ChunkMessage
 from worker import heartbeat_figures
 from worker.backoff import Abandoned
 from worker.heartbeat_figures import HeartbeatFigures
