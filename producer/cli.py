@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from producer.client import Printroom, SweepSource
+    from producer.client import Printroom
     from producer.export.fetch import Fetched
     from producer.fleet.lineage import Edition
     from producer.fleet.status import Overview
     from producer.fleet.submit import Submission
-    from producer.language.complete import SweepFile
     from producer.language.sweep import Sweep
     from producer.local.render import Rendered
+    from producer.prompt_words import PromptOptions
     from producer.recipe.show import Shown
     from producer.results.store_sweeps import StoredSweep
+    from producer.source import SweepSource
     from shared.ledger import SweepStatus
 
 #: With fewer columns tables cannot be read: then lines are left to the terminal to break.
@@ -57,8 +58,8 @@ _STORE_LIST_SECONDS = 20.0
 #: How `doctor` writes its levels.
 _LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
 
-#: Images of a prompt where nobody says how many.
-_PROMPT_IMAGES = 4
+#: Options of a prompt whose names on the command line are not the fields' own.
+_OPTION_NAMES = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}
 
 #: How long a URL works where nobody says.
 _URL_SECONDS = 3600
@@ -336,12 +337,14 @@ def render(
     """
     from producer.local.render import render_locally
     from producer.progress import Progress
+    from producer.prompt_words import PromptOptions
 
-    sweep, source = _sweep_or_prompt(what, words, changes)
+    options = PromptOptions(**words)
+    source = _sweep_or_prompt(what, options, changes)
     _report_source(source)
-    if isinstance(source, dict):
-        _report_slips(sweep)
-    folder = out or Path("prints") / sweep.name
+    if source.file is None:
+        _report_slips(source.sweep)
+    folder = out or Path("prints") / source.sweep.name
     settings = _settings()
     with Progress() as bar:
         made = render_locally(
@@ -356,7 +359,7 @@ def render(
         )
     sheet = None if made.interrupted else _local_sheet(made, settings)
     status = _report_render(made, sheet, as_json)
-    if words["negatives"] and not words["no_plain"] and sheet:
+    if options.negatives and not options.no_plain and sheet:
         click.echo("the row without a negative prompt is for comparison; --no-plain leaves it out", err=True)
     return status
 
@@ -786,45 +789,42 @@ def _client() -> Printroom:
     return Printroom(_settings(), on_note=lambda note: click.echo(note, err=True))
 
 
-def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
+def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepSource:
     """Return the sweep in a file, or on stdin for "-"."""
-    from producer.language.complete import read_sweep_file
     from producer.language.document import SWEEP_FILE_BYTES_MAX
+    from producer.source import find_sweep_file, read_changed_file
 
     if what != "-":
-        return read_sweep_file(_sweep_path(what), settings=changes)
+        with _usage_of_click():
+            path = find_sweep_file(what)
+        return read_changed_file(path, changes=changes)
     if sys.stdin is None:
         raise click.UsageError("-: stdin is closed: pipe a sweep in, or name a file")
     if sys.stdin.isatty():
         click.echo("reading a sweep from stdin: end it with Ctrl-D", err=True)
     data = sys.stdin.buffer.read(SWEEP_FILE_BYTES_MAX + 1)
-    return read_sweep_file(Path("stdin"), data=data, settings=changes)
+    return read_changed_file(Path("stdin"), changes=changes, data=data)
 
 
-def _sweep_path(what: str) -> Path:
-    """Return the file that a name means, `~` and patterns that no shell has expanded included."""
-    from producer.language.prompt_files.paths import find_path
-    from producer.language.prompt_files.tables import FileInvalid, nearest_file
+@contextmanager
+def _usage_of_click() -> Iterator[None]:
+    """Let click report a wrong word of this command line, as it reports those that it finds itself."""
+    from shared.errors import SweepError, UsageError
 
     try:
-        path = find_path(Path(), what).path
-    except FileInvalid as error:
-        raise click.UsageError(f"{what}: {error}") from error
-    if path.is_dir():
-        raise click.UsageError(f"{what}: this is a folder: name a sweep file in it")
-    if not path.exists():
-        raise click.UsageError(f"{what}: no such file{nearest_file(path)}")
-    return path
+        yield
+    except SweepError:
+        raise
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _report_source(source: SweepSource) -> None:
-    """Say what a person should know of the files that a sweep names, as `plan` says it."""
-    from producer.language.complete import SweepFile
+    """Print what a person should know of the files that a sweep names, as `plan` prints it."""
     from producer.preview.show import printable
 
-    if isinstance(source, SweepFile):
-        for note in source.notes:
-            click.echo(f"! {printable(note)}", err=True)
+    for note in source.notes:
+        click.echo(f"! {printable(note)}", err=True)
 
 
 def _report_slips(sweep: Sweep) -> None:
@@ -839,48 +839,19 @@ def _report_slips(sweep: Sweep) -> None:
         click.echo(f"! {printable(line)}", err=True)
 
 
-def _sweep_or_prompt(
-    what: str, words: dict[str, Any], changes: tuple[str, ...] = ()
-) -> tuple[Sweep, SweepSource]:
+def _sweep_or_prompt(what: str, options: PromptOptions, changes: tuple[str, ...] = ()) -> SweepSource:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
-    from producer.language.document import read_inline
-    from producer.language.sweep import sweep_from_mapping, sweep_of
+    from producer.prompt_words import prompt_source
 
-    # By identity: 0 is equal to False, and `--steps 0` is something that was said.
-    given = {name: value for name, value in words.items() if value is not None and value is not False}
-    given = {name: value for name, value in given.items() if value != ()}
     if what == "-" or Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
-        if given:
-            name = next(iter(given))
-            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(
-                name, f"--{name.replace('_', '-')}"
-            )
+        if given := options.given():
+            option = _OPTION_NAMES.get(given[0], f"--{given[0].replace('_', '-')}")
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
-        file = _read_sweep(what, changes)
-        return sweep_of(file), file
+        return _read_sweep(what, changes)
     if changes:
         raise click.UsageError("--set changes a sweep file; with a prompt say --steps, --guidance ...")
-    fields = {
-        "steps": given.get("steps"),
-        "guidance_scale": given.get("guidance"),
-        "model": given.get("model"),
-        "format": given.get("format"),
-    }
-    mapping: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9]+", "-", what).strip("-").lower()[:60] or "prompt",
-        "prompt": what,
-        "seed": {"start": 0, "count": given.get("count", _PROMPT_IMAGES)},
-        **{name: value for name, value in fields.items() if value is not None},
-    }
-    if "negatives" in given:
-        # The comparison is the point: the same seeds without any.
-        mapping["negative_prompt"] = [*([] if given.get("no_plain") else [None]), *given["negatives"]]
-    elif given.get("no_plain"):
-        raise click.UsageError("--no-plain goes with --negative")
-    if "guidance_rules" in given:
-        rules = (read_inline(rule, what="--guidance-rule") for rule in given["guidance_rules"])
-        mapping["guidance_rule"] = list(rules)
-    return sweep_from_mapping(mapping), mapping
+    with _usage_of_click():
+        return prompt_source(what, options)
 
 
 def _url_seconds(urls: bool, expires: int | None) -> int | None:

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from producer.arguments import Between, checked, checked_methods, no_sweep, plain_values
+from producer.arguments import Between, checked, checked_methods
 from producer.export import fetch as fetching
 from producer.fleet.doctor import Check, examine
 from producer.fleet.lineage import Edition, choose, editions
@@ -20,10 +20,7 @@ from producer.fleet.retry import Retried, retry_failed
 from producer.fleet.status import NO_WORKER, Overview, overview
 from producer.fleet.store_match import committed_chunks, require_rows
 from producer.fleet.submit import Submission, rebuild, submit_plan
-from producer.language.complete import SweepFile, read_sweep_file
-from producer.language.sweep import Sweep, sweep_from_mapping, sweep_of
 from producer.language.wording import near
-from producer.language.yaml_text import sweep_yaml
 from producer.planning.compile import compile_sweep
 from producer.preview import SAMPLE_JOBS, UNMEASURED, PlanDifference, Preview, compare_plans, preview
 from producer.preview.environment import find_facts, find_rates, find_tokenizers, model_folders
@@ -33,6 +30,7 @@ from producer.results.search import FoundRow, search_rows, why_nothing_found
 from producer.results.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.results.time_limit import answer_within
 from producer.results.where import read_where
+from producer.source import SweepLike, read_source
 from shared import names
 from shared.broker import BrokerView, connect, make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
@@ -61,8 +59,6 @@ _GLANCE_SECONDS = 3.0
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
 
-SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
-
 
 @checked_methods
 class Printroom:
@@ -83,7 +79,7 @@ class Printroom:
 
     # --- before anything runs -------------------------------------------------------------------------------
 
-    def compile(self, source: SweepSource, *, unknown: list[str] | None = None) -> Plan:
+    def compile(self, source: SweepLike, *, unknown: list[str] | None = None) -> Plan:
         """Return the plan of a sweep: a YAML file, a mapping of the same keys, or a Sweep.
 
         Args:
@@ -92,7 +88,7 @@ class Printroom:
 
         Raises: SweepError, ModelUnknown, ModelAmbiguous.
         """
-        known = self.models()
+        sweep, known = read_source(source).sweep, self.models()
 
         def resolve(name: str) -> ResolvedModel:
             try:
@@ -107,7 +103,7 @@ class Printroom:
                 self._named_folders[split_reading(model.fingerprint)[0]] = path
             return model
 
-        return compile_sweep(as_sweep(source), resolve=resolve)
+        return compile_sweep(sweep, resolve=resolve)
 
     def preview(
         self,
@@ -115,7 +111,7 @@ class Printroom:
         *,
         sample: Annotated[int, Between(0)] = SAMPLE_JOBS,
         first: bool = False,
-        source: SweepFile | None = None,
+        source: SweepLike | None = None,
     ) -> Preview:
         """Look a plan over: what it comes to, what it costs, what may be a slip. Renders nothing.
 
@@ -123,6 +119,7 @@ class Printroom:
             sample: how many of its jobs to show: evenly spread ones, or with `first` the first ones.
             source: the sweep that the plan is of, to say how the files it names were read.
         """
+        read = None if source is None else read_source(source)
         folders = model_folders(self.models(), self._named_folders)
         try:
             sweeps, workers = self.ledger.sweeps()[::-1], self.ledger.workers()
@@ -139,16 +136,16 @@ class Printroom:
             workers=workers,
             facts=facts,
             time_unknown=known.trouble or UNMEASURED,
-            files=source.files if source else (),
-            notes=source.notes if source else (),
+            files=read.files if read else (),
+            notes=read.notes if read else (),
         )
 
-    def paths_of_models(self, source: SweepSource) -> list[Path]:
+    def paths_of_models(self, source: SweepLike) -> list[Path]:
         """Return the folders and files that a sweep names as its models by their paths. Raises: SweepError."""
         self.compile(source, unknown=[])
         return [path.absolute() for path in self._named_folders.values()]
 
-    def compare(self, plan: Plan, old: SweepSource) -> PlanDifference:
+    def compare(self, plan: Plan, old: SweepLike) -> PlanDifference:
         """Return what a plan adds to, keeps and drops of another: a sweep file, or a submitted sweep's id or name.
 
         Raises: SweepUnknown, UsageError where there is too much to compare one by one; what `compile` raises.
@@ -186,7 +183,7 @@ class Printroom:
 
     def submit(
         self,
-        source: SweepSource,
+        source: SweepLike,
         *,
         priority: int = 0,
         confirmed: bool = False,
@@ -203,16 +200,15 @@ class Printroom:
             SweepError: the sweep says what it may not, or some of its jobs are certain to fail.
             ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreMismatch, StoreError, BrokerError.
         """
-        if isinstance(source, str | Path):
-            source = _read_file(source)  # once: what is kept is what was compiled
-        plan = self.compile(source)
+        read = read_source(source)  # once: what is kept is what was compiled
+        plan = self.compile(read)
         is_known = self.ledger.state(plan.id) is not None
         if not allow_failing and not is_known:
             refuse_certain_failures(plan, self.certain_failures(plan))
         _ = self._app  # what the feeder sends by is made before anything is written
         submission = submit_plan(
             plan,
-            _source_text(source),
+            read.text.encode(),
             store=self.store,
             identity=self.identity,
             ledger=self.ledger,
@@ -605,35 +601,6 @@ class Printroom:
         return f"{text}: no such sweep; {hint}"
 
 
-def as_sweep(source: SweepSource) -> Sweep:
-    """Return the sweep that a path, a mapping or a Sweep means. Raises: SweepError."""
-    if isinstance(source, Sweep):
-        return source
-    if isinstance(source, Mapping):
-        return sweep_from_mapping(plain_values(dict(source)))
-    if isinstance(source, SweepFile):
-        return sweep_of(source)
-    return sweep_of(_read_file(source))
-
-
-def _read_file(source: str | Path) -> SweepFile:
-    """Return the sweep file at a path. Raises: SweepError where there is none, whatever the source is instead."""
-    try:
-        path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path.expanduser raises for ~nobody
-        if path.is_file():
-            return read_sweep_file(path)
-    except ValueError as error:  # a path with a null character
-        raise no_sweep(source) from error
-    raise no_sweep(source)
-
-
 def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
     yield from rows
     check()
-
-
-def _source_text(source: SweepSource) -> bytes:
-    """Return what the store keeps as sweep.yaml: all that was asked for, in one file."""
-    if isinstance(source, SweepFile):
-        return source.text.encode()
-    return sweep_yaml(as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()

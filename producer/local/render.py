@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from producer.arguments import checked
-from producer.client import Printroom, SweepSource, as_sweep
+from producer.client import Printroom
 from producer.fleet.status import Overview
 from producer.fleet.submit import Submission
 from producer.language.wording import counted
 from producer.local.valkey import EmbeddedValkey
 from producer.results.verify import repair_sweep, verify_sweep
+from producer.source import SweepLike, SweepSource, read_source
 from shared import names
 from shared.errors import ModelUnknown, WorkerFailed
 from shared.images.files import require_encoder
@@ -68,7 +69,7 @@ class Rendered:
 
 @checked
 def render_locally(
-    source: SweepSource,
+    source: SweepLike,
     folder: str | Path,
     settings: Settings,
     *,
@@ -89,21 +90,21 @@ def render_locally(
     Raises: SettingsError where the sweep's format wants a package that is not installed; SweepError, ModelUnknown,
         WorkerFailed and the other errors of submitting.
     """
-    folder = Path(folder)
-    require_encoder(parse_format(as_sweep(source).format))
+    folder, read = Path(folder), read_source(source)
+    require_encoder(parse_format(read.sweep.format))
     folder.mkdir(parents=True, exist_ok=True)
     with EmbeddedValkey() as valkey:
         settings = settings.model_copy(
             update={"redis_url": _secret(valkey.url), "store": str(folder.resolve())}
         )
         client = Printroom(settings)
-        models = client.paths_of_models(source)
-        plan, store = client.compile(source, unknown=[]), FolderStore(folder)
+        models = client.paths_of_models(read)
+        plan, store = client.compile(read, unknown=[]), FolderStore(folder)
         _open_what_is_gone(plan, store, on_stage)
         there = _there_already(plan, store)
         with _LocalWorker(settings, folder, device, models, on_stage) as worker:
             try:
-                submission = _submit(client, worker, source, confirmed=confirmed, allow_failing=allow_failing)
+                submission = _submit(client, worker, read, confirmed=confirmed, allow_failing=allow_failing)
                 # Of a sweep in shards, or a very large one, only what its own manifests say is known.
                 found = max(there, client.status(submission.sweep).status.done)
                 status, interrupted = _watch(client, worker, submission.sweep, on_status, on_stage)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from producer.cli import _list_sweeps, _report_slips, _result_columns, _sweep_or_prompt, _watch_sweeps, cli
 from producer.client import Printroom
 from producer.language.sweep import Sweep
+from producer.prompt_words import PromptOptions
 from shared.errors import SweepError
 from shared.guidance import rule_label
 from shared.ledger import SweepStatus
@@ -19,7 +20,7 @@ from shared.ledger import SweepStatus
 
 def swept(what: str = "a cat", **words: Any) -> Sweep:
     """Return the sweep that `printroom render` makes of its words."""
-    return _sweep_or_prompt(what, words)[0]
+    return _sweep_or_prompt(what, PromptOptions(**words)).sweep
 
 
 def test_a_prompt_and_its_options_are_a_sweep() -> None:
