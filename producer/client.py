@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from producer.fleet.retry import Retried, retry_failed
 from producer.fleet.status import NO_WORKER, Overview, overview
 from producer.fleet.store_match import committed_chunks, require_rows
 from producer.fleet.submit import Submission, rebuild, submit_plan
+from producer.json_answers import to_json
 from producer.language.wording import near
 from producer.planning.compile import compile_sweep
 from producer.preview import SAMPLE_JOBS, UNMEASURED, PlanDifference, Preview, compare_plans, preview
@@ -53,11 +54,48 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-#: How long a store may fail that is only looked at for how fast earlier sweeps were.
-_GLANCE_SECONDS = 3.0
+#: How long an optional question to the store may take: the call goes on without its answer.
+_QUICK_ANSWER_SECONDS = 3.0
 
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
+
+
+#: How long a list of sweeps waits for the store's part of it.
+_STORE_LIST_SECONDS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedSweep:
+    """A sweep that Redis knows, and which of the sweeps of its name it is."""
+
+    status: SweepStatus
+    edition: Edition
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its figures, its number and whether its name alone means it."""
+        return {
+            **to_json(self.status),
+            "number": self.edition.number,
+            "newest": self.edition.is_newest,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepList:
+    """All sweeps, as far as Redis and the store answer."""
+
+    #: Oldest first.
+    sweeps: tuple[ListedSweep, ...]
+    #: Sweeps that the store has and Redis has not; None where the store did not answer in time.
+    only_in_store: tuple[StoredSweep, ...] | None
+    #: Why `sweeps` is empty, where Redis does not answer.
+    redis_error: BrokerError | None = None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return all sweeps in one list; those of the store have fewer keys."""
+        stored = (to_json(one) | {"state": "only_in_store"} for one in self.only_in_store or ())
+        return [*(one.to_json() for one in self.sweeps), *stored]
 
 
 @checked_methods
@@ -125,7 +163,7 @@ class Printroom:
             sweeps, workers = self.ledger.sweeps()[::-1], self.ledger.workers()
         except BrokerError:
             sweeps, workers = [], []
-        known = find_rates(plan, self._store(patience_seconds=_GLANCE_SECONDS), sweeps)
+        known = find_rates(plan, self._store(patience_seconds=_QUICK_ANSWER_SECONDS), sweeps)
         facts = find_facts(plan, folders, workers)
         return preview(
             plan,
@@ -245,6 +283,19 @@ class Printroom:
     def statuses(self) -> list[SweepStatus]:
         """Return every sweep Redis knows, oldest first."""
         return [self.ledger.status(sweep) for sweep in self.ledger.sweeps()]
+
+    def list_sweeps(self, *, store_seconds: Annotated[float, Between(0)] = _STORE_LIST_SECONDS) -> SweepList:
+        """Return all sweeps that Redis knows, and those that only the store has.
+
+        Args:
+            store_seconds: how long to wait for the store's part.
+        """
+        try:
+            statuses, error = self.statuses(), None
+        except BrokerError as found:
+            statuses, error = [], found
+        lost = answer_within(self.lost_sweeps, seconds=store_seconds)
+        return sweep_list(statuses, only_in_store=lost, redis_error=error)
 
     def lost_sweeps(self) -> list[StoredSweep]:
         """Return the sweeps that the store has and Redis has not; all of the store's where Redis is away.
@@ -482,6 +533,13 @@ class Printroom:
         """Check broker, store, workers, models, device and versions."""
         return examine(self.ledger, lambda: self.store, self.settings)
 
+    def create_bucket(self) -> None:
+        """Make the S3 bucket of the store, unless it is there. Raises: UsageError for a folder; StoreError."""
+        ensure = getattr(self.store, "ensure_bucket", None)
+        if ensure is None:
+            raise UsageError(f"--create-bucket: {self.store.url} is a folder, not a bucket")
+        ensure()
+
     def find(self, text: str, *, in_store: bool = False) -> str:
         """Return the id that an id, the start of one, a sweep's name or `NAME@2` means.
 
@@ -590,7 +648,7 @@ class Printroom:
         editions = self._editions(in_store=True)
         known = [one.sweep for one in editions]
         ask = partial(find_stored, text, self.store, known=known)
-        if not in_store and (found := answer_within(ask, seconds=_GLANCE_SECONDS)):
+        if not in_store and (found := answer_within(ask, seconds=_QUICK_ANSWER_SECONDS)):
             if len(found) > 1:
                 listed = ", ".join(sweep[:12] for sweep in found)
                 mend = f"`printroom resume {found[0][:12]}` brings one back"
@@ -599,6 +657,25 @@ class Printroom:
             return f"{text}: Redis has lost this sweep, the store has it: {mend}"
         hint = near(text, {one.name for one in editions}, otherwise="`printroom status` lists them")
         return f"{text}: no such sweep; {hint}"
+
+
+def sweep_list(
+    statuses: Sequence[SweepStatus],
+    *,
+    only_in_store: Sequence[StoredSweep] | None = (),
+    redis_error: BrokerError | None = None,
+) -> SweepList:
+    """Return a list of sweeps, each with its number among those of its name.
+
+    Args:
+        statuses: oldest first.
+    """
+    numbered = zip(statuses, editions((s.sweep, s.name) for s in statuses), strict=True)
+    return SweepList(
+        sweeps=tuple(ListedSweep(status=status, edition=edition) for status, edition in numbered),
+        only_in_store=None if only_in_store is None else tuple(only_in_store),
+        redis_error=redis_error,
+    )
 
 
 def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from producer.language.document import read_inline
+from producer.planning.compile import compile_sweep
+from producer.preview import preview
 from producer.source import SweepSource, read_source
 from shared.errors import UsageError
+from shared.fingerprint import ResolvedModel
 
 #: Images of a prompt where the caller does not say how many.
 _IMAGES = 4
@@ -68,3 +71,11 @@ def prompt_source(prompt: str, options: PromptOptions | None = None) -> SweepSou
             read_inline(rule, what="--guidance-rule") for rule in options.guidance_rules
         ]
     return read_source(mapping)
+
+
+def prompt_warnings(source: SweepSource) -> tuple[str, ...]:
+    """Return what `plan` would warn of in a prompt that is rendered without a look at its plan. Knows no models."""
+    plan = compile_sweep(
+        source.sweep, resolve=lambda name: ResolvedModel(name=name, fingerprint=f"unknown:{name}")
+    )
+    return tuple(preview(plan, sample=0).warnings)

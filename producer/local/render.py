@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from producer.arguments import checked
 from producer.client import Printroom
@@ -66,6 +67,24 @@ class Rendered:
     found: int
     interrupted: bool
 
+    @property
+    def images(self) -> Path:
+        """The folder of the images, or of the shards that hold them."""
+        shards = self.folder / "sweeps" / self.status.sweep / "shards"
+        return shards if shards.is_dir() else self.folder / "images"
+
+    @property
+    def manifests(self) -> Path:
+        """The folder of the sweep's manifests."""
+        return self.folder / "sweeps" / self.status.sweep / "manifest"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures of the run, and where its images are."""
+        s = self.status
+        figures = {"sweep": s.sweep, "jobs": s.jobs, "done": s.done, "failed": s.failed, "reused": s.reused}
+        places = {"images": self.images, "manifest": self.manifests}
+        return {**figures, "interrupted": self.interrupted, **places}
+
 
 @checked
 def render_locally(
@@ -113,6 +132,18 @@ def render_locally(
             if interrupted:
                 status = client.status(submission.sweep).status
     return Rendered(submission=submission, status=status, folder=folder, found=found, interrupted=interrupted)
+
+
+def draw_local_sheet(made: Rendered) -> Path:
+    """Draw the contact sheet of a finished run into its folder, for a sweep of one axis too."""
+    from producer.sheet.sweep_sheet import sweep_sheet
+    from shared.whole_file import write_png
+
+    store = FolderStore(made.folder)
+    plan = Plan.from_bytes(store.get(names.plan_key(made.submission.sweep)))
+    path = made.folder / "sheet.png"
+    write_png(sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}), path)
+    return path
 
 
 def _open_what_is_gone(plan: Plan, store: FolderStore, on_stage: Callable[[str], None]) -> None:
