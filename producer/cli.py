@@ -550,7 +550,14 @@ def verify(sweep: str, deep: bool, repair: bool, as_json: bool) -> int:
     help="Pixels of one PNG; a larger sheet becomes tiles.",
 )
 def sheet(
-    sweep: str, out: Path, where: tuple[str, ...], diff: str | None, thumb: int | None, **options: Any
+    sweep: str,
+    out: Path,
+    rows: str | None,
+    columns: str | None,
+    where: tuple[str, ...],
+    diff: str | None,
+    thumb: int | None,
+    max_pixels: int,
 ) -> None:
     """Draw a labelled contact sheet; by default over the sweep's own axes.
 
@@ -559,9 +566,18 @@ def sheet(
     """
     from producer.progress import Progress
 
-    given = {"where": where, "diff": [diff] if diff else None, "thumb_px": thumb}
     with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
-        written = _client().write_sheet(sweep, out, **given, **options, on_part=bar.step)
+        written = _client().write_sheet(
+            sweep,
+            out,
+            where=where,
+            rows=rows,
+            columns=columns,
+            diff=[diff] if diff else None,
+            thumb_px=thumb,
+            max_pixels=max_pixels,
+            on_part=bar.step,
+        )
     click.echo(str(written.first))
     click.echo(f"{counted(written.jobs, 'job')} in {counted(len(written.paths), 'file')}", err=True)
 

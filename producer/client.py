@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from producer.arguments import Between, checked, checked_methods
+from producer.arguments import Between, checked_methods
 from producer.export import fetch as fetching
 from producer.fleet.doctor import Check, examine
 from producer.fleet.lineage import Edition, choose, editions
@@ -59,6 +59,9 @@ _QUICK_ANSWER_SECONDS = 3.0
 
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
+
+#: A side of a contact sheet: a field, or two of which the first is outer.
+Side = str | Sequence[str] | None
 
 
 #: How long a list of sweeps waits for the store's part of it.
@@ -493,37 +496,81 @@ class Printroom:
                 self.feed()
         return report
 
-    def sheet(self, sweep: str, *, where: WhereSource | None = None, **options: Any) -> Image:
+    def sheet(
+        self,
+        sweep: str,
+        *,
+        where: WhereSource | None = None,
+        rows: Side = None,
+        columns: Side = None,
+        diff: WhereSource | None = None,
+        thumb_px: Annotated[int, Between(16, 4096)] | None = None,
+    ) -> Image:
         """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.
 
         Args:
-            options: `rows`, `columns`, `diff`, `thumb_px`, as in `producer.sheet.sweep_sheet.sweep_sheet`.
+            rows, columns: a field of a job, or two of which the first is outer; chosen where not given.
+            diff: one field and its value: every image is compared with the one that has it.
+            thumb_px: longest side of the largest image.
         """
         from producer.sheet.sweep_sheet import look, sweep_sheet
 
         sweep = self.find(sweep, in_store=True)
-        options = {"rows": None, "columns": None, **options}
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        draw = checked(sweep_sheet, "sheet")
-        sheet = draw(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
+        sheet = sweep_sheet(
+            sweep,
+            plan,
+            self.store,
+            rows=rows,
+            columns=columns,
+            where=self._where(sweep, where),
+            diff=_conditions(diff),
+            thumb_px=thumb_px,
+            live=live,
+        )
         check()
         return sheet
 
-    def write_sheet(self, sweep: str, out: str | Path, **options: Any) -> Written:
+    def write_sheet(
+        self,
+        sweep: str,
+        out: str | Path,
+        *,
+        where: WhereSource | None = None,
+        rows: Side = None,
+        columns: Side = None,
+        diff: WhereSource | None = None,
+        thumb_px: Annotated[int, Between(16, 4096)] | None = None,
+        max_pixels: Annotated[int, Between(100_000)] | None = None,
+        on_part: Callable[[int | None], None] = lambda total: None,
+    ) -> Written:
         """Draw a labelled contact sheet into a PNG, an HTML page, or as many tiles as it takes.
 
         Args:
             out: `FILE.png`, `FILE.html` or a folder.
-            options: `rows`, `columns`, `where`, `diff`, `thumb_px`, `max_pixels`, `on_part`, as in
-                `producer.sheet.sweep_sheet.write_sheet`.
+            rows, columns, diff, thumb_px: as for `sheet`.
+            max_pixels: pixels of one PNG; a larger sheet becomes tiles.
+            on_part: gets the number of tiles, or of images of a page, at each one written.
         """
+        from producer.sheet import MAX_PIXELS
         from producer.sheet.sweep_sheet import look, write_sheet
 
         sweep = self.find(sweep, in_store=True)
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        options["where"] = self._where(sweep, options.get("where"))
-        write = checked(write_sheet, "write_sheet")
-        written = write(sweep, plan, self.store, Path(out), live=live, **options)
+        written = write_sheet(
+            sweep,
+            plan,
+            self.store,
+            Path(out),
+            rows=rows,
+            columns=columns,
+            where=self._where(sweep, where),
+            diff=_conditions(diff),
+            thumb_px=thumb_px,
+            max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+            live=live,
+            on_part=on_part,
+        )
         check()
         return written
 
@@ -676,6 +723,11 @@ def sweep_list(
         only_in_store=None if only_in_store is None else tuple(only_in_store),
         redis_error=redis_error,
     )
+
+
+def _conditions(given: WhereSource | None) -> Mapping[str, Any] | Sequence[str] | None:
+    """Return conditions as a mapping or as a list of texts: one text alone is a list of one."""
+    return [given] if isinstance(given, str) else given
 
 
 def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
