@@ -27,6 +27,7 @@ from producer.preview import SAMPLE_JOBS, UNMEASURED, PlanDifference, Preview, c
 from producer.preview.environment import find_facts, find_rates, find_tokenizers, model_folders
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.results import rows as reading
+from producer.results.manifest_row import ManifestRow
 from producer.results.search import FoundRow, search_rows, why_nothing_found
 from producer.results.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.results.time_limit import answer_within
@@ -59,9 +60,6 @@ _QUICK_ANSWER_SECONDS = 3.0
 
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
-
-#: A side of a contact sheet: a field, or two of which the first is outer.
-Side = str | Sequence[str] | None
 
 
 #: How long a list of sweeps waits for the store's part of it.
@@ -411,7 +409,7 @@ class Printroom:
         where: WhereSource | None = None,
         urls: bool = False,
         expires_seconds: Annotated[int, Between(1, PRESIGN_SECONDS_MAX)] = 3600,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[ManifestRow]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 
         Args:
@@ -501,8 +499,8 @@ class Printroom:
         sweep: str,
         *,
         where: WhereSource | None = None,
-        rows: Side = None,
-        columns: Side = None,
+        rows: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
         diff: WhereSource | None = None,
         thumb_px: Annotated[int, Between(16, 4096)] | None = None,
     ) -> Image:
@@ -537,8 +535,8 @@ class Printroom:
         out: str | Path,
         *,
         where: WhereSource | None = None,
-        rows: Side = None,
-        columns: Side = None,
+        rows: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
         diff: WhereSource | None = None,
         thumb_px: Annotated[int, Between(16, 4096)] | None = None,
         max_pixels: Annotated[int, Between(100_000)] | None = None,
@@ -730,6 +728,6 @@ def _conditions(given: WhereSource | None) -> Mapping[str, Any] | Sequence[str] 
     return [given] if isinstance(given, str) else given
 
 
-def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+def _then(rows: Iterator[ManifestRow], check: Callable[[], None]) -> Iterator[ManifestRow]:
     yield from rows
     check()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from producer.fleet.submit import Submission
     from producer.local.render import Rendered
     from producer.recipe.show import Shown
+    from producer.results.manifest_row import ManifestRow
     from shared.ledger import SweepStatus
 
 #: How `doctor` writes its levels.
@@ -159,7 +160,7 @@ def failure_lines(status: SweepStatus, *, commands: bool = True) -> Iterator[str
             yield f"    try again: printroom retry {status.sweep[:12]} --code {code}"
 
 
-def result_columns(row: dict[str, Any]) -> Iterator[str]:
+def result_columns(row: ManifestRow) -> Iterator[str]:
     """Yield the columns of a row in its short form."""
     from shared.guidance import rule_label
 
