@@ -175,7 +175,7 @@ def measure(folder: Path, device: torch.device, options: argparse.Namespace, siz
         **small_parts(model, folder),
     }
     if options.compile:
-        model.unet = torch.compile(model.unet, fullgraph=True)
+        model.networks.unet = torch.compile(model.networks.unet, fullgraph=True)
         time_engine(model, few[:8], options.rows, way="warm-up")
         compiled = time_engine(model, jobs, options.rows, way="row engine, compiled")
         figures["runs"].append({**asdict(compiled), "images_per_second": compiled.images_per_second})
@@ -314,29 +314,29 @@ def unguided(model: LoadedModel, jobs: Sequence[SampleRequest], rows: int) -> di
 
 def bare(model: LoadedModel, rows: int, size_px: int, run: Run) -> dict[str, Any]:
     """The engine's rate against the networks alone: its UNet calls and its VAE calls, nothing between them."""
-    latent = size_px // model.vae_scale_factor
+    latent = size_px // model.networks.size_unit_px
     options: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
     rows_in = torch.randn(rows, 4, latent, latent, **options)
-    hidden = torch.randn(rows, 77, model.unet.config.cross_attention_dim, **options)
+    hidden = torch.randn(rows, 77, model.networks.unet.config.cross_attention_dim, **options)
     conditioning: dict[str, Any] = {"encoder_hidden_states": hidden}
     if model.family == "sdxl":
-        pooled = torch.randn(rows, model.text_encoders[-1].config.projection_dim, **options)
+        pooled = torch.randn(rows, model.networks.text_encoders[-1].config.projection_dim, **options)
         conditioning["added_cond_kwargs"] = {
             "text_embeds": pooled,
             "time_ids": torch.zeros(rows, 6, **options),
         }
     timesteps = torch.full((rows,), 500.0, device=model.device)
-    one = torch.randn(1, 4, latent, latent, device=model.device, dtype=model.vae_dtype)
+    one = torch.randn(1, 4, latent, latent, device=model.device, dtype=model.networks.vae_dtype)
 
     @torch.inference_mode()
     def unet_calls(count: int) -> None:
         for _ in range(count):
-            model.unet(rows_in, timesteps, return_dict=False, **conditioning)
+            model.networks.unet(rows_in, timesteps, return_dict=False, **conditioning)
 
     @torch.inference_mode()
     def vae_calls(count: int) -> None:
         for _ in range(count):
-            model.vae.decode(one, return_dict=False)
+            model.networks.vae.decode(one, return_dict=False)
 
     unet_calls(2), vae_calls(2)
     count = 20
@@ -358,7 +358,7 @@ def small_parts(model: LoadedModel, folder: Path) -> dict[str, Any]:
         compile_program(model.scheduler_config, name, 25)
         times.append((time.perf_counter() - started) * 1e3)
     job = mixed_jobs(1, 64)[0]
-    model.embeddings._values.clear()
+    model.networks.embeddings._values.clear()
     texts = []
     for _ in range(2):
         started = time.perf_counter()

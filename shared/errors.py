@@ -1,7 +1,7 @@
 """Every error Printroom raises on purpose, as one tree. Knows nothing of where they are caught.
 
 PrintroomError                      code            meaning
-├── UsageError                                      a person can mend it; exit status 2
+├── UsageError                                      a person can fix it; exit status 2
 │   ├── SweepError                  sweep_invalid   a sweep file says something it may not
 │   ├── SettingsError               settings_invalid  an environment variable is wrong
 │   ├── SweepUnknown                sweep_unknown   no such sweep here
@@ -45,13 +45,13 @@ PERMANENT_CODES = frozenset({"job_invalid", "model_unsupported"})
 
 
 class PrintroomError(Exception):
-    """The root. `code` is stable; the message names the value and the mend."""
+    """The root. `code` is stable; the message names the value and the fix."""
 
     code: ClassVar[str] = "error"
 
 
 class UsageError(PrintroomError):
-    """A person can mend it. The command line exits with 2."""
+    """A person can fix it. The command line exits with 2."""
 
     code = "usage"
 

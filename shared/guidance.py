@@ -37,7 +37,7 @@ _NAME_MAX = 100
 
 
 class RuleInvalid(ValueError):
-    """A guidance rule says something it may not. The message names field, value and mend."""
+    """A guidance rule says something it may not. The message names field, value and fix."""
 
     def __init__(self, text: str, *, field: str | None = None) -> None:
         super().__init__(f"guidance_rule: {text}")
@@ -100,7 +100,7 @@ def parse_rule(value: Any) -> str | None:
         value: None, a rule's name, a canonical text, or a mapping of fields of `GuidanceRule`; `negatives` may be a
             mapping of text to weight, or a list of texts, of [text, weight] pairs, or of {text, weight} mappings.
 
-    Raises: RuleInvalid (a ValueError) with the field, the value and the mend.
+    Raises: RuleInvalid (a ValueError) with the field, the value and the fix.
     """
     if value is None:
         return None
@@ -120,8 +120,8 @@ def check_field(name: str, value: Any) -> Any:
     """
     if name not in _CHECKS:
         near = difflib.get_close_matches(_folded(name), RULE_FIELDS, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"use {', '.join(RULE_FIELDS)}"
-        raise RuleInvalid(f"unknown {_show(name)}: {mend}", field=name)
+        fix = f"did you mean {near[0]}?" if near else f"use {', '.join(RULE_FIELDS)}"
+        raise RuleInvalid(f"unknown {_show(name)}: {fix}", field=name)
     try:
         return _CHECKS[name](value)
     except _Wrong as error:
@@ -230,8 +230,8 @@ def _rule_name(value: Any) -> str:
     names = get_args(RuleName)
     if not isinstance(value, str) or value not in names:
         near = difflib.get_close_matches(_folded(value), names, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
-        raise _Wrong(f"rule={_show(value)} is unknown: {mend}")
+        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
+        raise _Wrong(f"rule={_show(value)} is unknown: {fix}")
     return value
 
 
@@ -328,8 +328,8 @@ def _check_whole(rule: GuidanceRule, given: Mapping[str, Any]) -> None:
     for name in sorted(given):
         readers = _ONLY.get(name)
         if readers and rule.rule not in readers:
-            mend = f"set rule: {' or '.join(readers)}, or remove it"
-            raise RuleInvalid(f"{name} is not read by {rule.rule}: {mend}", field=name)
+            fix = f"set rule: {' or '.join(readers)}, or remove it"
+            raise RuleInvalid(f"{name} is not read by {rule.rule}: {fix}", field=name)
 
 
 # Values as messages and labels show them.

@@ -23,8 +23,8 @@ SHARD_DIGITS = 16
 
 _SHARD_SUFFIX = ".tar"
 
-#: A plan has at most 2**32 jobs: the names of a sweep's samples sort as their indices do.
-_INDEX_DIGITS = 10
+#: Digits of a plan index in a file's name: the names of a sweep's samples sort as their indices do, up to 10^8 jobs.
+_INDEX_DIGITS = 8
 
 #: Prefix of all Redis keys of ours. Celery's own keys get it too (`global_keyprefix`).
 REDIS_PREFIX = "printroom:"

@@ -57,7 +57,7 @@ class Done:
     image: StoredImage
     #: True when the image was already in the store and was verified, not rendered.
     reused: bool
-    #: Seconds of sampling and decoding that the image's batch took, shared equally; None when reused.
+    #: The image's share of the seconds that its batches took, text to pixels, by rows; None when reused.
     sample_seconds: float | None
     #: Delivery of the chunk that recorded this row, from 1.
     attempt: int

@@ -57,13 +57,6 @@ def join_texts(texts: Iterable[Text]) -> Text:
     return make_text(piece for text in texts for piece in ((text,) if isinstance(text, str) else text))
 
 
-def text_slots(text: Text) -> frozenset[str]:
-    """Return the names of a text's holes."""
-    if isinstance(text, str):
-        return frozenset()
-    return frozenset(piece.name for piece in text if isinstance(piece, Slot))
-
-
 def fill(text: Text, values: Mapping[str, Text]) -> str:
     """Return a text with its holes filled, in one pass: what a hole is filled with is never searched.
 
@@ -75,15 +68,6 @@ def fill(text: Text, values: Mapping[str, Text]) -> str:
     if isinstance(text, str):
         return text
     return "".join(piece if isinstance(piece, str) else fill(values[piece.name], values) for piece in text)
-
-
-def substitute(text: Text, values: Mapping[str, Text]) -> Text:
-    """Return a text with some of its holes replaced by texts, whose own holes stay."""
-    if isinstance(text, str):
-        return text
-    return join_texts(
-        values.get(piece.name, (piece,)) if isinstance(piece, Slot) else piece for piece in text
-    )
 
 
 def text_to_json(text: Text) -> Any:

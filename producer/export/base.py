@@ -25,9 +25,6 @@ _READERS = 16
 #: Rows looked after at a time: few, so that memory stays small and an interrupt leaves the rest untouched.
 _ROWS_AHEAD = 2 * _READERS
 
-#: Digits of a plan index in a name: names sort up to ten million jobs.
-_INDEX_DIGITS = 8
-
 FileOutcome = Literal["fetched", "skipped", "failed", "broken"]
 
 _In = TypeVar("_In")
@@ -137,7 +134,7 @@ def bring(
 
 def sample_name(row: ManifestRow) -> str:
     """Return the name of a row's sample without an extension: it sorts by plan index and never has a dot."""
-    return f"{row['index']:0{_INDEX_DIGITS}d}-{row['job_id'][:8]}"
+    return names.sample_key(row["index"], row["job_id"])
 
 
 def extension(row: DoneRow) -> str:

@@ -20,7 +20,6 @@ from producer.language.document import (
     Located,
     decode_text,
     read_yaml,
-    say_problem,
     source_name,
 )
 from producer.language.fields import name_of_file
@@ -113,7 +112,7 @@ def read_sweep_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
         return value
     document, _, _ = _complete(Document(value=value, located=_place(value), problems=[]), Path())
     if document.problems:
-        raise SweepError([say_problem(problem, "") for problem in document.problems])
+        raise SweepError([problem.in_words("") for problem in document.problems])
     completed: dict[str, Any] = document.value
     return completed
 
@@ -249,10 +248,10 @@ class _Completer:
         taken: dict[str, Any] = self._value["wildcards"]
         there_are = [*read.found, *taken]
         unknown = {
-            name: mend
+            name: fix
             for name in wildcard_names(texts)
             if name[0] not in "~!@" and not match_wildcards(name, there_are) and read.found
-            if (mend := near(name, read.found, otherwise="" if taken else None))
+            if (fix := near(name, read.found, otherwise="" if taken else None))
         }
         for key in self._value if unknown else ():
             for text, place in _placed_texts(self._value[key], self._places[key], key):

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from producer.language.problem import Problem
 from shared.errors import SweepError
 
 #: How packed files begin -> what packed them.
@@ -61,19 +62,7 @@ class Located:
 
     def problem(self, text: str) -> Problem:
         """Return what is wrong with the value, with its place."""
-        return Problem(self.line or None, text, self.file)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a file."""
-
-    line: int | None
-    text: str
-    #: As in `Located`.
-    file: str | None = None
-    #: The keys that lead to it, as far as they are known.
-    path: tuple[str, ...] = ()
+        return Problem(text=text, line=self.line or None, file=self.file)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +84,7 @@ def decode_text(data: bytes, *, filename: str) -> str:
     if problem is not None:
         if packing := next((name for start, name in _PACKED.items() if data.startswith(start)), None):
             raise SweepError([f"{filename}: the file is packed by {packing}: unpack it first"])
-        raise SweepError([say_problem(problem, filename)])
+        raise SweepError([problem.in_words(filename)])
     return text
 
 
@@ -109,24 +98,13 @@ def decode_utf8(data: bytes) -> tuple[str, Problem | None]:
             return data.decode("utf-16"), None
         except UnicodeDecodeError as error:
             trouble = f"UTF-16 that breaks off at offset {error.start}"
-            return "", Problem(None, f"the file is {trouble}: save it as UTF-8")
+            return "", Problem(text=f"the file is {trouble}: save it as UTF-8")
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start} is not UTF-8"
-        return "", Problem(line, f"{byte}: save the file as UTF-8")
-
-
-def say_problem(problem: Problem, filename: str) -> str:
-    """Return a problem as one line.
-
-    Args:  filename: what the sweep's own file is called; "" where there is none.
-    """
-    name = problem.file or filename
-    if problem.line is not None:
-        return f"{name}, line {problem.line}: {problem.text}"
-    return f"{name}: {problem.text}" if name else problem.text
+        return "", Problem(line=line, text=f"{byte}: save the file as UTF-8")
 
 
 def source_name(name: str, place: Located) -> str:
@@ -163,8 +141,8 @@ def read_yaml(text: str, *, filename: str, file: str | None = None) -> Document:
     except yaml.YAMLError as error:
         raise SweepError([f"{filename}: not YAML: {error}"]) from error
     if reader.root is None:
-        mend = "a sweep needs at least a prompt" if file is None else "give it a key"
-        raise SweepError([f"{filename}: the file is empty: {mend}"])
+        fix = "a sweep needs at least a prompt" if file is None else "give it a key"
+        raise SweepError([f"{filename}: the file is empty: {fix}"])
     return Document(value=reader.root[0], located=reader.root[1], problems=reader.problems)
 
 
@@ -368,7 +346,7 @@ class _Reader:
             )
 
     def _note(self, line: int, text: str, path: tuple[str, ...]) -> None:
-        self.problems.append(Problem(line, text, self._file, path))
+        self.problems.append(Problem(line=line, text=text, file=self._file, path=path))
 
     def _stop(self, line: int, text: str) -> NoReturn:
         raise SweepError([f"{self._filename}, line {line}: {text}"])
@@ -417,7 +395,7 @@ def _short_tag(tag: str) -> str:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, filename: str) -> str:
-    """Say where YAML's grammar was broken, and what usually mends it."""
+    """Say where YAML's grammar was broken, and what usually fixes it."""
     mark = error.problem_mark or error.context_mark
     lines = text.split("\n")
     at_end = mark is not None and not "".join(lines[mark.line :]).strip()

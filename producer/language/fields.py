@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from producer.language.guidance_rules import RULES_MAX, RuleProblem, count_rules, expand_rule, written_rule
+from producer.language.guidance_rules import RULES_MAX, count_rules, expand_rule, written_rule
 from producer.language.negatives import expand_negative
+from producer.language.problem import Problem
 from producer.language.ranges import Span, expand_range, is_range
 from producer.language.wording import kind, show
 from shared.images.format import FORMAT_EXAMPLES, FormatInvalid, parse_format
@@ -56,7 +57,7 @@ def problem(code: str, text: str) -> PydanticCustomError:
 def check_text(field: str, value: Any) -> str:
     """Return a prompt that can be hashed, stored and tokenised."""
     if not isinstance(value, str):
-        # The mend is written where the file is known: `no` is not spelt as the boolean it became.
+        # The fix is written where the file is known: `no` is not spelt as the boolean it became.
         raise problem("wants_text", f"{field} is {kind(value)}")
     if "\0" in value:
         raise problem("text", f"{field}={show(value)}: character {value.index(chr(0)) + 1} is NUL: remove it")
@@ -81,7 +82,7 @@ def _check_negative_prompt(value: Any) -> str | None:
 def check_int(field: str, value: Any, *, low: int, high: int) -> int:
     """Return a whole number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise problem("number", f"{field}={show(value)}: {_number_mend(value, whole=True)}")
+        raise problem("number", f"{field}={show(value)}: {_number_fix(value, whole=True)}")
     if value < low:
         raise problem("number", f"{field}={show(value)}: use {low} or more")
     if value > high:
@@ -89,7 +90,7 @@ def check_int(field: str, value: Any, *, low: int, high: int) -> int:
     return value
 
 
-def _number_mend(value: Any, *, whole: bool) -> str:
+def _number_fix(value: Any, *, whole: bool) -> str:
     wanted = "a whole number" if whole else "a number"
     try:
         number = float(str(value).strip().replace(",", "."))
@@ -112,7 +113,7 @@ def _check_steps(value: Any) -> int:
 def _check_guidance_scale(value: Any) -> float:
     field = f"guidance_scale={show(value)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise problem("number", f"{field}: {_number_mend(value, whole=False)}")
+        raise problem("number", f"{field}: {_number_fix(value, whole=False)}")
     if not 0 <= value <= GUIDANCE_MAX:
         raise problem("number", f"{field}: use a number from 0 to {GUIDANCE_MAX:g}")
     # Minus zero is zero, and hashes as such.
@@ -144,8 +145,8 @@ def check_guidance_rules(value: Any) -> tuple[str | None, ...]:
     return tuple(rules)
 
 
-def _rule_details(place: tuple[int, ...], problems: list[RuleProblem]) -> Iterable[InitErrorDetails]:
-    return (detail((*place, *problem.place), "rule", problem.text) for problem in problems)
+def _rule_details(place: tuple[int, ...], problems: list[Problem]) -> Iterable[InitErrorDetails]:
+    return (detail((*place, *problem.path), "rule", problem.text) for problem in problems)
 
 
 def _check_scheduler(value: Any) -> str:
@@ -155,8 +156,8 @@ def _check_scheduler(value: Any) -> str:
         return canonical_scheduler(value)
     except KeyError as error:
         near = difflib.get_close_matches(value.casefold().replace(" ", "_"), SCHEDULERS, n=3, cutoff=0.5)
-        mend = f"did you mean {one_of(near)}?" if near else f"use one of {', '.join(sorted(SCHEDULERS))}"
-        raise problem("scheduler", f"scheduler={show(value)} is unknown: {mend}") from error
+        fix = f"did you mean {one_of(near)}?" if near else f"use one of {', '.join(sorted(SCHEDULERS))}"
+        raise problem("scheduler", f"scheduler={show(value)} is unknown: {fix}") from error
 
 
 def _check_size(value: Any) -> str:
@@ -275,7 +276,7 @@ def check_numbers(field: str, value: Any) -> Any:
         return check_axis(value)
     values, problems = expand_range(field, value, whole=field != "guidance_scale")
     if problems:
-        raise merged([detail(found.place, "range", found.text) for found in problems])
+        raise merged([detail(found.path, "range", found.text) for found in problems])
     if isinstance(values, Span):
         for end in (values.start, values.stop):
             CHECKS[field](end)
@@ -293,7 +294,7 @@ def check_negatives(value: Any) -> tuple[Any, ...]:
             continue
         found, problems = expand_negative(item)
         texts += [negative.text for negative in found]
-        details += [detail((position, *trouble.place), "negative", trouble.text) for trouble in problems]
+        details += [detail((position, *trouble.path), "negative", trouble.text) for trouble in problems]
     if details:
         raise merged(details)
     return tuple(texts)

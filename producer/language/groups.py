@@ -200,7 +200,7 @@ def _items(name: str, values: Any, details: list[InitErrorDetails]) -> Iterator[
     """Yield (place, item) of a column: a list, a range, or one value."""
     if is_range(values):
         found, problems = expand_range(name, values, whole=name in ("seed", "steps"))
-        details += [detail((name, *trouble.place), "range", trouble.text) for trouble in problems]
+        details += [detail((name, *trouble.path), "range", trouble.text) for trouble in problems]
         if isinstance(found, Span):
             details.append(detail((name,), "range", f"{name} has no step: write {{start, stop, step}}"))
             return
@@ -247,10 +247,10 @@ def _var_problem(name: str) -> str:
     """Return why a var cannot have this name, or ""."""
     if not VAR_NAME.match(name):
         near = difflib.get_close_matches(name.strip().casefold().replace("-", "_"), CHECKS, n=1)
-        mend = (
+        fix = (
             f"did you mean {near[0]!r}?" if near else "use letters, digits and _, not beginning with a digit"
         )
-        return f"the name {show(name)} is neither a job's field nor a var's: {mend}"
+        return f"the name {show(name)} is neither a job's field nor a var's: {fix}"
     if name in RESERVED and name not in CHECKS:
         return f"the name {name!r} means something else here: take another"
     return ""

@@ -11,10 +11,10 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from producer.language.document import read_inline
+from producer.language.problem import Problem
 from shared.errors import SweepError
 from shared.guidance import RULE_FIELDS, RuleInvalid, check_field, parse_rule
 
@@ -23,15 +23,6 @@ RULES_MAX = 10_000
 
 _INTERVALS = ("interval", "negative_interval")
 _LISTS = (list, tuple, range)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RuleProblem:
-    """What is wrong with a rule."""
-
-    #: Field and position in its list, as far as they are known.
-    place: tuple[str | int, ...]
-    text: str
 
 
 def rule_of_text(text: str) -> str | None:
@@ -53,7 +44,7 @@ def count_rules(value: Any) -> int:
     return math.prod(max(1, len(found)) for name, found in value.items() if _is_axis(name, found))
 
 
-def expand_rule(value: Any, *, lists: bool = True) -> tuple[list[str | None], list[RuleProblem]]:
+def expand_rule(value: Any, *, lists: bool = True) -> tuple[list[str | None], list[Problem]]:
     """Return the rules that a value stands for, as canonical texts, and every problem it has.
 
     Args:
@@ -63,19 +54,19 @@ def expand_rule(value: Any, *, lists: bool = True) -> tuple[list[str | None], li
     if not isinstance(value, Mapping):
         return _parsed([value])
     choices: dict[str, list[Any]] = {}
-    problems: list[RuleProblem] = []
+    problems: list[Problem] = []
     for name, found in value.items():
         is_axis = lists and _is_axis(name, found)
         choices[name] = list(found) if is_axis else [found]
         if is_axis and not found:
             text = f"guidance_rule: {name}: the list is empty: give it a value or remove the key"
-            problems.append(RuleProblem(place=(name,), text=text))
+            problems.append(Problem(path=(name,), text=text))
         for position, choice in enumerate(choices[name]):
             try:
                 check_field(name, choice)
             except RuleInvalid as error:
                 place = (name, position) if is_axis else (name,)
-                problems.append(RuleProblem(place=place, text=str(error)))
+                problems.append(Problem(path=place, text=str(error)))
     if problems:
         return [], problems
     names = [name for name in RULE_FIELDS if name in choices]
@@ -95,15 +86,15 @@ def written_rule(rule: str | None) -> Any:
     return value
 
 
-def _parsed(values: Any) -> tuple[list[str | None], list[RuleProblem]]:
+def _parsed(values: Any) -> tuple[list[str | None], list[Problem]]:
     rules: list[str | None] = []
-    problems: dict[RuleProblem, None] = {}  # combinations that differ elsewhere have the same one
+    problems: dict[Problem, None] = {}  # combinations that differ elsewhere have the same one
     for value in values:
         try:
             rules.append(parse_rule(value))
         except RuleInvalid as error:
             place = () if error.field is None else (error.field,)
-            problems[RuleProblem(place=place, text=str(error))] = None
+            problems[Problem(path=place, text=str(error))] = None
     return rules, list(problems)
 
 

@@ -16,13 +16,12 @@ from producer.language.document import (
     YAML_DEPTH_MAX,
     Document,
     Located,
-    Problem,
     decode_text,
     read_option,
     read_yaml,
-    say_problem,
     source_name,
 )
+from producer.language.problem import Problem
 from producer.language.prompt_files.paths import NamedPath, find_paths
 from producer.language.prompt_files.tables import FileInvalid, read_bytes
 from producer.language.wording import kind, show
@@ -144,7 +143,7 @@ class _Includer:
         document = read_yaml(decode_text(data, filename=shown), filename=shown, file=shown)
         if not isinstance(document.value, dict):
             text = f"the file is {kind(document.value)}: an included file is a mapping: 'steps: 25'"
-            raise SweepError([say_problem(Problem(1, text, shown), "")])
+            raise SweepError([Problem(line=1, text=text, file=shown).in_words("")])
         return self.resolve(document, chain.then(path, shown))
 
     def _trouble(self, path: Path, shown: str, chain: _Chain) -> str:
@@ -218,8 +217,8 @@ def _with(
 def _position(value: list[Any], key: str, done: str) -> int:
     if not _POSITION.match(key) or int(key) >= len(value):
         last = f"0 to {len(value) - 1}" if len(value) > 1 else "0"
-        mend = f"use a position of {last}" if value else "set the whole list"
-        raise _NoPlace(f"{done} is a list of {len(value)} and has no {show(key)}: {mend}")
+        fix = f"use a position of {last}" if value else "set the whole list"
+        raise _NoPlace(f"{done} is a list of {len(value)} and has no {show(key)}: {fix}")
     return int(key)
 
 

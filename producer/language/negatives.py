@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from producer.language.problem import Problem
+
 #: What stands between terms that are put together again.
 NEGATIVE_SEPARATOR = ", "
 
@@ -32,7 +34,7 @@ PLACEBO_WORDS = (
 )
 # fmt: on
 
-_MEND = "mend it, or write a backslash before it"
+_FIX = "fix it, or write a backslash before it"
 _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _BREAKS = re.compile(r"\\.|[()\[\]{}<>,]", re.DOTALL)
 #: A tag such as <lora:name:1>, a keyword, or a word; numbers, weights among them, are none.
@@ -108,17 +110,8 @@ class Negative:
     label: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NegativeProblem:
-    """What is wrong with a negative prompt."""
-
-    #: Keys down to what is wrong, as far as they are known.
-    place: tuple[str | int, ...]
-    text: str
-
-
 class NegativeInvalid(ValueError):
-    """A negative prompt cannot be taken apart or replaced. The message names text and mend."""
+    """A negative prompt cannot be taken apart or replaced. The message names text and fix."""
 
 
 def split_terms(text: str) -> list[str]:
@@ -137,14 +130,14 @@ def split_terms(text: str) -> list[str]:
         elif mark in _CLOSING.values():
             if not open_brackets or _CLOSING[open_brackets.pop()[0]] != mark:
                 raise NegativeInvalid(
-                    f"{_show(text)}, character {found.start() + 1}: {mark} closes nothing: {_MEND}"
+                    f"{_show(text)}, character {found.start() + 1}: {mark} closes nothing: {_FIX}"
                 )
         elif mark == "," and not open_brackets:
             terms.append(text[start : found.start()])
             start = found.end()
     if open_brackets:
         position, mark = open_brackets[-1].start(), open_brackets[-1][0]
-        raise NegativeInvalid(f"{_show(text)}, character {position + 1}: {mark} is never closed: {_MEND}")
+        raise NegativeInvalid(f"{_show(text)}, character {position + 1}: {mark} is never closed: {_FIX}")
     return [term.strip() for term in (*terms, text[start:]) if term.strip()]
 
 
@@ -200,7 +193,7 @@ _EXPANSIONS: Mapping[str, Callable[[str], list[Negative]]] = {
 }
 
 
-def expand_negative(item: Any) -> tuple[list[Negative], list[NegativeProblem]]:
+def expand_negative(item: Any) -> tuple[list[Negative], list[Problem]]:
     """Return the negative prompts that an item of the axis stands for, and every problem it has.
 
     Args:
@@ -222,12 +215,12 @@ def expand_negative(item: Any) -> tuple[list[Negative], list[NegativeProblem]]:
         return ([] if preset is None else [Negative(text=preset, label=f"preset {value}")]), problems
     if key not in _EXPANSIONS:
         near = difflib.get_close_matches(str(key), keys, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"use one of {', '.join(keys)}"
-        return _refused((key,), f"negative_prompt: unknown key {key!r}: {mend}")
+        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(keys)}"
+        return _refused((key,), f"negative_prompt: unknown key {key!r}: {fix}")
     return _expanded(key, value)
 
 
-def _expanded(key: str, value: Any) -> tuple[list[Negative], list[NegativeProblem]]:
+def _expanded(key: str, value: Any) -> tuple[list[Negative], list[Problem]]:
     place: tuple[str, ...] = (key,)
     if isinstance(value, Mapping) and set(value) == {"preset"}:
         place = (key, "preset")
@@ -242,16 +235,16 @@ def _expanded(key: str, value: Any) -> tuple[list[Negative], list[NegativeProble
         return _refused(place, f"negative_prompt: {key}: {error}")
 
 
-def _preset(name: Any, *, place: tuple[str, ...]) -> tuple[str | None, list[NegativeProblem]]:
+def _preset(name: Any, *, place: tuple[str, ...]) -> tuple[str | None, list[Problem]]:
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name].text, []
     near = difflib.get_close_matches(str(name), PRESETS, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
-    return None, [NegativeProblem(place=place, text=f"negative_prompt: no preset is called {name!r}: {mend}")]
+    fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
+    return None, [Problem(path=place, text=f"negative_prompt: no preset is called {name!r}: {fix}")]
 
 
-def _refused(place: tuple[str | int, ...], text: str) -> tuple[list[Negative], list[NegativeProblem]]:
-    return [], [NegativeProblem(place=place, text=text)]
+def _refused(place: tuple[str | int, ...], text: str) -> tuple[list[Negative], list[Problem]]:
+    return [], [Problem(path=place, text=text)]
 
 
 def _terms(text: str, *, least: int) -> list[str]:

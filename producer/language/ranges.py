@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from producer.language.problem import Problem
 from producer.language.wording import kind, near, show
 
 #: Most values in one range. More on one axis is a slip of the pen.
@@ -19,15 +20,6 @@ RANGE_VALUES_MAX = 1_000_000
 _KEYS = ("start", "stop", "step", "count")
 
 Number = int | float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RangeProblem:
-    """What is wrong with a range."""
-
-    #: The key, where one is to blame.
-    place: tuple[str, ...]
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +55,7 @@ def is_range(value: Any) -> bool:
 
 def expand_range(
     name: str, value: Mapping[str, Any], *, whole: bool
-) -> tuple[Sequence[Number] | Span, list[RangeProblem]]:
+) -> tuple[Sequence[Number] | Span, list[Problem]]:
     """Return the numbers of a range, and every problem it has.
 
     `{start, stop, step}` holds stop where a step falls on it; `{start, count}` has steps of 1, or of `step`;
@@ -167,5 +159,5 @@ def _scaled(*numbers: Number) -> tuple[tuple[int, ...], int]:
     return tuple(wholes), 10**places
 
 
-def _problem(place: tuple[str, ...], text: str) -> RangeProblem:
-    return RangeProblem(place=place, text=text)
+def _problem(place: tuple[str, ...], text: str) -> Problem:
+    return Problem(path=place, text=text)

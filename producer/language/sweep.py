@@ -1,7 +1,7 @@
 """Turns a sweep file into a validated `Sweep`. Knows nothing of plans, models on disk or queues.
 
 A sweep is a product of axes; a list is an axis, `zip` groups and `cases` are axes of several fields, and `where`,
-`skip` and `sample` leave jobs out. Every problem of a file is found in one go and said as value, mend and line.
+`skip` and `sample` leave jobs out. Every problem of a file is found in one go and said as value, fix and line.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ from producer.language.parts import (
     check_repeat,
     check_sample,
 )
-from producer.language.problems import axis_length, lines, located_problem, unlocated_problem
 from producer.language.prompt_files.row_labels import written_labels
 from producer.language.prompts import TextMaker
 from producer.language.ranges import Span
 from producer.language.templates import TemplateInvalid
+from producer.language.validation import axis_length, lines, located_problem, unlocated_problem
 from producer.language.wording import near
 from shared.axes import Draws
 from shared.errors import SweepError
@@ -237,21 +237,10 @@ def size_sides(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def load_sweep(path: str | Path, *, settings: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file. Its name is the file's, where it says no other.
-
-    Args:
-        settings: changes to it, each `key=value`.
-
-    Raises: SweepError listing every problem; OSError where the file cannot be read.
-    """
-    return sweep_of(read_sweep_file(Path(path), settings=settings))
-
-
 def parse_sweep(text: str | bytes, *, filename: str = "sweep.yaml") -> Sweep:
     """Read the text of a sweep file; files that it names are looked for in the current folder.
 
-    Raises: SweepError listing every problem, each with its line, field and mend.
+    Raises: SweepError listing every problem, each with its line, field and fix.
     """
     return sweep_of(read_sweep_file(Path(filename), data=text))
 
@@ -259,7 +248,7 @@ def parse_sweep(text: str | bytes, *, filename: str = "sweep.yaml") -> Sweep:
 def sweep_of(file: SweepFile) -> Sweep:
     """Return the sweep that a file holds, once all it names has been read.
 
-    Raises: SweepError listing every problem, each with its line, field and mend.
+    Raises: SweepError listing every problem, each with its line, field and fix.
     """
     document, filename = file.document, file.path.name
     value = {"name": name_of_file(filename), **document.value}
@@ -278,7 +267,7 @@ def sweep_of(file: SweepFile) -> Sweep:
 def sweep_from_mapping(mapping: Mapping[str, Any]) -> Sweep:
     """Make a sweep of what a sweep file would hold, as Python values.
 
-    Raises: SweepError listing every problem, each with its field and mend.
+    Raises: SweepError listing every problem, each with its field and fix.
     """
     try:
         return Sweep.model_validate(read_sweep_mapping(mapping))
@@ -360,8 +349,8 @@ def _made_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
         if name is not None and name not in sweep.styles:
             near = difflib.get_close_matches(name, sweep.styles, n=3)
             listed = f"there are: {', '.join(sweep.styles) or 'none'}"
-            mend = f"did you mean {one_of(near)}?" if near else listed
-            yield detail(loc, "style", f"style={name!r} is not in styles: {mend}")
+            fix = f"did you mean {one_of(near)}?" if near else listed
+            yield detail(loc, "style", f"style={name!r} is not in styles: {fix}")
     yield from _label_problems(sweep)
     yield from _condition_problems(sweep)
     yield from _text_problems(sweep)
@@ -414,8 +403,8 @@ def _per_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
     for name in sweep.seed.per:
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
-            mend = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(known))}"
-            yield detail(("seed", "per"), "per", f"seed: per={name!r}: {mend}")
+            fix = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(known))}"
+            yield detail(("seed", "per"), "per", f"seed: per={name!r}: {fix}")
 
 
 def _condition_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
@@ -450,8 +439,8 @@ def _text_problems(sweep: Sweep) -> Iterator[InitErrorDetails]:
     for name in sorted(sweep.hole_names - used):
         loc = ("vars", name) if name in sweep.vars else ("zip", name)
         near = difflib.get_close_matches(name, FIELDS, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"use it, or remove {name}"
-        yield detail(loc, "vars", f"no prompt or negative prompt has {{{name}}}: {mend}")
+        fix = f"did you mean {near[0]!r}?" if near else f"use it, or remove {name}"
+        yield detail(loc, "vars", f"no prompt or negative prompt has {{{name}}}: {fix}")
     for word in sweep.replace:
         if maker.word_slot(word) not in used:
             yield detail(

@@ -84,16 +84,16 @@ _ONE = Fraction(1)
 
 
 class TemplateInvalid(ValueError):
-    """A template says something it may not. The message names text, position and mend."""
+    """A template says something it may not. The message names text, position and fix."""
 
-    def __init__(self, text: str, position: int, mend: str, *, place: str | None = None) -> None:
+    def __init__(self, text: str, position: int, fix: str, *, place: str | None = None) -> None:
         where = f"{place}: " if place else ""
-        super().__init__(f"{where}{_show(text, position)}, character {position + 1}: {mend}")
+        super().__init__(f"{where}{_show(text, position)}, character {position + 1}: {fix}")
         #: The text that is wrong: the template's, or a wildcard's line.
         self.text = text
         #: Where in it, from 0.
         self.position = position
-        self.mend = mend
+        self.fix = fix
         #: File and line of a wildcard; None where the template itself is wrong.
         self.place = place
 
@@ -148,11 +148,11 @@ class TemplateParser:
         """Return the names of the wildcards that a name stands for, some of them with lines in it."""
         names = match_wildcards(name, self._wildcards)
         if not names and name[0] in "~!@":
-            mend = f"the sweep's 'expand' says how to choose: write __{name[1:]}__"
-            reader.stop(position, f"{name[0]} says how to choose: {mend}")
+            fix = f"the sweep's 'expand' says how to choose: write __{name[1:]}__"
+            reader.stop(position, f"{name[0]} says how to choose: {fix}")
         if not names:
-            mend = f"{self._nearest(name)} (or write \\__ for two underscores)"
-            reader.stop(position, f"no wildcard is called {name!r}: {mend}")
+            fix = f"{self._nearest(name)} (or write \\__ for two underscores)"
+            reader.stop(position, f"no wildcard is called {name!r}: {fix}")
         if len(names) > 1 and "*" not in name:
             reader.stop(
                 position, f"{name!r} may be {_listed(names)}: write one of them, or __*{name}__ for all"
@@ -171,26 +171,6 @@ class TemplateParser:
         if self._wildcards:
             return f"there are {_listed(sorted(self._wildcards))}"
         return "the sweep's 'wildcards' names a folder of them"
-
-
-def parse_template(
-    text: str,
-    *,
-    wildcards: Mapping[str, Wildcard] | None = None,
-    expand: bool,
-    slots: Collection[str] = (),
-) -> TextTemplate:
-    """Return the template that a text says; for many texts with wildcards, keep a `TemplateParser`.
-
-    Args:
-        expand: False where the text is literal but for `{name}` of a name in `slots`.
-        slots: names that `{name}` makes a hole of.
-
-    Raises: TemplateInvalid.
-    """
-    if expand:
-        return TemplateParser(wildcards=wildcards or {}, slots=slots).parse(text)
-    return template_of(parse_literal(text, slots=slots))
 
 
 def parse_literal(text: str, *, slots: Collection[str]) -> Text:
@@ -297,12 +277,6 @@ class WordReplacer:
         return self._options[id(options)][1]
 
 
-def replace_words(text: Text | TextTemplate, words: Collection[str]) -> Text | TextTemplate:
-    """Return a text or template with holes for words; for many, keep a `WordReplacer`."""
-    replacer = WordReplacer(words)
-    return replacer.template(text) if isinstance(text, TextTemplate) else replacer.text(text)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Option:
     item: str | TextTemplate
@@ -341,9 +315,9 @@ class _Reader:
         weight = self._weight()
         return _Option(_option_item(self.read().parts), weight)
 
-    def stop(self, position: int, mend: str) -> NoReturn:
+    def stop(self, position: int, fix: str) -> NoReturn:
         """Refuse the text."""
-        raise TemplateInvalid(self._text, position, mend, place=self._place)
+        raise TemplateInvalid(self._text, position, fix, place=self._place)
 
     def merge(self, options: list[_Option], position: int) -> Options:
         """Return options for a choice: equal ones are one, with their weights added."""
@@ -386,9 +360,9 @@ class _Reader:
         if mark == "}":
             self.stop(start, "} closes nothing: remove it, or write \\}")
         if mark == "${":
-            mend = "variables are the sweep's 'vars', filled in by {name}"
+            fix = "variables are the sweep's 'vars', filled in by {name}"
             self.stop(
-                start, f"${{...}} is not part of a template: {mend}; write \\${{ for a dollar before a choice"
+                start, f"${{...}} is not part of a template: {fix}; write \\${{ for a dollar before a choice"
             )
         return token["escaped"] or token[0]
 
@@ -401,11 +375,11 @@ class _Reader:
                 found.start(), "# begins a comment in Dynamic Prompts: remove it, or write \\# for the sign"
             )
         if self._options_open and "$$" in text:
-            mend = "write the number first, as in {2$$a|b} or {2$$ and $$a|b}; or \\$\\$ for the text"
-            self.stop(start + text.index("$$"), f"$$ stands here without a number of picks: {mend}")
+            fix = "write the number first, as in {2$$a|b} or {2$$ and $$a|b}; or \\$\\$ for the text"
+            self.stop(start + text.index("$$"), f"$$ stands here without a number of picks: {fix}")
         if text.endswith("%") and self._is_wrapping(start + len(text)):
-            mend = "write the text before or after a choice, as in 'in the style of {a|b}'; or %\\{ for text"
-            self.stop(start + len(text) - 1, f"%{{...$$...}} (wrapping) is not part of a template: {mend}")
+            fix = "write the text before or after a choice, as in 'in the style of {a|b}'; or %\\{ for text"
+            self.stop(start + len(text) - 1, f"%{{...$$...}} (wrapping) is not part of a template: {fix}")
 
     def _is_wrapping(self, brace: int) -> bool:
         """Say whether the braces that open here hold `$$` before their options, and no number in front of it."""
@@ -477,8 +451,8 @@ class _Reader:
         inside = self._text[start + 1 : self._at - 1]
         wildcard = _TOKEN.fullmatch(inside[inside.rfind("$$") + 2 if "$$" in inside else 0 :].strip())
         if wildcard is None or wildcard["wildcard"] is None:
-            mend = "separate options by |, or write \\{ and \\} for text"
-            self.stop(start, f"one option is no choice: {mend}")
+            fix = "separate options by |, or write \\{ and \\} for text"
+            self.stop(start, f"one option is no choice: {fix}")
         name = _wildcard_name(wildcard)
         assert name is not None
         return self._parser.options(name, self, start), name
@@ -507,8 +481,8 @@ class _Reader:
     def _refuse_sampling(self) -> None:
         if found := self._match(_SAMPLING):
             sign = found[0].strip()
-            mend = "the sweep's 'expand' says how to choose"
-            self.stop(found.end() - 1, f"{sign} says how to choose: {mend}; remove it, or write \\{sign}")
+            fix = "the sweep's 'expand' says how to choose"
+            self.stop(found.end() - 1, f"{sign} says how to choose: {fix}; remove it, or write \\{sign}")
 
     def _checked(self, parts: tuple[_Part, ...], position: int) -> tuple[_Part, ...]:
         """Return parts with neighbouring strings joined, unless they say more than a prompt may hold."""

@@ -17,7 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from producer.language.document import SWEEP_FILE_BYTES_MAX, Located, Problem, decode_text, read_yaml
+from producer.language.document import SWEEP_FILE_BYTES_MAX, Located, decode_text, read_yaml
+from producer.language.problem import Problem
 from producer.language.prompt_files.tables import FileInvalid, read_bytes
 from producer.language.wording import show
 from shared.errors import SweepError
@@ -169,7 +170,7 @@ def _with_problems(
     marked = dict(wildcards)
     for problem in problems:
         text = _located(replace(problem, text=problem.text.removeprefix("wildcards: ")), shown)
-        concerned = _concerned("/".join(problem.path), marked)
+        concerned = _concerned("/".join(map(str, problem.path)), marked)
         for name in concerned:
             if not marked[name].problem:
                 marked[name] = Wildcard(lines=(), numbers=(), file=shown, problem=text)
@@ -222,7 +223,7 @@ def _read_collection(path: Path, shown: str) -> tuple[Any, Located, list[Problem
         if len(value) < len(found):
             counts = Counter(key for key, _ in found)
             twice.extend(
-                Problem(None, f"the key {show(key)} stands there twice: keep one", path=(key,))
+                Problem(text=f"the key {show(key)} stands there twice: keep one", path=(key,))
                 for key, count in counts.items()
                 if count > 1
             )
@@ -250,15 +251,17 @@ class _ValueReader:
     def note(self, located: Located, text: str, name: str = "") -> None:
         """Keep what is wrong, with the wildcard whose lines it stands in."""
         if not located.refused:
-            self.problems.append(Problem(located.line, text, path=tuple(name.split("/")) if name else ()))
+            self.problems.append(
+                Problem(line=located.line, text=text, path=tuple(name.split("/")) if name else ())
+            )
 
     def take_mapping(self, value: Mapping[Any, Any], located: Located, *, prefix: str) -> None:
         for key, found in value.items():
             where = located.children.get(key, located)
             name = f"{prefix}{key}"
             if not isinstance(key, str) or _NAME_WRONG.search(key):
-                mend = "use letters, digits, spaces and / . - _, without two underscores in a row"
-                self.note(where, f"wildcards: {key!r} cannot be a name: {mend}")
+                fix = "use letters, digits, spaces and / . - _, without two underscores in a row"
+                self.note(where, f"wildcards: {key!r} cannot be a name: {fix}")
             elif isinstance(found, Mapping):
                 self.take_mapping(found, where, prefix=f"{name}/")
             elif name in self.wildcards:

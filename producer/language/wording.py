@@ -46,7 +46,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def near(name: str, known: Collection[str], *, otherwise: str | None = None) -> str:
-    """Return the mend for a name that is unknown: the nearest of the known ones, or all of them.
+    """Return the fix for a name that is unknown: the nearest of the known ones, or all of them.
 
     Args:  otherwise: what to say where none is near; None lists the first twenty.
     """

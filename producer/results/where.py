@@ -112,7 +112,7 @@ def parse_where(conditions: Sequence[str], labels: Collection[str] = ()) -> dict
     Args:
         labels: names of the sweep's own values, which may be named like fields.
 
-    Raises: UsageError naming the condition, the place and the mend.
+    Raises: UsageError naming the condition, the place and the fix.
     """
     where: dict[str, Any] = {}
     for text in conditions:

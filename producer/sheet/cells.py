@@ -85,8 +85,8 @@ def check_axes(rows: Sequence[str], columns: Sequence[str], known: Sequence[str]
     for name in (*rows, *columns):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-            raise UsageError(f"unknown field {name!r}: {mend}")
+            fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+            raise UsageError(f"unknown field {name!r}: {fix}")
     for name in (*rows, *columns):
         if name in rows and name in columns:
             raise UsageError(f"rows and columns are both {name!r}: name two fields")

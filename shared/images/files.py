@@ -106,7 +106,7 @@ def encoders() -> dict[str, str]:
 
 
 def require_encoder(image_format: ImageFormat) -> None:
-    """Raise SettingsError, with the mend, where a format cannot be written here."""
+    """Raise SettingsError, with the fix, where a format cannot be written here."""
     if image_format.kind == "jxl":
         jxl.encoder_version()
 

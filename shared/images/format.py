@@ -28,7 +28,7 @@ FORMAT_EXAMPLES = f"png, webp, webp:90, jpeg:{JPEG_QUALITY} or jxl"
 
 
 class FormatInvalid(ValueError):
-    """A text names no format. The message says the text and the mend."""
+    """A text names no format. The message says the text and the fix."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def open_store(
         max_connections: S3 connections kept; as many as threads use the store.
         patience_seconds: how long failing requests are tried again; S3 only.
 
-    Raises: SettingsError, naming what is wrong and the mend.
+    Raises: SettingsError, naming what is wrong and the fix.
     """
     folder = _folder(url)
     if folder is not None:

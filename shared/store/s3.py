@@ -352,7 +352,7 @@ class S3Store:
             attempt += 1
 
     def _raise(self, error: Exception, verb: str, key: str | None, *, attempts: int) -> NoReturn:
-        """Raise the store error that a failure stands for, with what was asked and the mend."""
+        """Raise the store error that a failure stands for, with what was asked and the fix."""
         what = f"bucket {self.bucket}" if key is None else f"{key!r} in {self.url}"
         said = f"cannot {verb} {what} ({self.endpoint}): {reason_of(error)}"
         raise store_error(error, said, attempts=attempts) from error

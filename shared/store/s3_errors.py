@@ -1,4 +1,4 @@
-"""What a failed S3 request means: try again, or one of our errors with its mend. Asks nothing of any server."""
+"""What a failed S3 request means: try again, or one of our errors with its fix. Asks nothing of any server."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def test_the_same_call_gives_the_same_bytes(models, family):
 def test_dtypes_on_the_gpu(models):
     """UNet and text encoders are float16; SDXL's VAE is bfloat16, or float32 where there is none."""
     model = models("sdxl", "cuda")
-    assert model.unet.dtype == model.text_encoders[0].dtype == torch.float16
-    assert model.vae.dtype in (torch.bfloat16, torch.float32)
+    assert model.networks.unet.dtype == model.networks.text_encoders[0].dtype == torch.float16
+    assert model.networks.vae.dtype in (torch.bfloat16, torch.float32)
 
 
 def test_the_loop_reads_nothing_from_the_device(models):

@@ -400,7 +400,7 @@ def test_a_training_program_reads_them_where_they_lie(local, tmp_path, capsys):
     exec(lines.replace("prints", local.store.url).replace("SWEEP", sweep), {})
     printed = capsys.readouterr().out
     keys = [names.sample_key(row["index"], row["job_id"]) for row in local.client.results(sweep)]
-    assert re.findall(r"^([0-9]{10}-[0-9a-f]{8}) ", printed, re.M) == keys
+    assert re.findall(r"^([0-9]{8}-[0-9a-f]{8}) ", printed, re.M) == keys
     assert printed.count("(16, 16, 3)") == 66
 
 

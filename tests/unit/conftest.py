@@ -51,8 +51,8 @@ def copy_tiny(tiny_model):
 
     def copy(family):
         model = tiny_model(family)
-        networks = {name: deepcopy(getattr(model, name)) for name in ("unet", "vae", "text_encoders")}
-        return replace(model, **networks, embeddings=LruCache(100))
+        copies = {name: deepcopy(getattr(model.networks, name)) for name in ("unet", "vae", "text_encoders")}
+        return replace(model, networks=replace(model.networks, **copies, embeddings=LruCache(100)))
 
     return copy
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.language.document import Document, read_yaml, say_problem
+from producer.language.document import Document, read_yaml
 from producer.language.include import INCLUDE_DEPTH_MAX, INCLUDES_MAX, assemble
 from shared.errors import SweepError
 
@@ -23,7 +23,7 @@ def assembled(folder: Path, text: str, *options: str) -> Document:
 
 def said(document: Document) -> list[str]:
     """Return a document's problems as a person reads them."""
-    return [say_problem(problem, "sweep.yaml") for problem in document.problems]
+    return [problem.in_words("sweep.yaml") for problem in document.problems]
 
 
 def refused(folder: Path, text: str, *options: str) -> str:
@@ -117,7 +117,7 @@ def test_one_file_may_be_included_on_two_ways(tmp_path: Path) -> None:
         ("include: {a: b}", ["line 1: include is a mapping: write the name of a file: common.yaml"]),
     ],
 )
-def test_a_wrong_include_names_the_mend(tmp_path: Path, text: str, problems: list[str]) -> None:
+def test_a_wrong_include_names_the_fix(tmp_path: Path, text: str, problems: list[str]) -> None:
     """Every wrong include is said at once, with its line."""
     write(tmp_path, common="steps: 1")
     assert [f"sweep.yaml, {problem}" for problem in problems] == said(assembled(tmp_path, text))
@@ -212,9 +212,9 @@ def test_a_settings_problem_names_the_option(tmp_path: Path) -> None:
     problem = "start: 010 is no plain decimal number (YAML makes 8 of it): write one, or quote text: '010'"
     assert [f"{option}: {problem}"] == said(document)
     place = document.located.children["seed"].children["count"].children[0]
-    assert f"{option}: wrong" == say_problem(place.problem("wrong"), "sweep.yaml")
+    assert f"{option}: wrong" == place.problem("wrong").in_words("sweep.yaml")
     made = assembled(tmp_path, "prompt: a", "vars.animal=cat").located.children["vars"]
-    assert "--set vars.animal=cat: wrong" == say_problem(made.problem("wrong"), "sweep.yaml")
+    assert "--set vars.animal=cat: wrong" == made.problem("wrong").in_words("sweep.yaml")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_settings_problem_names_the_option(tmp_path: Path) -> None:
         ("a: 1", "zip.0.b=1", "zip is not there, so it has no item 0: set the whole list: --set 'zip=[...]'"),
     ],
 )
-def test_a_wrong_setting_names_the_mend(tmp_path: Path, text: str, option: str, problem: str) -> None:
+def test_a_wrong_setting_names_the_fix(tmp_path: Path, text: str, option: str, problem: str) -> None:
     """A setting that leads nowhere makes nothing."""
     shown = f"--set {option}"
     assert f"{shown}: {problem}" == refused(tmp_path, text, option)

@@ -63,7 +63,7 @@ def test_a_rule_is_a_name_or_a_mapping_on_one_line(rules: tuple[str, ...], label
     ],
 )
 def test_a_wrong_rule_names_the_option_or_the_field(rule: str, said: str) -> None:
-    """What cannot be read, or may not be said, is a mistake to mend."""
+    """What cannot be read, or may not be said, is a mistake to fix."""
     with pytest.raises(SweepError) as caught:
         swept(guidance_rules=(rule,))
     assert str(caught.value).startswith(said)

@@ -173,7 +173,7 @@ _GRAMMAR = (
         ("'" + "a" * CONDITION_MAX + "'", "a condition of 10,002 characters: use at most 10,000"),
     ],
 )
-def test_a_wrong_condition_names_the_column_and_the_mend(text: str, message: str) -> None:
+def test_a_wrong_condition_names_the_column_and_the_fix(text: str, message: str) -> None:
     """What Python has and a condition has not is refused by name, at its place."""
     with pytest.raises(ConditionInvalid) as caught:
         parse_condition(text, names=NAMES)

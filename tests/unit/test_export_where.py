@@ -112,7 +112,7 @@ def test_null_has_no_order():
     ],
 )
 def test_what_cannot_be_compared(condition, said):
-    """A condition that makes no sense names itself and the mend."""
+    """A condition that makes no sense names itself and the fix."""
     with pytest.raises(UsageError, match=said):
         parse_where([condition])
 

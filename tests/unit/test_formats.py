@@ -140,7 +140,7 @@ def test_a_format_has_one_name(text: str, expected: str, ending: str, media_type
         ("x" * 1000, "format='" + "x" * 40 + "' is unknown"),
     ],
 )
-def test_other_names_are_refused_with_a_mend(text: str, said: str) -> None:
+def test_other_names_are_refused_with_a_fix(text: str, said: str) -> None:
     """What names no format says what does."""
     with pytest.raises(FormatInvalid) as caught:
         parse_format(text)
@@ -504,7 +504,7 @@ def without_imagecodecs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_imagecodecs_is_said(without_imagecodecs: None) -> None:
-    """Writing and decoding JPEG XL name the package and the mend; all else goes on."""
+    """Writing and decoding JPEG XL name the package and the fix; all else goes on."""
     jxl = parse_format("jxl")
     for action in (lambda: _file(jxl), lambda: files.require_encoder(jxl)):
         with pytest.raises(SettingsError, match=r"imagecodecs: pip install 'printroom\[jxl\]'"):
@@ -525,7 +525,7 @@ def test_a_recipe_is_read_without_imagecodecs(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_local_render_refuses_before_it_starts(tmp_path: Path, without_imagecodecs: None) -> None:
-    """Where the one worker would be of this machine, a format that it cannot write is a mistake to mend."""
+    """Where the one worker would be of this machine, a format that it cannot write is a mistake to fix."""
     with pytest.raises(SettingsError, match="imagecodecs"):
         render_locally({"prompt": "a", "format": "jxl"}, tmp_path / "prints", Settings())
     assert not (tmp_path / "prints").exists()
@@ -566,7 +566,7 @@ def test_jobs_that_want_jxl_wait_in_a_queue_of_their_own() -> None:
 
 
 def test_status_says_what_nobody_can_write() -> None:
-    """A sweep in JPEG XL without a worker that has it names the mend; with one, nothing."""
+    """A sweep in JPEG XL without a worker that has it names the fix; with one, nothing."""
     plan = Plan(name="s", models={}, axes=(), blocks=(), image_format=parse_format("jxl"))
     has, lacks = (SimpleNamespace(versions=versions) for versions in ({"jxl": "1"}, {}))
     (said,) = _unencoded(plan, [lacks, lacks])

@@ -1,4 +1,4 @@
-"""A guidance rule has one spelling, is refused with its mend, and says in few words what it is."""
+"""A guidance rule has one spelling, is refused with its fix, and says in few words what it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producer.language.guidance_rules import RULES_MAX, RuleProblem, count_rules, expand_rule, written_rule
+from producer.language.guidance_rules import RULES_MAX, count_rules, expand_rule, written_rule
+from producer.language.problem import Problem
 from shared.guidance import (
     NEGATIVES_MAX,
     RULE_FIELDS,
@@ -247,8 +248,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_wrong_rule_is_refused_with_its_mend(value: Any, said: str) -> None:
-    """Each refusal is a ValueError of one line: the field, the value, the mend."""
+def test_a_wrong_rule_is_refused_with_its_fix(value: Any, said: str) -> None:
+    """Each refusal is a ValueError of one line: the field, the value, the fix."""
     with pytest.raises(RuleInvalid) as caught:
         parse_rule(value)
     assert str(caught.value) == f"guidance_rule: {said}"
@@ -355,7 +356,7 @@ class TestExpand:
     def test_every_problem_once(self) -> None:
         """Each wrong value of a list is named by its place; what is wrong with many combinations is said once."""
         _, problems = expand_rule({"rescale": [0, 2, "x"], "etaa": 1, "momentum": []})
-        assert [(problem.place, problem.text.partition(": ")[2]) for problem in problems] == [
+        assert [(problem.path, problem.text.partition(": ")[2]) for problem in problems] == [
             (("rescale", 1), "rescale=2: use 0 to 1"),
             (("rescale", 2), "rescale='x': write a number from 0 to 1"),
             (("etaa",), "unknown 'etaa': did you mean eta?"),
@@ -363,7 +364,7 @@ class TestExpand:
         ]
         rules, problems = expand_rule({"rule": ["cfg", "apg"], "eta": [0.1, 0.2, 0.3]})
         text = "guidance_rule: eta is not read by cfg: set rule: apg, or remove it"
-        assert (len(rules), problems) == (3, [RuleProblem(place=("eta",), text=text)])
+        assert (len(rules), problems) == (3, [Problem(path=("eta",), text=text)])
 
     def test_one_value_where_one_is_wanted(self) -> None:
         """A case holds one rule: a list is refused there."""

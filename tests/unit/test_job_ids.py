@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.language.sweep import load_sweep
+from producer.language.complete import read_sweep_file
+from producer.language.sweep import sweep_of
 from producer.planning.compile import compile_sweep
 from shared.fingerprint import ResolvedModel
 
@@ -23,7 +24,7 @@ def resolve(name: str) -> ResolvedModel:
 
 def ids_of(example: str) -> dict[str, object]:
     """Return what the fixture holds of an example."""
-    plan = compile_sweep(load_sweep(_ROOT / "examples" / example), resolve=resolve)
+    plan = compile_sweep(sweep_of(read_sweep_file(_ROOT / "examples" / example)), resolve=resolve)
     return {
         "sweep": plan.id,
         "jobs": len(plan),

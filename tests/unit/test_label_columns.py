@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from producer.language.complete import read_sweep_file
 from producer.language.groups import check_labels
 from producer.language.prompt_files.row_labels import written_labels
-from producer.language.sweep import load_sweep, parse_sweep, sweep_from_mapping
+from producer.language.sweep import parse_sweep, sweep_from_mapping, sweep_of
 from producer.planning.compile import compile_sweep
 from producer.preview import preview
 from producer.sheet.cells import ordered
@@ -298,10 +298,10 @@ def test_a_sweep_that_is_kept_has_its_labels(tmp_path):
     """What is stored beside the images names no file, and compiles to the same sweep with the same labels."""
     (tmp_path / "p.csv").write_text(PROMPTS)
     (tmp_path / "sweep.yaml").write_text("prompt: {file: p.csv}\nseed: [1, 2]\nsize: 64x64\n")
-    plan = compiled(load_sweep(tmp_path / "sweep.yaml"))
+    plan = compiled(sweep_of(read_sweep_file(tmp_path / "sweep.yaml")))
     (tmp_path / "p.csv").unlink()
     (tmp_path / "sweep.yaml").write_text(kept := read_kept(tmp_path, PROMPTS))
-    again = compiled(load_sweep(tmp_path / "sweep.yaml"))
+    again = compiled(sweep_of(read_sweep_file(tmp_path / "sweep.yaml")))
     assert (plan.id, labels_of(plan)) == (again.id, labels_of(again))
     assert "p.csv" in kept
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.language.complete import read_sweep_file
-from producer.language.sweep import Sweep, load_sweep, parse_sweep, sweep_from_mapping, sweep_of
+from producer.language.sweep import Sweep, parse_sweep, sweep_from_mapping, sweep_of
 from producer.planning.compile import compile_sweep
 from shared.errors import SweepError
 from shared.fingerprint import ResolvedModel
@@ -267,22 +267,22 @@ def test_wildcards_that_nothing_expands_are_refused(tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text("wildcards: .\nprompt: an __a__\n")
     with pytest.raises(SweepError, match=r"line 1: wildcards: a prompt has __a__.*write expand: all"):
-        load_sweep(file)
+        sweep_of(read_sweep_file(file))
     file.write_text("wildcards: .\nprompt: a snake_case__\n")
-    assert prompts(compiled(load_sweep(file))) == ["a snake_case__"]
+    assert prompts(compiled(sweep_of(read_sweep_file(file)))) == ["a snake_case__"]
 
 
 def test_a_wildcard_that_is_not_there_is_refused_with_its_line(tmp_path):
-    """An unresolved and a recursive wildcard are named, with a mend."""
+    """An unresolved and a recursive wildcard are named, with a fix."""
     (tmp_path / "a.txt").write_text("x __b__\n")
     (tmp_path / "b.txt").write_text("y __a__\n")
     file = tmp_path / "sweep.yaml"
     file.write_text("expand: all\nwildcards: .\nprompt:\n- fine\n- __ab__\n")
     with pytest.raises(SweepError, match=r"line 5: prompt: .*no wildcard is called 'ab'"):
-        load_sweep(file)
+        sweep_of(read_sweep_file(file))
     file.write_text("expand: all\nwildcards: .\nprompt: __a__\n")
     with pytest.raises(SweepError, match="__a__ -> __b__ -> __a__"):
-        load_sweep(file)
+        sweep_of(read_sweep_file(file))
 
 
 def test_the_prompts_of_a_file_are_templates_too(tmp_path):
@@ -292,7 +292,7 @@ def test_the_prompts_of_a_file_are_templates_too(tmp_path):
     file.write_text(
         "expand: all\nzip: {file: t.csv, columns: {prompt: text, negative_prompt: neg, seed: seed}}\n"
     )
-    plan = compiled(load_sweep(file))
+    plan = compiled(sweep_of(read_sweep_file(file)))
     seen = [(job.prompt, job.seed) for _, job in plan.jobs()]
     assert seen == [("a cat", 1), ("b cat", 1), ("dog", 2)]
     assert {job.negative_prompt for _, job in plan.jobs()} <= {"x", "y", None}
@@ -563,7 +563,7 @@ def test_what_is_kept_is_complete(tmp_path):
         (tmp_path / name).unlink()
     kept = tmp_path / "kept.yaml"
     kept.write_text(read.text)
-    assert compiled(load_sweep(kept)).id == plan.id
+    assert compiled(sweep_of(read_sweep_file(kept))).id == plan.id
     assert "prompts.txt: 3 values, sha256" in read.text
 
 

@@ -155,7 +155,7 @@ def test_a_folder_says_what_the_worker_loads(model_folder, tiny_model, family):
     assert facts.is_native
     assert not facts.refusal
     assert facts.family.startswith(model.family)
-    assert (facts.prediction_type, facts.size_unit_px) == (model.prediction_type, model.vae_scale_factor)
+    assert (facts.prediction_type, facts.size_unit_px) == (model.prediction_type, model.networks.size_unit_px)
 
 
 def test_the_pipelines_traits_are_diffusers():

@@ -14,8 +14,9 @@ from shared.errors import ModelLoadFailed, ModelUnsupported
 from shared.model_reading import Reading
 from shared.names import DEFAULT_MODEL
 from worker.models import bundled
+from worker.models.families import SD, SDXL
 from worker.models.loader import ModelSource, load_model
-from worker.models.precision import decoder_dtype, default_dtype
+from worker.models.precision import default_dtype
 from worker.sampling.rows.loop import sample
 
 CPU = torch.device("cpu")
@@ -59,9 +60,13 @@ def test_a_folder_says_what_it_is(tiny_model, tiny, family, prediction, encoders
     """Family, prediction, encoders and scale factor come from the folder."""
     model = tiny_model(tiny)
     assert (model.family, model.prediction_type) == (family, prediction)
-    assert len(model.text_encoders) == len(model.tokenizers) == encoders
-    assert (model.vae_scale_factor, model.dtype, model.vae_dtype) == (8, torch.float32, torch.float32)
-    assert not any(parameter.requires_grad for parameter in model.unet.parameters())
+    assert len(model.networks.text_encoders) == len(model.networks.tokenizers) == encoders
+    assert (model.networks.size_unit_px, model.dtype, model.networks.vae_dtype) == (
+        8,
+        torch.float32,
+        torch.float32,
+    )
+    assert not any(parameter.requires_grad for parameter in model.networks.unet.parameters())
 
 
 @pytest.mark.parametrize("variant", ["", ".fp16"])
@@ -70,7 +75,7 @@ def test_half_files_load_as_single_on_the_cpu(folder, make_request, variant):
     place = folder()
     store_as(place, torch.float16, variant)
     model = load(place)
-    networks = (model.unet, model.vae, *model.text_encoders)
+    networks = (model.networks.unet, model.networks.vae, *model.networks.text_encoders)
     assert {parameter.dtype for module in networks for parameter in module.parameters()} == {torch.float32}
     (outcome,) = sample(model, [make_request()], batch_rows=2)
     assert outcome.pixels.std() > 10
@@ -397,10 +402,10 @@ def test_dtypes_follow_device_and_family():
     assert default_dtype(torch.device("cuda")) == torch.float16
     assert default_dtype(CPU) == torch.float32
     half, single, brain = torch.float16, torch.float32, torch.bfloat16
-    assert decoder_dtype("sdxl", half, CPU, force_upcast=True) == brain
-    assert decoder_dtype("sdxl", half, CPU, force_upcast=False) == half
-    assert decoder_dtype("sd", half, CPU, force_upcast=True) == half
-    assert decoder_dtype("sdxl", single, CPU, force_upcast=True) == single
+    assert SDXL.vae_dtype(half, CPU, force_upcast=True) == brain
+    assert SDXL.vae_dtype(half, CPU, force_upcast=False) == half
+    assert SD.vae_dtype(half, CPU, force_upcast=True) == half
+    assert SDXL.vae_dtype(single, CPU, force_upcast=True) == single
 
 
 def test_the_bundled_model_comes_with_the_package():

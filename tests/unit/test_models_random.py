@@ -67,7 +67,7 @@ def test_diffusers_loads_and_runs_it_as_it_stands(model_folder, family):
 @pytest.mark.parametrize("text", ["a red castle", "🦉 ночь ☃", "naïve CAFÉ", "\x00\t\u200b"])
 def test_any_text_has_tokens(tiny_model, family, text):
     """Byte-level tokens cover any text: nothing becomes the unknown token, and common words are short."""
-    tokenizer = tiny_model(family).tokenizers[-1]
+    tokenizer = tiny_model(family).networks.tokenizers[-1]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.unk_token_id not in ids
     assert len(tokenizer("portrait photo of a man", add_special_tokens=False)["input_ids"]) < 14
@@ -75,7 +75,7 @@ def test_any_text_has_tokens(tiny_model, family, text):
 
 def test_tokenizers_pad_as_the_real_ones(tiny_model):
     """SD 1.x and SDXL's first tokenizer pad with EOS, OpenCLIP's with "!"."""
-    sd1, sd2, (first, second) = (tiny_model(family).tokenizers for family in FAMILIES)
+    sd1, sd2, (first, second) = (tiny_model(family).networks.tokenizers for family in FAMILIES)
     assert [tokenizer.pad_token for tokenizer in (sd1[0], first)] == ["<|endoftext|>"] * 2
     assert [(tokenizer.pad_token, tokenizer.pad_token_id) for tokenizer in (sd2[0], second)] == [("!", 0)] * 2
 

@@ -45,8 +45,8 @@ def test_terms_are_what_commas_separate(text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("a, (b, c", "'a, (b, c', character 4: ( is never closed: mend it, or write a backslash before it"),
-        ("a), b", "'a), b', character 2: ) closes nothing: mend it, or write a backslash before it"),
+        ("a, (b, c", "'a, (b, c', character 4: ( is never closed: fix it, or write a backslash before it"),
+        ("a), b", "'a), b', character 2: ) closes nothing: fix it, or write a backslash before it"),
         ("(a], b", "'(a], b', character 3: ] closes nothing"),
         (":>, b", "character 2: > closes nothing"),
     ],
@@ -204,9 +204,9 @@ def test_items_of_the_axis(item: Any, expected: list[tuple[str | None, str]]) ->
     ],
 )
 def test_items_that_are_refused(item: Any, place: tuple[Any, ...], text: str) -> None:
-    """Each problem names its place, the value and the mend."""
+    """Each problem names its place, the value and the fix."""
     arms, problems = expand_negative(item)
     assert [] == arms
     ((problem,)) = problems
-    assert place == problem.place
+    assert place == problem.path
     assert problem.text.startswith(text)

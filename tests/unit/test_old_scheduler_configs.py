@@ -12,6 +12,7 @@ import torch
 
 from shared.model_facts import read_facts
 from shared.schedulers import SCHEDULERS
+from worker.models.families import loader_of_index
 from worker.models.loader import ModelSource, load_model
 from worker.models.scheduler_config import read_scheduler_config
 from worker.sampling.pipelines.schedulers import make_pipeline_scheduler as make_for_pipeline
@@ -205,7 +206,7 @@ def test_every_scheduler_is_the_folders_own_pipelines(bare_folder, name, family)
     more = {"text_encoder_2": None, "tokenizer_2": None} if family == "sdxl" else {}
     pipeline = load_theirs(folder, **SCHEDULER_ALONE, **more)
     index = json.loads((folder / "model_index.json").read_text())
-    config = read_scheduler_config(folder, index, "sdxl" if family == "sdxl" else "sd")
+    config = read_scheduler_config(folder, index, loader_of_index(index).scheduler_corrections)
     wrong = {}
     for key in KEYS:
         theirs = their_scheduler(pipeline, key)

@@ -126,12 +126,12 @@ def test_diffusers_draws_the_same(model, negative, guidance):
 
 def test_changes_of_a_picture_have_directions_of_their_own_in_the_latents(model):
     """What one change does to the latents has next to no part in what another one does."""
-    assert overlap(model.vae, torch.device("cpu"), portraits=8) < 0.005
+    assert overlap(model.networks.vae, torch.device("cpu"), portraits=8) < 0.005
 
 
 def test_directions_are_those_of_single_changes(model):
     """A step has next to nothing of what the others span, its own place among them is empty; so are all kinds' ones."""
-    found = find_directions(model.vae, torch.device("cpu"), portraits=12)
+    found = find_directions(model.networks.vae, torch.device("cpu"), portraits=12)
     count = sum(len(values) for values, _ in CHOICES.values())
     assert found.steps.shape == (len(CONTRASTED), 4, 8, 8)
     assert found.others.shape == (len(CONTRASTED), len(MENTIONED) + count, 256)
@@ -148,10 +148,10 @@ def test_latents_are_pushed_past_what_the_picture_shows(model):
     torch.manual_seed(3)
     moved = {False: [], True: []}
     for index in range(6):
-        pushed, pictures = push_latents(model.vae, 5, index, torch.device("cpu"))
+        pushed, pictures = push_latents(model.networks.vae, 5, index, torch.device("cpu"))
         portraits = variants(5, index)
         drawn = draw_variants(5, index, torch.device("cpu"))
-        latents = model.vae.encode(drawn).latent_dist.mode()
+        latents = model.networks.vae.encode(drawn).latent_dist.mode()
         signs = torch.tensor([-1.0 if getattr(portraits[0], name) else 1.0 for name in MENTIONED])
         steps = signs[:, None] * (latents[1 : 1 + len(MENTIONED)] - latents[0]).flatten(1)
         for latent, picture in zip(pushed, pictures, strict=True):
@@ -172,7 +172,7 @@ def test_less_than_absent_is_absent(model, attribute):
     portraits = [replace(one, **{attribute: False}) for one in draw_examples(count=24, seed=4_242)[0]]
     absent, there = (
         encode_pictures(
-            model.vae,
+            model.networks.vae,
             np.stack([draw(replace(one, **{attribute: value})) for one in portraits]),
             torch.device("cpu"),
         )
@@ -180,7 +180,9 @@ def test_less_than_absent_is_absent(model, attribute):
     )
     with torch.inference_mode():
         latents = absent - 1.2 * (there - absent)
-        images = model.vae.decode(latents / model.vae.config.scaling_factor).sample.clamp(-1, 1)
+        images = model.networks.vae.decode(latents / model.networks.vae.config.scaling_factor).sample.clamp(
+            -1, 1
+        )
     pictures = ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     seen = [read(picture) for picture in pictures]
     assert rate(seen, attribute) == 0

@@ -130,14 +130,14 @@ def test_what_is_a_range() -> None:
         ({"start": 0, "count": 10**9}, (), "1000000000 values: a range holds at most 1,000,000"),
     ],
 )
-def test_a_wrong_range_names_the_value_and_the_mend(
+def test_a_wrong_range_names_the_value_and_the_fix(
     value: dict[str, Any], place: tuple[str, ...], text: str
 ) -> None:
     """Every way to get a range wrong has a message of its own, at its key."""
     found, problems = expand_range("steps", value, whole=True)
     assert () == found
     (problem,) = problems
-    assert place == problem.place
+    assert place == problem.path
     assert text == problem.text.removeprefix("steps").removeprefix(":").strip()
 
 

@@ -38,7 +38,7 @@ TABLE = [
     (errors.StoreError, W, W),
     (errors.BrokerUnavailable, W, W),
     (errors.BrokerFull, W, W),
-    # Refused for a reason of its own, such as a wrong password: waiting does not mend it here.
+    # Refused for a reason of its own, such as a wrong password: waiting does not fix it here.
     (errors.BrokerError, G, F),
     # Another worker may have better luck; when none had, the jobs fail.
     (errors.ModelLoadFailed, G, F),

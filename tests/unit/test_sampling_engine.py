@@ -38,7 +38,7 @@ def hold_calls(model, calls, gate):
         calls.append(1)
         gate.wait(30)
 
-    model.unet.register_forward_pre_hook(hold)
+    model.networks.unet.register_forward_pre_hook(hold)
 
 
 def test_answers_are_what_sample_makes(start, tiny_model, make_request):
@@ -155,7 +155,7 @@ def test_an_answered_image_is_let_go(start, copy_tiny, make_request):
         if len(calls) == 10:
             gate.wait(60)
 
-    model.unet.register_forward_pre_hook(hold_the_tenth)
+    model.networks.unet.register_forward_pre_hook(hold_the_tenth)
     engine = start(lambda name: model)
     asked = [engine.submit("sd1", make_request(steps=2, seed=seed, **TINY), rows=8) for seed in range(3)]
     busy = engine.submit("sd1", make_request(steps=12, **TINY), rows=8)

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+from worker.sampling.rows import capacity
 from worker.sampling.rows.capacity import LADDER, RowCeilings, choose_rows, fitting_rows
 
 SHAPE = (512, 512, 1)
@@ -52,6 +54,39 @@ def test_running_out_of_memory_lowers_the_ceiling(tmp_path, tiny_model):
     ceilings.lower(model, SHAPE, 16)
     assert ceilings.rows(model, SHAPE, 64) == 16
     assert RowCeilings(path, device="gpu", measure=lambda model, shape: 32).rows(model, SHAPE, 64) == 16
+
+
+def test_another_workers_ceilings_stay_in_the_file(tmp_path, tiny_model):
+    """Two workers that opened the same file: what one measures does not erase what the other wrote meanwhile."""
+    path, model = tmp_path / "rows.json", tiny_model("sd1")
+    one, other = (RowCeilings(path, device=device, measure=lambda model, shape: 24) for device in ("a", "b"))
+    one.rows(model, SHAPE, 64)
+    other.rows(model, SHAPE, 64)
+    one.lower(model, SHAPE, 8)
+    kept = {json.loads(key)[0]: rows for key, rows in json.loads(path.read_text()).items()}
+    assert kept == {"a": 8, "b": 24}
+
+
+@pytest.mark.parametrize(("free", "rows"), [(10_000, 64), (4_000, 24), (1_000, 2), (0, LADDER[0])])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_rows_that_fit_follow_from_measured_calls(tiny_model, monkeypatch, family, free, rows):
+    """100 bytes a row, 200 fixed and 500 for decoding, with a tenth of what is free left alone."""
+    seen, model = [], tiny_model(family)
+
+    def peak_bytes(model, action):
+        with torch.inference_mode():
+            hook = model.networks.unet.register_forward_pre_hook(
+                lambda module, given: seen.append(len(given[0]))
+            )
+            before = len(seen)
+            action()
+            hook.remove()
+        return 200 + 100 * seen[-1] if len(seen) > before else 500
+
+    monkeypatch.setattr(capacity, "_peak_bytes", peak_bytes)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    assert capacity._measured_rows(model, (64, 96, 2)) == rows
+    assert seen == [2, 4]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": "b"}'])

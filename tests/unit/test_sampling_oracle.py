@@ -139,7 +139,7 @@ def test_sdxl_keeps_null_and_empty_negatives_apart(tiny_model, oracle, make_requ
 def test_sdxl_may_encode_a_null_negative(copy_tiny, make_request):
     """Where the model's index says so, SDXL's null negative is the encoded empty text."""
     model = copy_tiny("sdxl")
-    model.zeros_for_null_negative = False
+    model.networks.zeros_for_null_negative = False
     null, empty = our_latents(model, [make_request(negative_prompt=None), make_request(negative_prompt="")])
     torch.testing.assert_close(null, empty)
 
@@ -260,7 +260,7 @@ def test_sdxl_latent_statistics_reach_the_decoder(copy_tiny, pipelines, oracle, 
     statistics = {"latents_mean": [0.1, -0.3, 0.2, 0.5], "latents_std": [1.5, 0.5, 2.0, 1.0]}
     model, (pipeline, _) = copy_tiny("sdxl"), pipelines("sdxl")
     request, original = make_request(), dict(pipeline.vae.config)
-    model.vae.register_to_config(**statistics)
+    model.networks.vae.register_to_config(**statistics)
     pipeline.vae.register_to_config(**statistics)
     try:
         (theirs,) = oracle("sdxl", request, output_type="pil")

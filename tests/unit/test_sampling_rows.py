@@ -89,7 +89,7 @@ def digests(model, requests, rows):
 def test_every_call_has_all_rows(copy_tiny, make_request):
     """R rows go through the UNet at every step, whoever is there: padding fills what nobody needs."""
     model, sizes = copy_tiny("sd1"), []
-    model.unet.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
+    model.networks.unet.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
     list(sample(model, varied_requests(make_request, 7), batch_rows=8))
     assert set(sizes) == {8}
 
@@ -104,7 +104,9 @@ def test_r_is_a_step_of_the_ladder(tiny_model, make_request):
 def test_each_row_has_its_own_timestep(copy_tiny, make_request):
     """Jobs of other lengths and schedulers stand at other timesteps in one call."""
     model, seen = copy_tiny("sd1"), []
-    model.unet.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1].tolist()))
+    model.networks.unet.register_forward_pre_hook(
+        lambda module, arguments: seen.append(arguments[1].tolist())
+    )
     requests = [make_request(steps=2, guidance_scale=1.0), make_request(steps=4, guidance_scale=5.0)]
     list(sample(model, requests, batch_rows=4))
     assert seen == [[501, 751, 751, 0], [1, 501, 501, 0], [251, 251, 0, 0], [1, 1, 0, 0]]
@@ -151,13 +153,13 @@ def test_a_job_waits_where_rows_run_short(batch_of, make_request):
         assert torch.equal(steps[-1][0].latents, finished.latents)
 
 
-def test_a_turn_never_takes_more_rows_than_there_are():
-    """Offers are taken in order as far as they fit; a smaller one behind a larger one still gets in."""
-    turn = RowAssignment(rows=5)
+def test_a_step_never_takes_more_rows_than_there_are():
+    """Jobs get rows in order as far as they fit; a smaller one behind a larger one still gets in."""
+    assignment = RowAssignment(rows=5)
     for place, branches in enumerate([(0, 1), (0, 1, 3, 2), (0, 1), (0,), (0,)]):
-        turn.offer(place, branches)
-    assert turn.taken == {0: [0, 1], 2: [2, 3], 3: [4]}
-    assert turn.assignment == [(0, 0), (0, 1), (2, 0), (2, 1), (3, 0)]
+        assignment.assign(place, branches)
+    assert assignment.taken == {0: [0, 1], 2: [2, 3], 3: [4]}
+    assert assignment.owners == [(0, 0), (0, 1), (2, 0), (2, 1), (3, 0)]
 
 
 def test_a_rule_of_many_rows_gets_a_batch_that_holds_it(tiny_model, make_request):

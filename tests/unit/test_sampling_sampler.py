@@ -1,13 +1,15 @@
 """What `sample` promises beside the arithmetic: outcomes, rows, failures, beats, stops."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
 from worker.sampling.request import Sampled, SampleFailed
+from worker.sampling.rows import loop as sampler
 from worker.sampling.rows.batch import RowBatch, RowCounts
-from worker.sampling.rows.batch import loop as sampler
 from worker.sampling.rows.loop import RowLoop, sample
 from worker.sampling.rows.prepare import encode_texts, prepare
 
@@ -22,7 +24,7 @@ def model(copy_tiny):
 def unet_rows(model):
     """The number of rows of every UNet call, in order."""
     rows = []
-    model.unet.register_forward_pre_hook(lambda module, arguments: rows.append(len(arguments[0])))
+    model.networks.unet.register_forward_pre_hook(lambda module, arguments: rows.append(len(arguments[0])))
     return rows
 
 
@@ -51,7 +53,7 @@ def test_every_request_has_one_outcome_in_full(model, make_request):
         assert outcome.pixels.dtype == np.uint8
         assert outcome.pixels.std() > 10
         assert outcome.seconds > 0
-    count = lambda text: len(model.tokenizers[0](text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    count = lambda text: len(model.networks.tokenizers[0](text, add_special_tokens=False)["input_ids"])  # noqa: E731
     words, mustache = count("portrait photo of a man"), count("mustache")
     counts = [(outcomes[index].prompt_tokens, outcomes[index].negative_tokens) for index in range(4)]
     assert counts == [(words, mustache), (words, 0), (0, 0), (words, mustache)]
@@ -242,7 +244,7 @@ def test_a_latent_that_is_not_finite_is_no_picture(model, make_request, value):
         calls.append(1)
         output[0][2:4, 0, 0, 0] = value  # the rows of the second job
 
-    model.unet.register_forward_hook(spoil)
+    model.networks.unet.register_forward_hook(spoil)
     outcomes = by_index(sample(model, [make_request(seed=seed) for seed in range(3)], batch_rows=8))
     assert isinstance(outcomes[1].error, ImageNotFinite)
     assert isinstance(outcomes[0], Sampled)
@@ -253,7 +255,7 @@ def test_a_latent_that_is_not_finite_is_no_picture(model, make_request, value):
 def test_an_overflow_in_the_decoder_is_no_picture(model, make_request):
     """Infinity that appears only in the VAE is found too."""
     with torch.no_grad():
-        model.vae.decoder.conv_out.bias[0] = float("inf")
+        model.networks.vae.decoder.conv_out.bias[0] = float("inf")
     (outcome,) = sample(model, [make_request()], batch_rows=2)
     assert isinstance(outcome.error, ImageNotFinite)
 
@@ -310,6 +312,32 @@ def test_a_job_that_nobody_wants_any_more_gets_no_rows(model, make_request):
     assert [outcome.request_index for outcome in outcomes] == [0, 2]
 
 
+def test_seconds_are_shared_by_rows(model, make_request, monkeypatch):
+    """A step of three seconds is two of the guided job's, which takes two rows, and one of the other's."""
+    genuine, now = RowBatch.step, [0.0]
+
+    def step(batch):
+        now[0] += 3.0
+        return genuine(batch)
+
+    monkeypatch.setattr(RowBatch, "step", step)
+    monkeypatch.setattr(sampler, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    requests = [make_request(steps=4), make_request(steps=4, guidance_scale=1.0)]
+    outcomes = by_index(sample(model, requests, batch_rows=4))
+    assert [outcomes[index].seconds for index in range(2)] == [8.0, 4.0]
+
+
+def test_no_seconds_are_kept_of_jobs_that_left(model, make_request, fail_steps):
+    """Jobs that began, crashed together and are dropped before they begin again leave nothing behind."""
+    fail_steps(lambda seeds, rows, height: len(seeds) > 1, ValueError("bad"))
+    loop = RowLoop(model, rows=8)
+    for ticket in range(3):
+        loop.add(ticket, make_request(seed=ticket))
+    loop.turn()
+    assert loop.drop_waiting() == [0, 1, 2]
+    assert loop._seconds == {}
+
+
 def test_nothing_to_do_is_nothing_done(model):
     """No requests, no outcomes."""
     assert list(sample(model, [], batch_rows=4)) == []
@@ -320,8 +348,8 @@ def test_half_precision_is_near_single(load_tiny, tiny_model, make_request, fami
     """float16 UNet and encoders over float32 latents give nearly the float32 image, in the dtypes promised."""
     half = load_tiny(family, dtype=torch.float16)
     seen = {}
-    half.unet.register_forward_pre_hook(lambda module, given: seen.update(unet=given[0].dtype))
-    half.vae.decoder.register_forward_pre_hook(lambda module, given: seen.update(vae=given[0].dtype))
+    half.networks.unet.register_forward_pre_hook(lambda module, given: seen.update(unet=given[0].dtype))
+    half.networks.vae.decoder.register_forward_pre_hook(lambda module, given: seen.update(vae=given[0].dtype))
     requests = [make_request(guidance_scale=scale, steps=3) for scale in (3.0, 1.0)]
     halves, singles = (
         by_index(sample(model, requests, batch_rows=4)) for model in (half, tiny_model(family))
@@ -329,7 +357,9 @@ def test_half_precision_is_near_single(load_tiny, tiny_model, make_request, fami
     for index in range(2):
         difference = np.abs(halves[index].pixels.astype(float) - singles[index].pixels)
         assert difference.mean() < 4
-    assert {half.unet.dtype, *(encoder.dtype for encoder in half.text_encoders)} == {torch.float16}
+    assert {half.networks.unet.dtype, *(encoder.dtype for encoder in half.networks.text_encoders)} == {
+        torch.float16
+    }
     # SDXL's VAE would overflow in float16.
     assert seen == {"unet": torch.float16, "vae": torch.bfloat16 if family == "sdxl" else torch.float16}
 

@@ -6,8 +6,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.sampling.cache import LruCache
-from worker.sampling.rows.conditioning import encode, tokenize, zeros_like
+from worker.sampling.families.base import ImageSettings
 from worker.sampling.rows.loop import sample
+
+
+@torch.inference_mode()
+def encode(model, text, *, length):
+    """A text's conditioning, padded to a length, for an image of 64 x 96 pixels."""
+    settings = ImageSettings(height=64, width=96, text_length=length, guidance_scale=5.0)
+    return model.networks.condition(model.networks.tokenize(text), settings)
 
 
 @pytest.fixture
@@ -16,8 +23,8 @@ def encoder_rows(copy_tiny):
 
     def watch(family):
         model = copy_tiny(family)
-        rows = [[] for _ in model.text_encoders]
-        for encoder, seen in zip(model.text_encoders, rows, strict=True):
+        rows = [[] for _ in model.networks.text_encoders]
+        for encoder, seen in zip(model.networks.text_encoders, rows, strict=True):
             encoder.register_forward_pre_hook(
                 lambda module, given, seen=seen: seen.extend(tuple(row) for row in given[0].tolist())
             )
@@ -32,15 +39,15 @@ def test_short_texts_are_bit_for_bit_the_encoders(tiny_model, family, text):
     """A text of one chunk has exactly the ids and embeddings of plain tokenizer and encoder calls."""
     model = tiny_model(family)
     hidden, pooled = [], None
-    for tokenizer, encoder in zip(model.tokenizers, model.text_encoders, strict=True):
+    for tokenizer, encoder in zip(model.networks.tokenizers, model.networks.text_encoders, strict=True):
         ids = tokenizer(text, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
         with torch.no_grad():
             output = encoder(ids.input_ids, output_hidden_states=True)
         hidden.append(output.hidden_states[-2] if family == "sdxl" else output[0])
         pooled = output[0] if family == "sdxl" else None
-    ours = encode(model, tokenize(model, text), length=1)
-    assert torch.equal(ours.hidden, torch.cat(hidden, dim=-1)[0])
-    assert ours.pooled is None if pooled is None else torch.equal(ours.pooled, pooled[0])
+    ours = encode(model, text, length=1)
+    assert torch.equal(ours["hidden"], torch.cat(hidden, dim=-1)[0])
+    assert "pooled" not in ours if pooled is None else torch.equal(ours["pooled"], pooled[0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -52,8 +59,8 @@ def test_short_texts_are_bit_for_bit_the_encoders(tiny_model, family, text):
 def test_no_token_is_ever_lost(tiny_model, piece, times):
     """For any text the chunks hold every token in order, 75 each, and their number is the token count's."""
     model, text = tiny_model("sd1"), piece * times
-    ids = model.tokenizers[0](text, add_special_tokens=False, verbose=False)["input_ids"]
-    tokenized = tokenize(model, text)
+    ids = model.networks.tokenizers[0](text, add_special_tokens=False, verbose=False)["input_ids"]
+    tokenized = model.networks.tokenize(text)
     kept = [
         token
         for start, chunk in enumerate(tokenized.chunks[0])
@@ -64,14 +71,14 @@ def test_no_token_is_ever_lost(tiny_model, piece, times):
     assert tokenized.length == max(1, -(-len(ids) // 75))
     for chunk in tokenized.chunks[0]:
         assert len(chunk) == 77
-        assert chunk[0] == model.tokenizers[0].bos_token_id
+        assert chunk[0] == model.networks.tokenizers[0].bos_token_id
 
 
 @pytest.mark.parametrize(("words", "length"), [(0, 1), (74, 1), (75, 1), (76, 2), (150, 2), (151, 3)])
 def test_chunks_hold_75_tokens(tiny_model, words, length):
     """The 76th token opens a second chunk, the 151st a third."""
     text = " ".join("a" for _ in range(words))
-    tokenized = tokenize(tiny_model("sdxl"), text)
+    tokenized = tiny_model("sdxl").networks.tokenize(text)
     assert (tokenized.tokens, tokenized.length) == (words, length)
     assert len(tokenized.chunks[0]) == len(tokenized.chunks[1]) == length
 
@@ -79,20 +86,21 @@ def test_chunks_hold_75_tokens(tiny_model, words, length):
 def test_a_short_text_is_padded_with_empty_chunks(tiny_model):
     """Behind a text's own chunks stand those of the empty text, and its own do not change."""
     model = tiny_model("sd2")
-    text, empty = tokenize(model, "a cat"), tokenize(model, "")
-    padded = encode(model, text, length=3).hidden
-    own, filling = encode(model, text, length=1).hidden, encode(model, empty, length=1).hidden
+    padded, own, filling = (
+        encode(model, text, length=length)["hidden"] for text, length in (("a cat", 3), ("a cat", 1), ("", 1))
+    )
     assert torch.equal(padded, torch.cat([own, filling, filling]))
 
 
 def test_zeros_are_of_the_same_shape(tiny_model):
     """SDXL's null text is zeros, hidden and pooled, of the length of the other prompt."""
     model = tiny_model("sdxl")
-    zeros = zeros_like(encode(model, tokenize(model, "a cat"), length=2))
-    assert zeros.hidden.shape == (154, 64)
-    assert zeros.pooled.shape == (32,)
-    assert not zeros.hidden.any()
-    assert not zeros.pooled.any()
+    zeros, text = (encode(model, text, length=2) for text in (None, "a cat"))
+    assert zeros["hidden"].shape == text["hidden"].shape == (154, 64)
+    assert zeros["pooled"].shape == text["pooled"].shape == (32,)
+    assert not zeros["hidden"].any()
+    assert not zeros["pooled"].any()
+    assert torch.equal(zeros["time_ids"], text["time_ids"])
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

@@ -22,7 +22,7 @@ def _empty_environment(monkeypatch):
 
 
 def test_every_wrong_variable_at_once(monkeypatch):
-    """Each wrong variable has one line with its name, its value and the mend."""
+    """Each wrong variable has one line with its name, its value and the fix."""
     wrong = {
         "PRINTROOM_MAX_ATTEMPTS": "0",
         "PRINTROOM_LOG_FORMAT": "xml",

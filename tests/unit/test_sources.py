@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from producer.language.document import Located, read_yaml, say_problem
+from producer.language.document import Located, read_yaml
 from producer.language.fields import FIELDS
 from producer.language.include import assemble
 from producer.language.prompt_files import read as sources
@@ -59,7 +59,7 @@ def inlined(folder: Path | None, text: str) -> Inlined:
 
 def said(found: Inlined) -> list[str]:
     """Return the problems as a person reads them."""
-    return [say_problem(problem, "sweep.yaml") for problem in found.document.problems]
+    return [problem.in_words("sweep.yaml") for problem in found.document.problems]
 
 
 def place(found: Inlined, *keys: str | int) -> str:
@@ -67,7 +67,7 @@ def place(found: Inlined, *keys: str | int) -> str:
     located: Located = found.document.located
     for key in keys:
         located = located.children[key]
-    return say_problem(located.problem("!"), "sweep.yaml").removesuffix(": !")
+    return located.problem("!").in_words("sweep.yaml").removesuffix(": !")
 
 
 @pytest.mark.parametrize(
@@ -398,8 +398,8 @@ def test_an_alias_of_a_file_is_read_in_both_places(folder: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_source_names_place_and_mend(folder: Path, text: str, problems: list[str]) -> None:
-    """Every way to name a file wrongly has a message, at the line to mend; what is wrong in a file, at its line."""
+def test_a_wrong_source_names_place_and_fix(folder: Path, text: str, problems: list[str]) -> None:
+    """Every way to name a file wrongly has a message, at the line to fix; what is wrong in a file, at its line."""
     found = inlined(folder, text)
     assert problems == said(found)
 

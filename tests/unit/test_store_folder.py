@@ -91,7 +91,7 @@ def test_any_key_stays_inside(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "expected", "mend"),
+    ("number", "expected", "fix"),
     [
         (errno.ENOSPC, StoreFull, "free some space"),
         (errno.EDQUOT, StoreFull, "free some space"),
@@ -104,16 +104,16 @@ def test_any_key_stays_inside(key: str) -> None:
 def test_failed_put(
     number: int,
     expected: type[StoreError],
-    mend: str,
+    fix: str,
     where: str,
     folder_store: FolderStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each failure has its error with the mend; the old object stays and no temporary file is left."""
+    """Each failure has its error with the fix; the old object stays and no temporary file is left."""
     folder_store.put("a/b", b"old", content_type=PNG)
     with monkeypatch.context() as patched:
         patched.setattr(where, _failing(number))
-        with pytest.raises(expected, match=mend) as raised:
+        with pytest.raises(expected, match=fix) as raised:
             folder_store.put("a/b", b"new", content_type=PNG)
     assert "a/b" in str(raised.value)
     assert folder_store.url in str(raised.value)
@@ -247,7 +247,7 @@ def test_open_store_takes_relative_folders(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_open_store_refuses(url: str, options: dict[str, Any], reason: str) -> None:
-    """A wrong address is a settings error with the mend, and never shows a password."""
+    """A wrong address is a settings error with the fix, and never shows a password."""
     with pytest.raises(SettingsError, match=reason) as raised:
         open_store(url, **{"endpoint_url": None, **options})
     assert "hunter2" not in str(raised.value)

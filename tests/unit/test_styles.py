@@ -160,7 +160,7 @@ def test_old_a1111_styles_are_read(tmp_path: Path) -> None:
 def test_a_file_of_styles_that_cannot_be_read(
     tmp_path: Path, name: str, data: bytes, errors: list[str]
 ) -> None:
-    """Every problem of a file is found in one go, with its place and its mend."""
+    """Every problem of a file is found in one go, with its place and its fix."""
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(SweepError) as caught:

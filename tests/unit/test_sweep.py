@@ -1,4 +1,4 @@
-"""A sweep file is read as written, or refused with every problem's line, field and mend."""
+"""A sweep file is read as written, or refused with every problem's line, field and fix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from producer.language.complete import read_sweep_file
 from producer.language.document import SWEEP_FILE_BYTES_MAX
 from producer.language.fields import SEED_STOP
 from producer.language.parts import Case, SeedSpan
 from producer.language.sweep import (
     Sweep,
-    load_sweep,
     parse_sweep,
     sweep_from_mapping,
+    sweep_of,
 )
 from shared.errors import SweepError
 from shared.guidance import rule_label
@@ -461,10 +462,10 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize(("text", "line", "problem"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_one_line_with_line_field_and_mend(
+def test_bad_input_is_one_line_with_line_field_and_fix(
     text: str | bytes, line: int | None, problem: str
 ) -> None:
-    """Each wrong file is refused with exactly one problem that says where, what and how to mend it."""
+    """Each wrong file is refused with exactly one problem that says where, what and how to fix it."""
     place = "sweep.yaml" if line is None else f"sweep.yaml, line {line}"
     assert [f"{place}: {problem}"] == problems(text)
 
@@ -479,14 +480,14 @@ def test_bad_input_is_one_line_with_line_field_and_mend(
     ],
 )
 def test_what_is_not_yaml_names_its_line(text: str, line: int) -> None:
-    """Broken syntax names the line that a person has to look at, and the usual mend."""
+    """Broken syntax names the line that a person has to look at, and the usual fix."""
     (problem,) = problems(text)
     assert problem.startswith(f"sweep.yaml, line {line}: not YAML (")
     assert "quote text" in problem
 
 
 def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
-    """Nobody mends a file one error at a time."""
+    """Nobody fixes a file one error at a time."""
     text = "steps: 0\nseed: 010\nnegativ_prompt: x\nsize: [513, 7]\nname: ''\nname: x\n"
     lines = [problem.split(": ")[0].split("line ")[1] for problem in problems(text)]
     assert lines == ["1", "1", "2", "3", "4", "4", "5", "6"]
@@ -574,7 +575,7 @@ def test_the_name_is_the_files_where_the_file_says_none(tmp_path: Path) -> None:
     """A sweep names itself by its file, made harmless."""
     path = tmp_path / "my sweep (2)..yaml"
     path.write_text("prompt: a")
-    assert load_sweep(path).name == "my sweep -2"
+    assert sweep_of(read_sweep_file(path)).name == "my sweep -2"
     assert parse_sweep("prompt: a", filename="....yaml").name == "sweep"
     assert parse_sweep("prompt: a\nname: b", filename="c.yaml").name == "b"
 
@@ -627,4 +628,4 @@ def test_the_last_seed_is_a_seed() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_examples_are_sweeps(path: Path) -> None:
     """Every example is valid and says its own name."""
-    assert load_sweep(path).name == path.stem
+    assert sweep_of(read_sweep_file(path)).name == path.stem

@@ -1,4 +1,4 @@
-"""A file's texts come out to the letter, with their lines, or the file is refused with the mend."""
+"""A file's texts come out to the letter, with their lines, or the file is refused with the fix."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from producer.language.problem import Problem
 from producer.language.prompt_files import tables
 from producer.language.prompt_files.tables import (
     NAMELESS,
     FileInvalid,
     ReadOptions,
-    RowProblem,
     nearest_file,
     read_bytes,
     read_table,
@@ -127,10 +127,10 @@ def test_rows_of_another_width_are_named_and_the_others_read(tmp_path: Path) -> 
     table = read_table(written(tmp_path, "t.csv", "a,b\n1,2\n3\n\n4,5,6\n7,8\n"))
     assert {"a": ["1", "7"], "b": ["2", "8"]} == table.values
     assert [2, 6] == table.lines
-    mend = "under 2 columns: give it one a column, in quotes where it holds the delimiter"
+    fix = "under 2 columns: give it one a column, in quotes where it holds the delimiter"
     assert (
-        RowProblem(line=3, text=f"1 cell {mend}"),
-        RowProblem(line=5, text=f"3 cells {mend}"),
+        Problem(line=3, text=f"1 cell {fix}"),
+        Problem(line=5, text=f"3 cells {fix}"),
     ) == table.problems
 
 
@@ -155,11 +155,11 @@ def test_wrong_json_lines_are_named_one_by_one(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "t.jsonl", text))
     assert {"p": ["a"]} == table.values
     expected = {
-        2: "not JSON (the key 'p' stands there twice): mend the line",
-        3: "not JSON (Infinity is no JSON number): mend the line",
+        2: "not JSON (the key 'p' stands there twice): fix the line",
+        3: "not JSON (Infinity is no JSON number): fix the line",
         4: "text: write an object, as the first is",
-        5: "not JSON (Expecting property name enclosed in double quotes, column 2): mend the line",
-        6: "not JSON (it is nested too deeply): mend the line",
+        5: "not JSON (Expecting property name enclosed in double quotes, column 2): fix the line",
+        6: "not JSON (it is nested too deeply): fix the line",
     }
     assert expected == {problem.line: problem.text for problem in table.problems}
 
@@ -250,7 +250,7 @@ def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
             None,
             'the file is a mapping: write a list of objects: [{"prompt": "a cat"}]',
         ),
-        ("t.json", '["a",\n b]', 2, "not JSON (Expecting value, column 2): mend it"),
+        ("t.json", '["a",\n b]', 2, "not JSON (Expecting value, column 2): fix it"),
         ("t.json", '{"a": 1}\n{"a": 2}', 2, "not JSON (Extra data, column 1): one object a line is .jsonl"),
         (
             "t.yaml",
@@ -261,7 +261,7 @@ def test_offset_and_limit_cut_rows_in_every_format(tmp_path: Path) -> None:
         ("t", "a", None, "its name has no end: use .txt, .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
     ],
 )
-def test_a_wrong_file_names_line_and_mend(
+def test_a_wrong_file_names_line_and_fix(
     tmp_path: Path, name: str, content: str | bytes, line: int | None, text: str
 ) -> None:
     """Every way in which a file as a whole is wrong has a message of its own."""
@@ -353,11 +353,11 @@ def test_pictures_by_their_prompts_are_no_columns(tmp_path: Path) -> None:
             ["1: an object stands on several lines: write one a line"],
         ),
         ('{\n"prompts": ["a"]\n}\n', ["1: the file is one JSON value: let its name end in .json"]),
-        ('{"prompt": "a"}\n{"prompt": \n', ["2: not JSON (Expecting value, column 12): mend the line"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["2: not JSON (Expecting value, column 12): fix the line"]),
     ],
 )
 def test_lines_that_are_no_json_say_what_is_meant(tmp_path: Path, text: str, said: list[str]) -> None:
-    """A comma at the end, Python's quotes, objects over several lines: one problem each, with its mend."""
+    """A comma at the end, Python's quotes, objects over several lines: one problem each, with its fix."""
     (tmp_path / "t.jsonl").write_text(text)
     found = [f"{problem.line}: {problem.text}" for problem in read_table(tmp_path / "t.jsonl").problems]
     assert len(said) == len(found)

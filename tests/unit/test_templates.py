@@ -1,11 +1,11 @@
-"""A template says what its grammar says, and what dynamicprompts reads in it; anything else is refused with a mend."""
+"""A template says what its grammar says, and what dynamicprompts reads in it; anything else is refused with a fix."""
 
 from __future__ import annotations
 
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from producer.language.templates import (
     WordReplacer,
     match_wildcards,
     parse_literal,
-    parse_template,
-    replace_words,
+    template_of,
     used_wildcards,
 )
 from producer.language.wildcards import Wildcard, read_wildcards, wildcards_from_value
@@ -51,6 +50,19 @@ ANIMALS = wildcards(
     scene=["a __colors__ house"],
     both=["__animals/cats__", "__animals/dogs__"],
 )
+
+
+def parse_template(
+    text: str,
+    *,
+    wildcards: Mapping[str, Wildcard] | None = None,
+    expand: bool,
+    slots: Collection[str] = (),
+) -> TextTemplate:
+    """Return the template that a text says; without `expand` it is literal but for the names in `slots`."""
+    if expand:
+        return TemplateParser(wildcards=wildcards or {}, slots=slots).parse(text)
+    return template_of(parse_literal(text, slots=slots))
 
 
 def all_texts(text: str, known: Mapping[str, Wildcard] = ANIMALS, **options: Any) -> list[Text]:
@@ -121,11 +133,11 @@ def test_the_grammar(text: str, expected: list[Text]) -> None:
     ],
 )
 def test_what_is_refused(text: str, error: str) -> None:
-    """What a template may not say is refused, with the character and the mend."""
+    """What a template may not say is refused, with the character and the fix."""
     with pytest.raises(TemplateInvalid) as caught:
         all_texts(text, slots={"animal"})
     assert error in str(caught.value)
-    assert "" != caught.value.mend
+    assert "" != caught.value.fix
     assert caught.value.place is None
 
 
@@ -312,13 +324,13 @@ def test_used_wildcards_are_those_named_and_those_they_name() -> None:
 
 def test_words_are_replaced_all_at_once() -> None:
     """Replacements neither see what another one wrote, nor depend on their order; the longest word wins."""
-    text = replace_words("a cat, a red cat and a dog", ["cat", "red cat", "dog"])
+    text = WordReplacer(["cat", "red cat", "dog"]).text("a cat, a red cat and a dog")
     assert ("a ", Slot("=cat"), ", a ", Slot("=red cat"), " and a ", Slot("=dog")) == text
     assert "a dog, a fox and a cat" == fill(text, {"=cat": "dog", "=dog": "cat", "=red cat": "fox"})
-    assert (Slot("=cats"), " ", Slot("=cat")) == replace_words("cats cat", ["cat", "cats"])
-    assert "a cat" == replace_words("a cat", [])
+    assert (Slot("=cats"), " ", Slot("=cat")) == WordReplacer(["cat", "cats"]).text("cats cat")
+    assert "a cat" == WordReplacer([]).text("a cat")
     with pytest.raises(ValueError, match="the word to replace is empty"):
-        replace_words("a cat", [""])
+        WordReplacer([""]).text("a cat")
 
 
 def test_words_are_replaced_within_choices_and_beside_holes() -> None:
@@ -493,7 +505,7 @@ def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str)
     except TemplateInvalid as error:
         refused = error
     if refused is not None:
-        assert ": " in refused.mend
+        assert ": " in refused.fix
         assert f"character {refused.position + 1}" in str(refused)
         return
     expected = [str(template.combination(number)) for number in range(template.count)]
@@ -501,7 +513,7 @@ def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str)
 
 
 @pytest.mark.parametrize(
-    ("text", "position", "mend"),
+    ("text", "position", "fix"),
     [
         (
             "a %{in the style of ...$$a|b}",
@@ -513,12 +525,12 @@ def test_a_form_of_dynamicprompts_is_equal_or_refused(tmp_path: Path, text: str)
         ("__~cats__", 0, "~ says how to choose: the sweep's 'expand' says how to choose: write __cats__"),
     ],
 )
-def test_what_this_grammar_lacks_is_named(text: str, position: int, mend: str) -> None:
+def test_what_this_grammar_lacks_is_named(text: str, position: int, fix: str) -> None:
     """The place is the sign that begins it, and the fix is a way to say the same."""
     with pytest.raises(TemplateInvalid) as caught:
         parse_template(text, expand=True)
     assert position == caught.value.position
-    assert caught.value.mend.startswith(mend)
+    assert caught.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(
@@ -551,7 +563,7 @@ def test_every_wildcard_of_a_large_collection_can_be_used() -> None:
         try:
             parser.parse(f"__{name}__")
         except TemplateInvalid as error:
-            refused[name] = error.mend
+            refused[name] = error.fix
     assert ["jumbo/creatures/empty_misc"] == list(refused)
 
 

@@ -19,6 +19,7 @@ from training.portraits.export import size_bytes
 from training.portraits.measure import GUIDANCE, PROMPT, SEEDS, STEPS, as_markdown, load, measure, render
 from training.portraits.population import GROUP, MENTIONED, UNMENTIONED, make_example
 from training.portraits.recipe import DATA_SEED, Recipe
+from worker.sampling.families.sd import StableDiffusion
 from worker.sampling.model import LoadedModel
 
 #: Drawn pictures that the VAE's and the detectors' errors are measured on.
@@ -153,8 +154,9 @@ def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
     rows = measure(model)
     reading = _read_held_out(model)
     speed = images_per_second(model)
-    networks = (model.unet, model.vae, *model.text_encoders)
-    parameters = sum(p.numel() for network in networks for p in network.parameters())
+    networks = _networks(model)
+    modules = (networks.unet, networks.vae, *networks.text_encoders)
+    parameters = sum(p.numel() for network in modules for p in network.parameters())
     text = _TEXT.format(
         parameters=parameters / 1e6,
         megabytes=size_bytes(folder) / 1e6,
@@ -165,7 +167,7 @@ def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
         fingerprint=fingerprint_path(folder),
         held_out=_HELD_OUT,
         psnr=reading.psnr_db,
-        overlap=overlap(model.vae, model.device),
+        overlap=overlap(networks.vae, model.device),
         errors_drawn=reading.errors_drawn,
         errors_decoded=reading.errors_decoded,
         speed_steps=_SPEED_STEPS,
@@ -178,6 +180,12 @@ def write_card(folder: Path, *, budget: str, recipe: Recipe) -> bool:
     )
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return all(row.passes for row in rows)
+
+
+def _networks(model: LoadedModel) -> StableDiffusion:
+    """Return the networks of a model that was trained here: it is a Stable Diffusion."""
+    assert isinstance(model.networks, StableDiffusion)
+    return model.networks
 
 
 def _population() -> str:
@@ -216,11 +224,12 @@ def _stages(recipe: Recipe) -> str:
 
 @torch.inference_mode()
 def _read_held_out(model: LoadedModel) -> _Reading:
+    vae = _networks(model).vae
     portraits, drawn = draw_examples(count=_HELD_OUT, seed=HELD_OUT_SEED)
     decoded = []
     for start in range(0, len(drawn), 64):
         pictures = to_tensor(drawn[start : start + 64], model.device)
-        images = model.vae.decode(model.vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
+        images = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
         decoded.append(((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     restored = np.concatenate(decoded)
     error = np.square((restored.astype(np.float64) - drawn) / 255).mean()

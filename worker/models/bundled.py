@@ -1,4 +1,4 @@
-"""Finds the model of a sweep that names none: it lies beside this file. Knows nothing of how it is loaded."""
+"""Finds the model of a sweep that names none, in a folder beside this file. Knows nothing of how it is loaded."""
 
 from __future__ import annotations
 

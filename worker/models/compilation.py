@@ -1,4 +1,4 @@
-"""Compiles a model's UNet for the batches it will see: one size, R rows. Knows nothing of jobs.
+"""Compiles a model's denoiser for batches of one image size and R rows. Knows nothing of jobs or families.
 
 Off unless asked for: it costs time at a model's first batch of each size, and has not been measured here. Compiled
 kernels round otherwise than eager ones, so the mode is recorded with every image. They are kept in a folder, so
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,8 +20,8 @@ from worker.sampling.model import LoadedModel
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def compile_unet(model: LoadedModel, mode: CompileMode, *, cache_dir: Path) -> None:
-    """Let a model's UNet be compiled at its first call. Shapes are static: R never changes.
+def compile_denoiser(model: LoadedModel, mode: CompileMode, *, cache_dir: Path) -> None:
+    """Let a model's denoiser be compiled at its first call. Shapes are static: R never changes.
 
     Args:
         model: changed in place.
@@ -30,4 +31,9 @@ def compile_unet(model: LoadedModel, mode: CompileMode, *, cache_dir: Path) -> N
     if mode == "off":
         return
     os.environ.setdefault(_CACHE_VARIABLE, str(cache_dir / "compiled"))
-    model.unet = torch.compile(model.unet, mode=mode, fullgraph=True, dynamic=False)
+
+    def compile_module(module: torch.nn.Module) -> torch.nn.Module:
+        compiled: Any = torch.compile(module, mode=mode, fullgraph=True, dynamic=False)
+        return compiled  # torch's stubs call it a function; of a module it is a module
+
+    model.networks.compile_denoiser(compile_module)

@@ -1,4 +1,4 @@
-"""The one model that is loaded now, and the ones that refused to load. Used by one thread at a time."""
+"""Keeps the one model that is loaded now, and remembers the ones that did not load. Used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.model_facts import read_facts
 from shared.model_reading import split_reading
 from shared.settings import Settings
 from worker.device import Device
-from worker.models.compilation import compile_unet
+from worker.models.compilation import compile_denoiser
 from worker.models.loader import ModelSource, load_model
 from worker.sampling.model import LoadedModel
 from worker.sampling.pipelines.model import LoadedPipeline
@@ -89,7 +89,7 @@ class LoadedModels:
             self.broken[base] = _one_line(str(error))
             raise ModelLoadFailed(self.broken[base]) from error
         if isinstance(model, LoadedModel):
-            compile_unet(model, self._settings.compile, cache_dir=self._settings.cache_dir)
+            compile_denoiser(model, self._settings.compile, cache_dir=self._settings.cache_dir)
         self._loaded = model
         seconds = round(time.monotonic() - started, 2)
         log.info("model_loaded", extra={"model": source.name, "fingerprint": fingerprint, "seconds": seconds})

@@ -1,8 +1,9 @@
 """Loads a model from a diffusers folder, the Hugging Face hub or one .safetensors file, onto a device.
 
-Stable Diffusion becomes a `LoadedModel`, which the row engine renders; a folder of any other family a `LoadedPipeline`
-(`worker.models.pipelines`). Nothing is executed that comes with a model: weights are read from safetensors only, never
-from pickles, and no remote code is trusted. Knows nothing of jobs, or of how a name became a `ModelSource`.
+A family with a loader in `worker.models.families` becomes a `LoadedModel`, which the row engine renders; a folder of
+any other family becomes a `LoadedPipeline` (`worker.models.pipelines`). No code that comes with a model is run: weights
+are read from safetensors only, never from pickles, and no remote code is trusted. Knows nothing of jobs, of how a name
+became a `ModelSource`, or of what a family's networks are.
 """
 
 from __future__ import annotations
@@ -11,52 +12,27 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.errors import ModelLoadFailed, ModelUnsupported, OutOfMemory, RenderError, SettingsError
-from shared.model_facts import FLOW_READING, ModelFacts, read_facts, unet_problem
+from shared.model_facts import FLOW_READING, ModelFacts, read_facts
 from shared.model_reading import AS_IT_SAYS, Reading
 from shared.safetensors_header import HeaderInvalid, read_header
 from shared.schedulers import model_path
 from shared.settings import OffloadMode
+from worker.models.families import loader_of_file, loader_of_index
+from worker.models.families.base import LoadedParts
 from worker.models.pipelines import check_pipeline, hub_patterns, load_pipeline, pipeline_networks
-from worker.models.precision import decoder_dtype, default_dtype
+from worker.models.precision import default_dtype
 from worker.models.quiet import no_progress_bars
-from worker.models.scheduler_config import held_config, read_scheduler_config
-from worker.models.weights import DTYPE_OPTION, PICKLES, SUPPORTED, load_weights
-from worker.sampling.model import FamilyName, LoadedModel
+from worker.models.weights import PICKLES, SUPPORTED
+from worker.sampling.model import LoadedModel
 from worker.sampling.pipelines.model import LoadedPipeline
-
-#: Pipeline class in model_index.json -> family.
-PIPELINE_FAMILIES: Mapping[str, FamilyName] = {
-    "StableDiffusionPipeline": "sd",
-    "StableDiffusionXLPipeline": "sdxl",
-}
-
-#: The text encoders of each family, in the order their hidden states are concatenated.
-TEXT_ENCODERS: Mapping[FamilyName, tuple[str, ...]] = {
-    "sd": ("text_encoder",),
-    "sdxl": ("text_encoder", "text_encoder_2"),
-}
-
-#: Files of a hub repository that we read: configs and tokenizers, then weights by variant. No safety checker.
-HUB_CONFIGS = ["model_index.json", "scheduler/*.json", "unet/*.json", "vae/*.json", "text_encoder*/*.json"]
-HUB_TOKENIZERS = ["tokenizer*/*.json", "tokenizer*/merges.txt"]
-HUB_WEIGHTS = [
-    "unet/diffusion_pytorch_model{}.safetensors",
-    "unet/diffusion_pytorch_model{}-*.safetensors",
-    "vae/diffusion_pytorch_model{}.safetensors",
-    "text_encoder*/model{}.safetensors",
-    "text_encoder*/model{}-*.safetensors",
-]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,19 +51,6 @@ class ModelSource:
     reading: Reading = AS_IT_SAYS
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Parts:
-    """The components of a model, on the CPU or not, before they are checked."""
-
-    family: FamilyName
-    unet: Any
-    vae: Any
-    text_encoders: tuple[Any, ...]
-    tokenizers: tuple[Any, ...]
-    scheduler_config: Mapping[str, Any]
-    zeros_for_null_negative: bool
-
-
 def load_model(
     source: ModelSource,
     *,
@@ -100,11 +63,10 @@ def load_model(
     Args:
         source: its files.
         device: where it will run.
-        dtype: of UNet and text encoders; by default float16 on a GPU and float32 on a CPU, whatever the
-            files hold. The VAE follows it unless it would overflow (`worker.models.precision`). Pipelines get
-            bfloat16 for float16 (`worker.models.pipelines`).
-        offload: where a pipeline's networks wait for their turn. Stable Diffusion is always whole on the device:
-            rows are refilled at every step, and its largest network takes 5 GB.
+        dtype: of the denoiser; by default float16 on a GPU and float32 on a CPU, whatever the files hold. The
+            family decides about its other networks. Pipelines get bfloat16 for float16 (`worker.models.pipelines`).
+        offload: where a pipeline's networks wait for their turn. A model of the row engine is always whole on the
+            device, since rows are refilled at every step.
 
     Raises:
         ModelUnsupported: a family or a format that is not rendered here; the message says what is.
@@ -129,11 +91,12 @@ def _load(
     source: ModelSource, device: torch.device, dtype: torch.dtype, offload: OffloadMode
 ) -> LoadedModel | LoadedPipeline:
     if source.kind == "single_file":
-        parts = _load_single_file(Path(source.location))
+        parts, config = _read_single_file(Path(source.location))
     else:
         folder = _download(source) if source.kind == "hub" else Path(source.location)
         index = _read_index(folder)
-        if not _is_native(index):
+        family = loader_of_index(index)
+        if family is None:
             pipeline = load_pipeline(
                 folder,
                 name=source.name,
@@ -144,10 +107,17 @@ def _load(
             )
             pipeline.scheduler_config = _read_as(source, pipeline.scheduler_config)
             return pipeline
-        parts = _load_folder(folder, index, dtype)
-    _check_architecture(source, parts)
-    parts = replace(parts, scheduler_config=_read_as(source, parts.scheduler_config))
-    return _place(source, parts, device, dtype)
+        parts = family.read_folder(folder, index, dtype)
+        config = parts.scheduler_config
+    if problem := parts.problem():
+        raise ModelUnsupported(f"model {source.name}: {problem}; {SUPPORTED}")
+    config = _read_as(source, config)
+    return LoadedModel(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        networks=parts.place(device, dtype),
+        scheduler_config=config,
+    )
 
 
 def _read_as(source: ModelSource, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -172,33 +142,6 @@ def _with_settings(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> M
     return made
 
 
-def _place(source: ModelSource, parts: _Parts, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    """Move the components to their device and dtypes."""
-    vae_config = parts.vae.config
-    vae_dtype = decoder_dtype(parts.family, dtype, device, force_upcast=bool(vae_config.force_upcast))
-    return LoadedModel(
-        name=source.name,
-        fingerprint=source.fingerprint,
-        family=parts.family,
-        unet=_moved(parts.unet, device, dtype),
-        vae=_moved(parts.vae, device, vae_dtype),
-        text_encoders=tuple(_moved(encoder, device, dtype) for encoder in parts.text_encoders),
-        tokenizers=parts.tokenizers,
-        scheduler_config=parts.scheduler_config,
-        device=device,
-        dtype=dtype,
-        vae_dtype=vae_dtype,
-        vae_scale_factor=2 ** (len(vae_config.block_out_channels) - 1),
-        prediction_type=parts.scheduler_config.get("prediction_type", "epsilon"),
-        zeros_for_null_negative=parts.zeros_for_null_negative,
-    )
-
-
-def _moved(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    # torch's own `to`: diffusers' warns of modules to be kept in float32, of which these have none.
-    return torch.nn.Module.to(module, device, dtype).eval().requires_grad_(False)
-
-
 # A diffusers folder
 
 
@@ -210,52 +153,6 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _is_native(index: Mapping[str, Any]) -> bool:
-    """Return whether a pipeline is of a family that is rendered without diffusers' pipeline."""
-    named = index.get("_class_name")
-    return isinstance(named, str) and named in PIPELINE_FAMILIES
-
-
-def _load_folder(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> _Parts:
-    family = _family(folder, index)
-    encoders = TEXT_ENCODERS[family]
-    return _Parts(
-        family=family,
-        # The VAE is read as float32, since it may become bfloat16: float16 between would round twice.
-        vae=load_weights(AutoencoderKL, folder / "vae", **{DTYPE_OPTION: torch.float32}),
-        unet=load_weights(UNet2DConditionModel, folder / "unet", **{DTYPE_OPTION: dtype}),
-        text_encoders=tuple(load_weights(_encoder_class(name), folder / name) for name in encoders),
-        tokenizers=tuple(
-            CLIPTokenizer.from_pretrained(
-                str(folder / name.replace("text_encoder", "tokenizer")), local_files_only=True
-            )
-            for name in encoders
-        ),
-        scheduler_config=read_scheduler_config(folder, index, family),
-        zeros_for_null_negative=bool(index.get("force_zeros_for_empty_prompt", True)),
-    )
-
-
-def _family(folder: Path, index: Mapping[str, Any]) -> FamilyName:
-    """Return the family that a model_index.json names.
-
-    Raises:
-        ModelUnsupported: components of other classes than the family's own.
-    """
-    family = PIPELINE_FAMILIES[index["_class_name"]]
-    expected = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-    expected |= {name: _encoder_class(name).__name__ for name in TEXT_ENCODERS[family]}
-    for component, class_name in expected.items():
-        found = (index.get(component) or [None, None])[1]
-        if found != class_name:
-            raise ModelUnsupported(f"{folder}: {component} is {found}, not {class_name}; {SUPPORTED}")
-    return family
-
-
-def _encoder_class(name: str) -> Any:
-    return CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
-
-
 # The hub
 
 
@@ -263,22 +160,19 @@ def _download(source: ModelSource) -> Path:
     """Bring a hub model's configs and safetensors here (or find them in the hub's cache) and return the folder."""
     folder = _snapshot(source, ["model_index.json"])
     index = _read_index(folder)
-    if _is_native(index):
-        networks = ["unet"]
+    family = loader_of_index(index)
+    if family is not None:
+        networks = family.hub_networks
     else:
         networks = pipeline_networks(check_pipeline(folder, index))  # before gigabytes of it come here
     for dot in ("", ".fp16"):
-        folder = _snapshot(source, _native_patterns(dot) if _is_native(index) else hub_patterns(index, dot))
+        folder = _snapshot(source, family.hub_patterns(dot) if family else hub_patterns(index, dot))
         lacking = [name for name in networks if not list(folder.glob(f"{name}/*.safetensors"))]
         if not lacking:
             return folder
     raise ModelUnsupported(
         f"{source.location}: its repository has no {lacking[0]}/*.safetensors; {SUPPORTED}"
     )
-
-
-def _native_patterns(dot: str) -> list[str]:
-    return [*HUB_CONFIGS, *HUB_TOKENIZERS, *(pattern.format(dot) for pattern in HUB_WEIGHTS)]
 
 
 def _snapshot(source: ModelSource, patterns: list[str]) -> Path:
@@ -288,8 +182,8 @@ def _snapshot(source: ModelSource, patterns: list[str]) -> Path:
 # One file
 
 
-def _load_single_file(path: Path) -> _Parts:
-    """Load a checkpoint in one file, with diffusers' own conversion.
+def _read_single_file(path: Path) -> tuple[LoadedParts, Mapping[str, Any]]:
+    """Read a checkpoint in one file, and return its parts with the scheduler config that the file asks for.
 
     The file has no configs. diffusers takes them from the hub or its cache; a folder beside the file with
     its name less the ending, holding a diffusers folder's json and tokenizer files, is taken instead.
@@ -299,31 +193,24 @@ def _load_single_file(path: Path) -> _Parts:
     if path.suffix.lower() != ".safetensors":
         raise ModelUnsupported(f"{path}: not a .safetensors file; {SUPPORTED}")
     facts = _single_file_facts(path)
-    family: FamilyName = "sdxl" if facts.family == "sdxl" else "sd"
+    family = loader_of_file(facts.family)
+    if family is None:
+        raise ModelUnsupported(f"{path}: a checkpoint of {facts.family}; {SUPPORTED}")
     configs = path.with_suffix("")
     beside = (
         {"config": str(configs), "local_files_only": True} if (configs / "model_index.json").is_file() else {}
     )
-    pipeline_class = (
-        diffusers.StableDiffusionXLPipeline if family == "sdxl" else diffusers.StableDiffusionPipeline
-    )
-    extra = {} if family == "sdxl" else {"safety_checker": None, "feature_extractor": None}
     try:
         with _plainly_named(path) as file:
-            pipeline = pipeline_class.from_single_file(
-                str(file), **{DTYPE_OPTION: torch.float32}, **extra, **beside
-            )
+            parts = family.read_file(file, beside)
     except Exception as error:
-        mend = (
-            f"its configs come from the Hugging Face hub or its cache, or from a folder {configs} beside it"
-        )
-        raise ModelLoadFailed(f"{path}: {type(error).__name__}: {error} ({mend})") from error
-    parts = _from_pipeline(pipeline, family)
+        fix = f"its configs come from the Hugging Face hub or its cache, or from a folder {configs} beside it"
+        raise ModelLoadFailed(f"{path}: {type(error).__name__}: {error} ({fix})") from error
     if not facts.marked:
-        return parts
+        return parts, parts.scheduler_config
     # The file itself says more than the configs, which are those of its family.
     said = {"prediction_type": facts.prediction_type, "rescale_betas_zero_snr": facts.zero_snr}
-    return replace(parts, scheduler_config=_with_settings(parts.scheduler_config, said))
+    return parts, _with_settings(parts.scheduler_config, said)
 
 
 def _single_file_facts(path: Path) -> ModelFacts:
@@ -350,32 +237,3 @@ def _plainly_named(path: Path) -> Iterator[Path]:
         link = Path(folder, path.stem + ".safetensors")
         link.symlink_to(path.resolve())
         yield link
-
-
-def _from_pipeline(pipeline: Any, family: FamilyName) -> _Parts:
-    names = TEXT_ENCODERS[family]
-    return _Parts(
-        family=family,
-        unet=pipeline.unet,
-        vae=pipeline.vae,
-        text_encoders=tuple(getattr(pipeline, name) for name in names),
-        tokenizers=tuple(getattr(pipeline, name.replace("text_encoder", "tokenizer")) for name in names),
-        scheduler_config=held_config(pipeline.scheduler, family),
-        zeros_for_null_negative=bool(pipeline.config.get("force_zeros_for_empty_prompt", True)),
-    )
-
-
-# What every source must satisfy
-
-
-def _check_architecture(source: ModelSource, parts: _Parts) -> None:
-    """Refuse UNets that want inputs a text-to-image job does not have.
-
-    Raises:
-        ModelUnsupported: inpainting, guidance-distilled or otherwise conditioned UNets; refiners.
-    """
-    problem = unet_problem(parts.unet.config, family=parts.family)
-    if problem is None and any(encoder is None for encoder in parts.text_encoders):
-        problem = "a text encoder is missing (a refiner)"
-    if problem is not None:
-        raise ModelUnsupported(f"model {source.name}: {problem}; {SUPPORTED}")

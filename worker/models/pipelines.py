@@ -1,4 +1,4 @@
-"""Loads a folder of a family that diffusers' own pipeline renders. Knows nothing of jobs, or of Stable Diffusion.
+"""Loads a folder of a family that diffusers' own pipeline renders. Knows nothing of jobs, or of the row engine.
 
 What a folder may make this process run is settled before anything of it is loaded: the pipeline is one that diffusers
 itself offers for text to image, every component is a class of diffusers or transformers, weights are safetensors, and

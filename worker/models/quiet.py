@@ -1,4 +1,4 @@
-"""Keeps the libraries' progress bars and needless warnings out of the logs, and their other words in our format.
+"""Keeps the libraries' progress bars and needless warnings out of the logs, and logs their other messages as ours.
 
 Knows nothing of models.
 """

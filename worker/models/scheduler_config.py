@@ -1,8 +1,8 @@
-"""A Stable Diffusion folder's scheduler files become the config that diffusers' own pipeline of that folder holds.
+"""Reads a folder's scheduler config as diffusers' own pipeline of that folder would hold it.
 
 The class is the one that model_index.json names: diffusers does not ask scheduler_config.json, which may name another
-or none. What the file leaves out is that class's default, but for two keys that StableDiffusionPipeline corrects in
-early models. Knows nothing of weights, or of the schedulers that jobs name.
+or none. What the file leaves out is that class's default. Some pipelines also correct keys of early models:
+the family names these. Knows nothing of weights, of families, or of the schedulers that jobs name.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ import diffusers
 from diffusers import SchedulerMixin
 
 from shared.errors import ModelUnsupported
-from worker.sampling.model import FamilyName
-
-#: What StableDiffusionPipeline (not its XL sibling) puts into a scheduler's config where the key has another value.
-_CORRECTED: Mapping[FamilyName, Mapping[str, Any]] = {
-    "sd": {"steps_offset": 1, "clip_sample": False},
-    "sdxl": {},
-}
 
 
-def read_scheduler_config(folder: Path, index: Mapping[str, Any], family: FamilyName) -> Mapping[str, Any]:
+def read_scheduler_config(
+    folder: Path, index: Mapping[str, Any], corrections: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Return the scheduler config that the family's pipeline would hold.
 
     Args:
         index: the content of model_index.json.
+        corrections: what the family's pipeline puts into a config where the key has another value.
 
     Raises:
         ModelUnsupported: diffusers has no such scheduler.
@@ -40,13 +36,13 @@ def read_scheduler_config(folder: Path, index: Mapping[str, Any], family: Family
     if not isinstance(found, type) or not issubclass(found, SchedulerMixin):
         raise ModelUnsupported(f"{place}: diffusers {diffusers.__version__} has no scheduler {class_name}")
     scheduler_class: Any = found
-    return held_config(scheduler_class.from_pretrained(str(path.parent), local_files_only=True), family)
+    return held_config(scheduler_class.from_pretrained(str(path.parent), local_files_only=True), corrections)
 
 
-def held_config(scheduler: Any, family: FamilyName) -> Mapping[str, Any]:
-    """Return the config of a scheduler inside the family's pipeline."""
+def held_config(scheduler: Any, corrections: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of a scheduler inside its pipeline, with the corrections for the keys that it has."""
     config = dict(scheduler.config)
-    corrected = {key: value for key, value in _CORRECTED[family].items() if key in config}
+    corrected = {key: value for key, value in corrections.items() if key in config}
     return {**config, **corrected, "_class_name": type(scheduler).__name__}
 
 

@@ -1,4 +1,4 @@
-"""The thread that owns the device: takes requests from anybody, at any time, and answers each by a future.
+"""The thread that owns the device: takes requests from any thread, at any time, and answers each by a future.
 
 Requests for one model and one R join the batch that is running, whichever chunk or sweep they came from; others wait
 their turn, first come first served, so that nothing starves. How much waits is bounded by who asks: a worker takes
@@ -189,7 +189,7 @@ class Engine:
 
 
 def _begins(future: Future[SampleOutcome]) -> bool:
-    """Return whether somebody still wants the answer; from then on it cannot be cancelled. Retries ask again."""
+    """Return whether the answer is still wanted; from then on it cannot be cancelled. A retry asks again."""
     return future.running() or future.set_running_or_notify_cancel()
 
 
@@ -208,6 +208,6 @@ def _answer_all(unanswered: dict[int, _Submission], outcomes: list[SampleOutcome
 
 
 def _answer(future: Future[SampleOutcome], outcome: SampleOutcome) -> None:
-    """Answer, if anybody wants it: a request that could not even be prepared has not begun."""
+    """Answer, unless the request was cancelled: one that could not be prepared has not begun."""
     if _begins(future):
         future.set_result(outcome)

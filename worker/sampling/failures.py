@@ -1,4 +1,4 @@
-"""Tells one job's failure from another's, from a full device and from the caller's own. Knows nothing of models."""
+"""What an exception means: one job's failure, a device without memory, or a failure of the caller. Knows no models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CallerFailed(Exception):
 
 
 def guarded(on_step: Callable[[], None]) -> Callable[[], None]:
-    """Return `on_step` such that what it raises is told apart from what sampling raises."""
+    """Return `on_step` such that what it raises is not mistaken for what sampling raises."""
 
     def beat() -> None:
         try:

@@ -1,9 +1,10 @@
-"""Guidance rules on tensors: which UNet rows a job needs at a step, and how their predictions become one.
+"""Guidance rules on tensors: which denoiser rows a job needs at a step, and how their predictions become one.
 
 A rule of a job (`shared.guidance.GuidanceRule`) is resolved once into one `Guidance` per model evaluation: plain
 data. `combine` then applies every job's own at once. A rule that is a weighted sum of predictions needs no code
 here but its weights; one that is not has a function in `_METHODS`, over all jobs of the batch, whose result is
-taken where a job asks for it. Knows nothing of schedulers, of texts, or of where rows stand in a UNet call.
+taken where a job asks for it. Knows nothing of schedulers, of texts, of the rank
+of latents, or of where rows stand in a call of the denoiser.
 
 Names: e+ is the prediction for the prompt, e- for the negative prompt, e_ for the empty prompt; w is the scale.
 To add a rule: a name and its fields in `shared.guidance`, its rows in `_guided`, and, if it is not a weighted sum,
@@ -27,7 +28,7 @@ POSITIVE, NEGATIVE, EMPTY, FIRST_EXTRA = 0, 1, 2, 3
 #: How predictions become one.
 WEIGHTED_SUM, PERP_NEG, APG, CFG_ZERO_STAR = "weighted_sum", "perp_neg", "apg", "cfg_zero_star"
 
-#: Numbers a method may be told, see `Guidance.numbers`.
+#: Numbers that a method may read, see `Guidance.numbers`.
 NUMBERS = 4
 
 
@@ -59,7 +60,7 @@ def resolve_guidance(rule_text: str | None, scale: float, evaluations: int) -> t
     Args:
         rule_text: the canonical text of a rule; None is plain classifier-free guidance.
         scale: w. At 1 or less nothing is guided, as in diffusers.
-        evaluations: UNet calls of the job; more than its steps for schedulers such as Heun's.
+        evaluations: denoiser calls of the job; more than its steps for schedulers such as Heun's.
     """
     if scale <= 1.0:
         return (UNGUIDED,) * evaluations
@@ -131,12 +132,12 @@ def _many(rule: GuidanceRule, scale: float) -> Guidance:
     return Guidance(branches=branches, weights=weights, rescale=rule.rescale)
 
 
-# On tensors: J jobs of at most B branches, latents (C, H, W), float32
+# On tensors: J jobs of at most B branches, float32. Latents are written (C, H, W); they may have any rank.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """What the UNet predicted for every job, and what each job's guidance says."""
+    """What the denoiser predicted for every job, and what each job's guidance says."""
 
     #: e+ first; a job of fewer branches repeats it, with weight 0.
     branches: Sequence[torch.Tensor]  # B of (J, C, H, W)
@@ -171,16 +172,19 @@ def combine(
             memory = torch.where(chosen, remembered, memory)
     if rescale is not None:
         result = torch.where(
-            _wide(rescale) > 0, _rescaled(result, predictions.branches[0], _wide(rescale)), result
+            _wide(rescale, result) > 0,
+            _rescaled(result, predictions.branches[0], _wide(rescale, result)),
+            result,
         )
     return result, memory
 
 
 def _weighted_sum(predictions: Predictions) -> torch.Tensor:
     """Return the sum of every job's branches times their weights, one after the other: no job waits on the batch."""
-    total = predictions.branches[0] * _wide(predictions.weights[:, 0])
+    first = predictions.branches[0]
+    total = first * _wide(predictions.weights[:, 0], first)
     for number, branch in enumerate(predictions.branches[1:], start=1):
-        total = total + branch * _wide(predictions.weights[:, number])
+        total = total + branch * _wide(predictions.weights[:, number], branch)
     return total
 
 
@@ -190,15 +194,16 @@ def _perp_neg(predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
     Source: Armandpour et al. 2023 (arXiv:2304.04968).
     """
     empty = sum(
-        branch * _wide(predictions.is_empty[:, number]) for number, branch in enumerate(predictions.branches)
+        branch * _wide(predictions.is_empty[:, number], branch)
+        for number, branch in enumerate(predictions.branches)
     )
     towards = predictions.branches[0] - empty
     push = torch.zeros_like(towards)
     for number, branch in enumerate(predictions.branches[1:], start=1):
         away = branch - empty
         parallel = towards * (_dot(away, towards) / _dot(towards, towards).clamp_min(1e-12))
-        push = push + _wide(predictions.weights[:, number]) * (away - parallel)
-    return empty + _wide(predictions.numbers[:, 0]) * (towards - push), predictions.memory
+        push = push + _wide(predictions.weights[:, number], away) * (away - parallel)
+    return empty + _wide(predictions.numbers[:, 0], towards) * (towards - push), predictions.memory
 
 
 def _apg(predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,7 +213,7 @@ def _apg(predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
     Source: Sadat et al. 2024, adaptive projected guidance (arXiv:2410.02416).
     """
     positive, negative = predictions.branches[0], predictions.branches[1]
-    scale, eta, limit, momentum = (_wide(predictions.numbers[:, n]) for n in range(NUMBERS))
+    scale, eta, limit, momentum = (_wide(predictions.numbers[:, n], positive) for n in range(NUMBERS))
     remembered = positive - negative + momentum * predictions.memory
     length = _dot(remembered, remembered).sqrt().clamp_min(1e-12)
     difference = remembered * torch.where(limit > 0, (limit / length).clamp(max=1.0), 1.0)
@@ -224,7 +229,7 @@ def _cfg_zero_star(predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor
     """
     positive, negative = predictions.branches[0], predictions.branches[1]
     fitted = negative * (_dot(positive, negative) / _dot(negative, negative).clamp_min(1e-8))
-    return fitted + _wide(predictions.numbers[:, 0]) * (positive - fitted), predictions.memory
+    return fitted + _wide(predictions.numbers[:, 0], positive) * (positive - fitted), predictions.memory
 
 
 def _rescaled(result: torch.Tensor, positive: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
@@ -232,7 +237,7 @@ def _rescaled(result: torch.Tensor, positive: torch.Tensor, phi: torch.Tensor) -
 
     Source: Lin et al. 2023, section 3.4 (arXiv:2305.08891), as diffusers' `rescale_noise_cfg`.
     """
-    wanted, found = (value.flatten(1).std(dim=1).view(-1, 1, 1, 1) for value in (positive, result))
+    wanted, found = (_wide(value.flatten(1).std(dim=1), value) for value in (positive, result))
     return result * (phi * wanted / found.clamp_min(1e-12) + (1.0 - phi))
 
 
@@ -244,13 +249,14 @@ _METHODS: dict[str, Callable[[Predictions], tuple[torch.Tensor, torch.Tensor]]] 
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return every job's own inner product, (J, 1, 1, 1)."""
-    return (left * right).flatten(1).sum(dim=1).view(-1, 1, 1, 1)
+    """Return every job's own inner product, as wide as the latents, (J, 1, 1, 1)."""
+    return _wide((left * right).flatten(1).sum(dim=1), left)
 
 
-def _wide(values: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, 1, 1, 1)
+def _wide(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return one value a job, (J,), such that it broadcasts over that job's latents."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
 
 
 def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True).view(-1, 1, 1, 1)
+    return _wide(torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True), like)

@@ -1,23 +1,17 @@
-"""The loaded model as the sampler sees it: networks, tokenizers and the few facts that decide its arithmetic.
+"""A loaded model as the sampler sees it: its family's networks and the scheduler config it was trained with.
 
-Knows nothing of files, hubs or names on disk; `worker.models.loader` fills it.
+Knows nothing of files, hubs or names on disk; `worker.models.loader` makes it. Knows no family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from worker.sampling.cache import LruCache
-
-#: What the sampler renders: "sd" is Stable Diffusion 1.x and 2.x, "sdxl" Stable Diffusion XL base.
-FamilyName = Literal["sd", "sdxl"]
-
-#: Chunks whose embeddings are kept. SDXL in fp16: 77 x 2048 x 2 bytes, so about 160 MB when full.
-EMBEDDINGS_KEPT = 512
+from worker.sampling.families.base import FamilyNetworks
 
 
 @dataclass(kw_only=True, eq=False)
@@ -27,27 +21,27 @@ class LoadedModel:
     #: The name people use, and the content hash or hub revision behind it. For messages and logs.
     name: str
     fingerprint: str
-    family: FamilyName
-    #: diffusers' UNet2DConditionModel and AutoencoderKL.
-    unet: Any
-    vae: Any
-    #: CLIP text encoders with their tokenizers, in the order their hidden states are concatenated.
-    text_encoders: tuple[Any, ...]
-    tokenizers: tuple[Any, ...]
+    #: The family's networks; only the family itself looks inside.
+    networks: FamilyNetworks
     #: The model's own scheduler config; a job's scheduler is made from it.
     scheduler_config: Mapping[str, Any]
-    device: torch.device
-    #: Of the UNet and the text encoders.
-    dtype: torch.dtype
-    #: Of the VAE: bfloat16 or float32 where float16 overflows.
-    vae_dtype: torch.dtype
-    #: Pixels per latent, along each side.
-    vae_scale_factor: int
-    #: "epsilon", "v_prediction" or "sample": what the UNet predicts. The scheduler acts on it.
-    prediction_type: str
-    #: SDXL: a null negative prompt is zeros (True) or an encoded empty text (False).
-    zeros_for_null_negative: bool
-    #: Encoded chunks, by token ids; lives and dies with the encoders.
-    embeddings: LruCache[tuple[int, tuple[int, ...]], Any] = field(
-        default_factory=lambda: LruCache(EMBEDDINGS_KEPT)
-    )
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return self.networks.family
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.networks.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's dtype."""
+        return self.networks.dtype
+
+    @property
+    def prediction_type(self) -> str:
+        """What the denoiser predicts: "epsilon", "v_prediction" or "sample". The scheduler acts on it."""
+        return str(self.scheduler_config.get("prediction_type", "epsilon"))

@@ -1,4 +1,4 @@
-"""Noise, one CPU generator per image. Knows nothing of batches' fate or of prompts.
+"""Draws the noise of each image from its own CPU generator. Knows nothing of batches or prompts.
 
 An image draws its initial latents first and its step noises after, in order, from its own generator: what
 diffusers draws for `generator=torch.Generator("cpu").manual_seed(seed)`. Always drawn in float32 on the
@@ -15,6 +15,6 @@ def make_generator(seed: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def draw_noise(generator: torch.Generator, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Return the next unit noise of an image, (1, C, H, W) float32 on the CPU."""
+def draw_noise(generator: torch.Generator, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the next unit noise of an image, (1, *shape) float32 on the CPU."""
     return torch.randn((1, *shape), generator=generator, dtype=torch.float32)

@@ -14,7 +14,7 @@ WITHIN = ("~", "!~", "=~")
 
 
 class ConditionInvalid(ValueError):
-    """A condition says something it may not, or not of these values. The message names the column and the mend."""
+    """A condition says something it may not, or not of these values. The message names the column and the fix."""
 
     def __init__(self, text: str, *, column: int | None = None) -> None:
         super().__init__(text if column is None else f"column {column}: {text}")

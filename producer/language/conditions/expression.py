@@ -99,7 +99,7 @@ def parse_condition(
         has_gaps: whether null and a label that is no number meet no comparison, as in rows, instead of being refused.
         readings: name -> how a text that is compared with it is read: a rule may be written in several ways.
 
-    Raises: ConditionInvalid with column and mend.
+    Raises: ConditionInvalid with column and fix.
     """
     if not isinstance(text, str):
         raise ConditionInvalid(f"a condition is {kind(text)}: write an expression: 'seed < 10'")
@@ -597,8 +597,8 @@ class _Parser:
     def _argument(self, name: str, node: _Node, found: Any) -> str:
         if not isinstance(found, str):
             source = self._source(node)
-            mend = f": add '{source} is not null and'" if found is None else ""
-            self._stop(node.start, f"{source} is {_kind(found)}: {name} takes text{mend}")
+            fix = f": add '{source} is not null and'" if found is None else ""
+            self._stop(node.start, f"{source} is {_kind(found)}: {name} takes text{fix}")
         return found
 
     # Refusals.
@@ -614,11 +614,11 @@ class _Parser:
         raise self._refusal(position, text)
 
     def _stop_syntax(self, position: int, reason: str) -> NoReturn:
-        """Say where the grammar was broken, and what usually mends it."""
+        """Say where the grammar was broken, and what usually fixes it."""
         bare = _blank_strings(self._text)
-        for pattern, mend in _FOREIGN:
+        for pattern, fix in _FOREIGN:
             if found := pattern.search(bare):
-                self._stop(found.start(), mend)
+                self._stop(found.start(), fix)
         self._stop(position, f"not a condition ({reason}): {_GRAMMAR}")
 
 

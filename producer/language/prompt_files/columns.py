@@ -137,10 +137,10 @@ def own_columns(table: Table, *, holes: Collection[str], top: Collection[str]) -
             "has a mapping in the column 'prompt': write the text there, or name the column: 'columns: ...'"
         )
     if not chosen:
-        mend = "say what they are: 'columns: {prompt: ...}'"
+        fix = "say what they are: 'columns: {prompt: ...}'"
         if table.is_text:
-            mend += "; if the first line is a row and no names, write names in a line above it"
-        raise FileInvalid(f"has the columns {listed(table)}: {mend}")
+            fix += "; if the first line is a row and no names, write names in a line above it"
+        raise FileInvalid(f"has the columns {listed(table)}: {fix}")
     taken = {column for columns in chosen.values() for column in columns}
     others = tuple(name for name in table.columns if name not in taken)
     _refuse_slips(others, chosen, top)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from producer.language.document import VALUES_MAX, Document, Located, Problem, source_name
+from producer.language.document import VALUES_MAX, Document, Located, source_name
+from producer.language.problem import Problem
 from producer.language.prompt_files.cells import Cells, read_cells, read_sizes
 from producer.language.prompt_files.column_names import SIDES, field_called, folded
 from producer.language.prompt_files.columns import (
@@ -41,7 +42,6 @@ from producer.language.prompt_files.tables import (
     NAMELESS,
     FileInvalid,
     ReadOptions,
-    RowProblem,
     Table,
     nearest_file,
     read_table,
@@ -388,8 +388,8 @@ class _Inliner:
         if field == "prompt" and is_list and value.get("options") != "none":
             dialect = _options_of(value.get("options"), read.table.values.get(NAMELESS, ()), strict=False)
             if dialect is not None:
-                mend = "such a file stands alone: 'prompt: {file: ...}'; or write options: none"
-                said = f"{show(read.shown)} has lines with {_PROGRAMS[dialect]}'s options: {mend}"
+                fix = "such a file stands alone: 'prompt: {file: ...}'; or write options: none"
+                said = f"{show(read.shown)} has lines with {_PROGRAMS[dialect]}'s options: {fix}"
                 self._note(place, "file", f"{where}: {said}")
                 return None
         return self._taken(where, field, read, column, value, place)
@@ -550,8 +550,8 @@ class _Inliner:
         if "file" in value and "folder" in value:
             self._note(place, "folder", f"{where}: both file and folder: keep one of them")
         for key, check in _OPTION_CHECKS.items():
-            if key in value and key in known and (mend := check(value[key])):
-                self._note(place, key, f"{where}: {key}={show(value[key])}: {mend}")
+            if key in value and key in known and (fix := check(value[key])):
+                self._note(place, key, f"{where}: {key}={show(value[key])}: {fix}")
         if len(self.problems) > before:
             return None
         return self._located_sources(where, value, place)
@@ -649,8 +649,8 @@ class _Inliner:
         self.problems.append(read.parts[0][0].place.problem(text))
         return False
 
-    def _note_rows(self, source: _Source, unit: str, problems: Sequence[RowProblem]) -> None:
-        self.problems += [source.row(problem.line, unit).problem(problem.text) for problem in problems]
+    def _note_rows(self, source: _Source, unit: str, problems: Sequence[Problem]) -> None:
+        self.problems += [source.row(problem.line or 0, unit).problem(problem.text) for problem in problems]
 
     def _typed(
         self, where: str, field: str | None, columns: Sequence[str], read: _Read, rows: _Rows
@@ -708,7 +708,7 @@ def _is_file_group(group: dict[str, Any]) -> bool:
 # What a mapping with a file may say.
 
 
-def _encoding_mend(value: Any) -> str:
+def _encoding_fix(value: Any) -> str:
     try:
         is_text = isinstance(value, str) and codecs.lookup(value)._is_text_encoding
     except LookupError:
@@ -735,7 +735,7 @@ _OPTION_CHECKS: Mapping[str, Callable[[Any], str]] = {
         and (value in _DELIMITER_WORDS or (len(value) == 1 and value not in '"\r\n'))
         else "write one character: ';', or tab, or none for one column"
     ),
-    "encoding": _encoding_mend,
+    "encoding": _encoding_fix,
     "labels": lambda value: (
         ""
         if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
@@ -835,10 +835,10 @@ def _folder_table(named: NamedPath) -> str:
         raise FileInvalid(f"it has {' and '.join(found)}: name the one you mean: 'file:'")
     if not found:
         inner = sorted(path.parent.name for name in FOLDER_TABLES for path in folder.glob(f"*/{name}"))
-        mend = f"{inner[0]} has one: name that folder" if inner else "add one, or name a file: 'file:'"
+        fix = f"{inner[0]} has one: name that folder" if inner else "add one, or name a file: 'file:'"
         if not inner and any(folder.glob("*.txt")):
-            mend = f"where each image has its caption in a .txt beside it: {{file: '{named.shown.rstrip('/')}/*.txt'}}"
-        raise FileInvalid(f"it has no {', '.join(FOLDER_TABLES[:-1])} or {FOLDER_TABLES[-1]}: {mend}")
+            fix = f"where each image has its caption in a .txt beside it: {{file: '{named.shown.rstrip('/')}/*.txt'}}"
+        raise FileInvalid(f"it has no {', '.join(FOLDER_TABLES[:-1])} or {FOLDER_TABLES[-1]}: {fix}")
     return found[0]
 
 

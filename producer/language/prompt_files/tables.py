@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from producer.language.document import VALUES_MAX, decode_utf8
+from producer.language.problem import Problem
 from producer.language.prompt_files.column_names import field_called, is_known_column
 from producer.language.prompt_files.dialects import (
     NO_DELIMITER,
@@ -57,21 +58,13 @@ _Row = TypeVar("_Row")
 
 
 class FileInvalid(ValueError):
-    """A file cannot be read as what it is. The message says why and what mends it, and does not name the file."""
+    """A file cannot be read as what it is. The message says why and what fixes it, and does not name the file."""
 
     def __init__(self, text: str, *, line: int | None = None, unit: str = "line") -> None:
         super().__init__(text)
         #: Where in the file, and what is counted there; None where it is the file as a whole.
         self.line = line
         self.unit = unit
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowProblem:
-    """What is wrong with one row."""
-
-    line: int
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +86,7 @@ class Table:
     #: Names that several columns have, so that they mean none; they are left out of the columns.
     twice: tuple[str, ...] = ()
     #: Rows that could not be read; they are left out of the columns.
-    problems: tuple[RowProblem, ...] = ()
+    problems: tuple[Problem, ...] = ()
     #: How a delimited file is written; None for other files.
     dialect: Dialect | None = None
     #: What else is to be said of how it was read: its packing, its encoding.
@@ -274,7 +267,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
     twice = _repeated(header, header_line, only)
     kept: list[list[str]] = []
     lines: list[int] = []
-    problems: list[RowProblem] = []
+    problems: list[Problem] = []
     for line, row in _sliced(numbered, options):
         if len(row) == len(header) or len(row) > len(header) >= width(row):
             kept.append(row)
@@ -283,7 +276,7 @@ def _read_csv(data: _Data, is_tsv: bool, only: Collection[str] | None, options: 
             kept.append(row + [""] * (len(header) - len(row)))
             lines.append(line)
         elif len(problems) < _PROBLEMS_MAX:
-            problems.append(RowProblem(line=line, text=_ragged(row, header, plain, dialect, options)))
+            problems.append(Problem(line=line, text=_ragged(row, header, plain, dialect, options)))
     named = {name: position for position, name in enumerate(header) if name.strip() and name not in twice}
     wanted = [name for name in named if only is None or len(named) == 1 or name in only]
     return Table(
@@ -310,8 +303,8 @@ def _refuse_misread(text: str, header: list[str], line: int) -> None:
     """
     signs = sorted({sign for sign in header[0] if not sign.isalnum() and sign not in "_ -\"'"})
     if len(header) == 1 and (sign := header_delimiter(header[0], delimiters=signs)):
-        mend = f"write delimiter: {written_delimiter(sign)} to read them, or delimiter: none for one column"
-        raise FileInvalid(f"{show(header[0])} names columns: {mend}", line=line)
+        fix = f"write delimiter: {written_delimiter(sign)} to read them, or delimiter: none for one column"
+        raise FileInvalid(f"{show(header[0])} names columns: {fix}", line=line)
     below = itertools.islice(enumerate(io.StringIO(text), start=1), line, line + _TITLE_LINES_MAX)
     for number, row in below:
         if header_delimiter(row.rstrip("\r\n")):
@@ -324,20 +317,20 @@ def _csv_notes(
     """Yield what may be meant otherwise: a prompt in place of the column's name, quotes that are kept."""
     names = [name for name in header if name.strip()]
     if len(names) == 1 and not is_known_column(names[0]) and _VALUE.search(names[0].strip()):
-        mend = "if it is a value, add a line above it"
-        yield f"the first line, {show(names[0])}, is the name of the column and no value: {mend}"
+        fix = "if it is a value, add a line above it"
+        yield f"the first line, {show(names[0])}, is the name of the column and no value: {fix}"
     if dialect.delimiter == NO_DELIMITER and options.delimiter is None:
         for sign in ";|\t":
             counts = {row[0].count(sign) for row in rows}
             if len(counts) == 1 and 0 not in counts:
-                mend = "if they separate cells, name the columns in the first line"
-                yield f"every row has {show(sign)} {counts.pop():,} times and is one value: {mend}"
+                fix = "if they separate cells, name the columns in the first line"
+                yield f"every row has {show(sign)} {counts.pop():,} times and is one value: {fix}"
     if is_quoted and options.quotes_are_text is None:
         opened = [cell for row in rows for cell in row if cell.startswith('"')]
         closed = [cell for cell in opened if len(cell) > 1 and cell.endswith('"')]
         if opened and len(opened) == len(closed):
-            mend = "quoting: csv takes them away, quoting: none says that they are meant"
-            yield f"{len(closed):,} cells stand in quotes, which are kept, as {show(closed[0])}: {mend}"
+            fix = "quoting: csv takes them away, quoting: none says that they are meant"
+            yield f"{len(closed):,} cells stand in quotes, which are kept, as {show(closed[0])}: {fix}"
 
 
 class _RawLines:
@@ -380,13 +373,13 @@ def _numbered_rows(text: str, dialect: Dialect, plain: bool) -> Iterator[tuple[i
         except StopIteration:
             return
         except csv.Error as error:
-            mend = (
+            fix = (
                 "look for a tab or comma too few"
                 if plain
                 else 'write "" for a quote in quotes, or quoting: none'
             )
             raise FileInvalid(
-                f"the row that begins here cannot be read ({error}): {mend}", line=line
+                f"the row that begins here cannot be read ({error}): {fix}", line=line
             ) from error
         if (row and row[0] and not row[0].isspace()) or lines.last.strip(blank):
             yield line, row
@@ -409,9 +402,9 @@ def _repeated_notes(twice: Iterable[str]) -> list[str]:
 
 
 def _ragged(row: list[str], header: list[str], plain: bool, dialect: Dialect, options: ReadOptions) -> str:
-    mend = "give it one a column" if plain else "give it one a column, in quotes where it holds the delimiter"
+    fix = "give it one a column" if plain else "give it one a column, in quotes where it holds the delimiter"
     columns = f"{len(header)} column{'s' * (len(header) != 1)}"
-    text = f"{len(row)} cell{'s' * (len(row) != 1)} under {columns}: {mend}"
+    text = f"{len(row)} cell{'s' * (len(row) != 1)} under {columns}: {fix}"
     if options.delimiter is None and dialect.delimiter != ",":
         text += f" ({dialect} were taken: delimiter: says otherwise)"
     return text
@@ -422,29 +415,29 @@ def _read_json_lines(data: _Data, only: Collection[str] | None, options: ReadOpt
         records = _sliced(enumerate(found, start=1), options)
         return _records(records, only, unit="item", data=data, options=options, problems=[])
     records = []
-    problems: list[RowProblem] = []
+    problems: list[Problem] = []
     for number, line in _sliced(_numbered_lines(data, options), options):
         try:
             records.append((number, _from_json(line)))
         except ValueError as error:
             if len(problems) < _PROBLEMS_MAX:
-                problems.append(RowProblem(line=number, text=f"{_json_trouble(error)}: {_line_mend(line)}"))
+                problems.append(Problem(line=number, text=f"{_json_trouble(error)}: {_line_fix(line)}"))
     if problems and not records and len(problems) > 1:
         problems = _one_problem(data, options, problems)
     return _records(records, only, unit="line", data=data, options=options, problems=problems)
 
 
-def _line_mend(line: str) -> str:
-    """Return what mends a line that is no JSON: what people write in its place."""
+def _line_fix(line: str) -> str:
+    """Return what fixes a line that is no JSON: what people write in its place."""
     plain = line.strip()
     if plain.endswith(",") and _is_json(plain[:-1]):
         return "remove the comma at its end"
     if plain[:2] in ("{'", "['"):
         return "write double quotes, as JSON has them"
-    return "mend the line"
+    return "fix the line"
 
 
-def _one_problem(data: _Data, options: ReadOptions, problems: list[RowProblem]) -> list[RowProblem]:
+def _one_problem(data: _Data, options: ReadOptions, problems: list[Problem]) -> list[Problem]:
     """Return the one problem of a file of which no line is JSON, but several are together; else all of them."""
     text = _text(data.data, options.encoding)
     try:
@@ -453,10 +446,8 @@ def _one_problem(data: _Data, options: ReadOptions, problems: list[RowProblem]) 
         return problems
     first = problems[0].line
     if text.lstrip()[end:].strip():
-        return [
-            RowProblem(line=first, text="an object stands on several lines: write one a line, or one list")
-        ]
-    return [RowProblem(line=first, text="the file is one JSON value: let its name end in .json")]
+        return [Problem(line=first, text="an object stands on several lines: write one a line, or one list")]
+    return [Problem(line=first, text="the file is one JSON value: let its name end in .json")]
 
 
 def _is_json(text: str) -> bool:
@@ -483,8 +474,8 @@ def _read_json(data: _Data, only: Collection[str] | None, options: ReadOptions) 
         line = getattr(error, "lineno", None)
         if not data.data.strip():
             raise FileInvalid("the file is empty: write a list of objects") from error
-        mend = "one object a line is .jsonl" if "Extra data" in str(error) else "mend it"
-        raise FileInvalid(f"{_json_trouble(error)}: {mend}", line=line) from error
+        fix = "one object a line is .jsonl" if "Extra data" in str(error) else "fix it"
+        raise FileInvalid(f"{_json_trouble(error)}: {fix}", line=line) from error
     found = _listed(found)
     if not isinstance(found, list):
         raise FileInvalid(f'the file is {kind(found)}: write a list of objects: [{{"prompt": "a cat"}}]')
@@ -548,7 +539,7 @@ def _records(
     unit: str,
     data: _Data,
     options: ReadOptions,
-    problems: list[RowProblem],
+    problems: list[Problem],
 ) -> Table:
     """Return objects as columns, what an object lacks being None; or texts and numbers as one column."""
     objects = bool(records) and isinstance(records[0][1], dict)
@@ -561,7 +552,7 @@ def _records(
             columns.update(dict.fromkeys(row))
         elif len(problems) < _PROBLEMS_MAX:
             wanted = "an object, as the first is" if objects else "no object, as the first is none"
-            problems.append(RowProblem(line=line, text=f"{kind(record)}: write {wanted}"))
+            problems.append(Problem(line=line, text=f"{kind(record)}: write {wanted}"))
     names = list(columns)
     wanted_names = [names[position] for position in _wanted(names, only)]
     return Table(
@@ -715,8 +706,8 @@ def _text(data: bytes, encoding: str | None) -> str:
     else:
         text, problem = decode_utf8(data)
         if problem is not None:
-            mend = "" if problem.line is None else _encoding_mend(data, problem.line)
-            raise FileInvalid(problem.text + mend, line=problem.line)
+            fix = "" if problem.line is None else _encoding_fix(data, problem.line)
+            raise FileInvalid(problem.text + fix, line=problem.line)
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
         raise FileInvalid(
@@ -755,7 +746,7 @@ def _wide_encoding(data: bytes) -> str:
     return "utf-16-be" if some[::2].count(0) > some[1::2].count(0) else "utf-16-le"
 
 
-def _encoding_mend(data: bytes, line: int) -> str:
+def _encoding_fix(data: bytes, line: int) -> str:
     """Return what else may be done about bytes that are not UTF-8: what Western Windows would read."""
     for start, said in _NO_TEXT.items():
         if data.startswith(start):

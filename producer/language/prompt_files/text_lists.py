@@ -35,21 +35,21 @@ def other_kind(lines: Sequence[tuple[int, str]]) -> tuple[int, str] | None:
         return None
     number, first = lines[0]
     if said := _SEP_LINE.match(first):
-        mend = f'write delimiter: "{said[1]}" to read its columns'
-        return number, f"{show(first)} begins a table of a spreadsheet: {mend}"
+        fix = f'write delimiter: "{said[1]}" to read its columns'
+        return number, f"{show(first)} begins a table of a spreadsheet: {fix}"
     if delimiter := header_delimiter(first):
-        mend = f"write delimiter: {written_delimiter(delimiter)} to read them, {_AS_IT_IS}"
-        return number, f"{show(first)} names columns, as a table has: {mend}"
+        fix = f"write delimiter: {written_delimiter(delimiter)} to read them, {_AS_IT_IS}"
+        return number, f"{show(first)} names columns, as a table has: {fix}"
     if end := _json_end(first, "\n".join(line for _, line in lines)):
         return number, f"JSON begins here: let the file's name end in {end}, {_AS_IT_IS}"
     counts = {line.strip().count("\t") for _, line in lines}
     if len(lines) > 1 and len(counts) == 1 and 0 not in counts:
-        mend = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
-        return number, f"each line has tabs, as a table has: {mend}"
+        fix = 'write delimiter: "\\t" to read its columns, or delimiter: none for lines as they are'
+        return number, f"each line has tabs, as a table has: {fix}"
     for number, line in lines:
         if "Steps:" in line and split_infotext(line) is not None:
-            mend = f"keep the lines that are prompts, take `printroom show` of each image, {_AS_IT_IS}"
-            return number, f"A1111's settings stand here, and no prompt: {mend}"
+            fix = f"keep the lines that are prompts, take `printroom show` of each image, {_AS_IT_IS}"
+            return number, f"A1111's settings stand here, and no prompt: {fix}"
     return None
 
 

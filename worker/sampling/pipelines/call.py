@@ -1,4 +1,4 @@
-"""A request as the arguments of a pipeline's call. Pure but for counting tokens; calls nothing.
+"""Makes the arguments of a pipeline's call from requests. Only counts tokens; calls no network.
 
 | the pipeline | no negative prompt (null) | a negative prompt ("" is one) |
 |---|---|---|
@@ -12,17 +12,17 @@ A guidance scale of 1 or less is no guidance, here as everywhere in Printroom: t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import JobInvalid
-from shared.job_checks import guidance_problem, rule_problem, side_problem
+from shared.job_checks import guidance_problem, rule_problem
 from shared.schedulers import SCHEDULERS
 from worker.sampling.pipelines.model import ONE_AT_A_TIME, PADS_TO_ONE_LENGTH, LoadedPipeline
 from worker.sampling.pipelines.schedulers import check_scheduler
 from worker.sampling.request import SampleRequest
+from worker.sampling.request_checks import check_numbers, check_size
 
 #: What is said to every pipeline that asks. The size asked for is the size sampled, not the nearest one of a list,
 #: scaled; and text is text: cleaning it depends on packages that may not be there.
@@ -61,7 +61,7 @@ def prepare_call(model: LoadedPipeline, index: int, request: SampleRequest) -> P
     """Return a request ready for a call.
 
     Raises:
-        JobInvalid: it asks for what this pipeline cannot do; the message has the value and the mend.
+        JobInvalid: it asks for what this pipeline cannot do; the message has the value and what to use instead.
     """
     _check(model, request)
     guidance, negative, rows = _guidance(model, request)
@@ -168,14 +168,6 @@ def _check(model: LoadedPipeline, request: SampleRequest) -> None:
     named = f"{model.name} ({model.family})"
     if problem := rule_problem(named, request.guidance_rule):
         raise JobInvalid(problem.text)
-    if request.steps < 1:
-        raise JobInvalid(f"steps={request.steps}: use 1 or more")
-    if not math.isfinite(request.guidance_scale):
-        raise JobInvalid(f"guidance_scale={request.guidance_scale}: use a finite number")
-    if not 0 <= request.seed < 2**64:
-        raise JobInvalid(f"seed={request.seed}: use 0 to 2**64 - 1")
+    check_numbers(request)
     check_scheduler(model, request.scheduler, steps=request.steps)
-    unit = model.call.size_unit_px
-    for side in ("width", "height"):
-        if problem := side_problem(named, side, getattr(request, side), unit):
-            raise JobInvalid(problem.text)
+    check_size(named, request, unit_px=model.call.size_unit_px)

@@ -1,4 +1,4 @@
-"""Requests to images through a diffusers pipeline, batch by batch, with each image's failure its own.
+"""Renders requests through a diffusers pipeline, batch by batch; each image fails alone.
 
 The promises are those of the row engine's `sample`: a batch that crashes is run again one image at a time, and only
 what crashes alone fails; a batch that runs out of memory is run again at half the rows. What a whole batch is refused
@@ -235,7 +235,7 @@ def _judge_call(model: LoadedPipeline, request: SampleRequest, error: Exception)
 
 
 def _cut_outcomes(model: LoadedPipeline, batch: CallBatch, cut: TextsCut) -> list[SampleOutcome]:
-    """Return the failures of jobs whose texts are too long; none where it cannot be told whose they are."""
+    """Return the failures of jobs whose texts are too long; none where it cannot be known whose they are."""
     failed: dict[int, SampleOutcome] = {}
     for reading in cut.readings:
         if reading.rows != len(batch) and len(batch) > 1:

@@ -48,8 +48,8 @@ def unfit(model: LoadedPipeline, key: str, reason: str | None = None) -> JobInva
     """
     reason = model.unfit_schedulers.setdefault(key, reason or "it does not fit")
     fitting = fitting_schedulers(model)
-    mend = f"use {', '.join(fitting)}" if fitting else "no scheduler of the table fits"
-    return JobInvalid(f"scheduler={key}: {reason}; {mend}")
+    fix = f"use {', '.join(fitting)}" if fitting else "no scheduler of the table fits"
+    return JobInvalid(f"scheduler={key}: {reason}; {fix}")
 
 
 def fitting_schedulers(model: LoadedPipeline) -> list[str]:

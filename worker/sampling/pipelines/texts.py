@@ -1,4 +1,4 @@
-"""Sees to it that a pipeline reads every text whole. Knows nothing of requests or images.
+"""Refuses texts that a pipeline would cut: watches what its tokenizers read. Knows nothing of requests or images.
 
 Pipelines cut a text that is too long, and most say so in a log at best. Each has a limit of its own, and adds to a
 text what it likes: marks, a conversation, a page of instructions. So what decides is what its tokenizers are really
@@ -33,7 +33,7 @@ class TokenizedCall:
     #: Its place in the tokenizer's call, and how many texts that call had.
     row: int
     rows: int
-    #: Tokens it has, marks included, and tokens the tokenizer was told to keep.
+    #: Tokens it has, marks included, and tokens the tokenizer was asked to keep.
     tokens: int
     limit: int
 

@@ -1,23 +1,23 @@
-"""One batch of UNet rows, refilled at every step: jobs of any scheduler, length, guidance and text side by side.
+"""Continuous batching: one batch of denoiser rows for jobs of any scheduler, step count, guidance and text.
 
-A batch has R rows and as many places for jobs. At each step every job takes as many rows as its guidance needs, one
-UNet call serves them all, and each job's state moves on by its own schedule program. R never changes, rows that
-nobody needs are padding, and everything but the UNet is elementwise or sums over one job alone. So a job's numbers
-depend on R, not on what stands beside it.
+A batch has R rows and R batch slots for jobs, which this code calls places. At each step every job takes as many rows
+as its guidance needs, one call of the denoiser serves them all, and each job's state moves on by its own schedule
+program. A job that ends frees its place for the next one. R never changes, rows that no job needs are padding, and
+everything but the denoiser is elementwise or sums over one job alone. So a job's numbers depend on R, not on what
+stands beside it.
 
-The host knows all schedules: a step reads nothing from the device, and what it is told goes there as two small copies.
-Knows nothing of pixels, of failures, or of who asked.
+The host knows all schedules: a step reads nothing from the device, and its numbers go there as two small copies.
+Knows nothing of pixels, of failures, of callers, or of what a family's networks are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from worker.sampling.families import family_of
 from worker.sampling.families.base import Conditioning
 from worker.sampling.guidance import Guidance, Predictions, combine
 from worker.sampling.model import LoadedModel
@@ -26,11 +26,11 @@ from worker.sampling.rows.prepare import PreparedJob
 from worker.sampling.rows.step_inputs import (
     MAX_SLOTS,
     Floats,
-    Instructions,
     RowAssignment,
+    StepInputs,
+    make_step_inputs,
     own_scheduler_coefficients,
     pack,
-    write_instructions,
 )
 from worker.sampling.schedules.programs import ScheduleProgram, make_scheduler, step_options
 from worker.sampling.schedules.rounding import RootsOfRounding
@@ -43,7 +43,7 @@ class OwnScheduler:
 
     scheduler: Any
     options: dict[str, Any]
-    sample: torch.Tensor  # (1, C, h, w) float32
+    sample: torch.Tensor  # (1, *latent_shape) float32
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,10 +53,10 @@ class ActiveJob:
     #: What its owner knows it by.
     ticket: int
     prepared: PreparedJob
-    #: What each of its texts conditions a row with, by branch (see `rules`).
+    #: What each of its texts conditions a row with, by branch (see `guidance`).
     texts: dict[int, Conditioning]
     generator: torch.Generator
-    #: What each evaluation tells the device (see `instructions`).
+    #: What each evaluation tells the device (see `step_inputs`).
     coefficients: Floats  # (N, P)
     own: OwnScheduler | None = None
     #: Model evaluations done.
@@ -80,7 +80,7 @@ class Finished:
 
     ticket: int
     prepared: PreparedJob
-    latents: torch.Tensor  # (1, C, h, w) float32, scaled as the UNet sees them
+    latents: torch.Tensor  # (1, *latent_shape) float32, scaled as the denoiser sees them
     #: R of the batch.
     batch_rows: int
 
@@ -95,8 +95,13 @@ class RowCounts:
     total: int = 0
 
 
+def stack(rows: Sequence[Conditioning]) -> Conditioning:
+    """Return the conditioning of some rows: each tensor with a first dimension of as many rows."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
 class RowBatch:
-    """See the module. All jobs have one image size and one text length."""
+    """See the module. All jobs have one image size and one text length; latents are written (C, h, w) here."""
 
     def __init__(
         self, model: LoadedModel, *, shape: tuple[int, int, int], rows: int, counts: RowCounts
@@ -104,9 +109,9 @@ class RowBatch:
         self.shape = shape
         self.rows = rows
         self.counts = counts
-        self._model, (self._height, self._width, _) = model, shape
-        factor = model.vae_scale_factor
-        self._latent = (model.unet.config.in_channels, self._height // factor, self._width // factor)
+        self._model = model
+        height, width, _ = shape
+        self._latent = model.networks.latent_shape(height, width)
         self._places: list[ActiveJob | None] = [None] * rows
         #: Places in the order their jobs came: the first has first call on rows.
         self._order: list[int] = []
@@ -114,7 +119,7 @@ class RowBatch:
         self._state = torch.zeros(rows, MAX_SLOTS, *self._latent, **options)  # (J, K, C, h, w)
         self._memory = torch.zeros(rows, *self._latent, **options)  # (J, C, h, w)
         self._conditioned: list[Conditioning] = []
-        self._conditioning: dict[str, Any] = {}
+        self._conditioning: Conditioning = {}
 
     def __len__(self) -> int:
         return len(self._order)
@@ -126,12 +131,12 @@ class RowBatch:
 
     def has_room(self, job: PreparedJob) -> bool:
         """Whether a job would take part in the next step."""
-        taken = self._turn().used
+        taken = self._assign_rows().used
         return len(self) < self.rows and taken + len(job.guidance[0].branches) <= self.rows
 
     def rows_taken(self) -> dict[int, int]:
         """Return how many rows each job takes at the next step, by ticket; those that wait are left out."""
-        return {self._at(place).ticket: len(rows) for place, rows in self._turn().taken.items()}
+        return {self._at(place).ticket: len(rows) for place, rows in self._assign_rows().taken.items()}
 
     @torch.inference_mode()
     def admit(self, ticket: int, prepared: PreparedJob, texts: dict[int, Conditioning]) -> None:
@@ -167,62 +172,61 @@ class RowBatch:
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:
-        """Take a step of every job that finds its rows, in one UNet call, and return the jobs that are done."""
-        turn = self._turn()
-        told = write_instructions(turn, self._steps(turn), self._model.device)
-        self._advance(turn, told)
+        """Take a step of every job that gets its rows, in one denoiser call, and return the jobs that are done."""
+        assignment = self._assign_rows()
+        step = make_step_inputs(
+            assignment, self._steps(assignment), self._model.device, latent_rank=len(self._latent)
+        )
+        self._advance(assignment, step)
         self.counts.calls += 1
-        self.counts.used += turn.used
+        self.counts.used += assignment.used
         self.counts.total += self.rows
-        return list(self._finish(turn))
+        return list(self._finish(assignment))
 
-    def _turn(self) -> RowAssignment:
-        turn = RowAssignment(rows=self.rows)
+    def _assign_rows(self) -> RowAssignment:
+        assignment = RowAssignment(rows=self.rows)
         for place in self._order:
-            turn.offer(place, self._at(place).guidance.branches)
-        return turn
+            assignment.assign(place, self._at(place).guidance.branches)
+        return assignment
 
-    def _steps(self, turn: RowAssignment) -> dict[int, tuple[Guidance, Floats]]:
-        jobs = {place: self._at(place) for place in turn.places}
+    def _steps(self, assignment: RowAssignment) -> dict[int, tuple[Guidance, Floats]]:
+        jobs = {place: self._at(place) for place in assignment.places}
         return {place: (job.guidance, job.coefficients[job.done]) for place, job in jobs.items()}
 
     # --- a step ---------------------------------------------------------------------------------------------
 
-    def _advance(self, turn: RowAssignment, told: Instructions) -> None:
-        slots = told.slots
-        inputs = self._state[:, 0] * told.scale  # (J, C, h, w)
-        predicted = self._model.unet(
-            inputs[told.row_places].to(self._model.dtype),
-            told.timesteps,
-            return_dict=False,
-            **self._condition(turn),
-        )[0].float()  # (R, C, h, w)
+    def _advance(self, assignment: RowAssignment, step: StepInputs) -> None:
+        slots = step.slots
+        inputs = self._state[:, 0] * step.scale  # (J, C, h, w)
+        predicted = self._model.networks.denoise(
+            inputs[step.row_places], step.timesteps, self._condition(assignment)
+        )  # (R, C, h, w)
         m, memory = combine(
             Predictions(
-                branches=[predicted[told.branch_rows[:, branch]] for branch in range(told.branches)],
-                weights=told.weights,
-                numbers=told.numbers,
-                is_empty=told.is_empty,
+                branches=[predicted[step.branch_rows[:, branch]] for branch in range(step.branches)],
+                weights=step.weights,
+                numbers=step.numbers,
+                is_empty=step.is_empty,
                 memory=self._memory,
             ),
-            told.methods,
-            told.rescale,
+            step.methods,
+            step.rescale,
         )
-        moved = m[:, None] * told.b[:, :slots]  # (J, K, C, h, w)
+        moved = m[:, None] * step.b[:, :slots]  # (J, K, C, h, w)
         for slot in range(slots):
-            moved = moved + self._state[:, slot : slot + 1] * told.A[:, :slots, slot]
-        for number, noise in enumerate(self._draw(turn)):
-            moved = moved + noise[:, None] * told.G[:, :slots, number]
-        self._state[:, :slots] = torch.where(told.active[:, None], moved, self._state[:, :slots])
-        self._memory = torch.where(told.active, memory, self._memory)
-        for place in turn.places:
+            moved = moved + self._state[:, slot : slot + 1] * step.A[:, :slots, slot]
+        for number, noise in enumerate(self._draw(assignment)):
+            moved = moved + noise[:, None] * step.G[:, :slots, number]
+        self._state[:, :slots] = torch.where(step.active[:, None], moved, self._state[:, :slots])
+        self._memory = torch.where(step.active, memory, self._memory)
+        for place in assignment.places:
             job = self._at(place)
             if job.own is not None:
                 self._step_own(place, job.own, job.done, m[place : place + 1])
 
-    def _draw(self, turn: RowAssignment) -> Iterator[torch.Tensor]:
+    def _draw(self, assignment: RowAssignment) -> Iterator[torch.Tensor]:
         """Yield the noises of this step, (J, C, h, w) each: each job's next ones, in order, zeros where none."""
-        draws = {place: self._at(place).draws for place in turn.places}
+        draws = {place: self._at(place).draws for place in assignment.places}
         for number in range(max(draws.values(), default=0)):
             noise = torch.zeros(self.rows, *self._latent, pin_memory=self._model.device.type == "cuda")
             for place, count in draws.items():
@@ -230,20 +234,19 @@ class RowBatch:
                     noise[place] = draw_noise(self._at(place).generator, self._latent)[0]
             yield noise.to(self._model.device, non_blocking=True)
 
-    def _condition(self, turn: RowAssignment) -> dict[str, Any]:
-        """Return the UNet's conditioning of all rows; the one before where the rows have the same texts."""
-        texts = [self._at(place).texts[branch] for place, branch in turn.assignment]
+    def _condition(self, assignment: RowAssignment) -> Conditioning:
+        """Return the conditioning of all rows; the last one again where the rows have the same texts."""
+        texts = [self._at(place).texts[branch] for place, branch in assignment.owners]
         texts += [texts[0]] * (self.rows - len(texts))
         if len(texts) != len(self._conditioned) or any(
             new is not old for new, old in zip(texts, self._conditioned, strict=True)
         ):
-            family = family_of(self._model)
-            self._conditioning = family.unet_conditioning(texts, self._height, self._width)
+            self._conditioning = stack(texts)
             self._conditioned = texts
         return self._conditioning
 
-    def _finish(self, turn: RowAssignment) -> Iterator[Finished]:
-        for place in turn.places:
+    def _finish(self, assignment: RowAssignment) -> Iterator[Finished]:
+        for place in assignment.places:
             job = self._at(place)
             job.done += 1
             if job.done == len(job.prepared.guidance):
@@ -278,7 +281,7 @@ class RowBatch:
         )
 
     def _show(self, place: int, own: OwnScheduler, evaluation: int) -> None:
-        """Put what the UNet sees next where the step finds it: slot 0, already scaled."""
+        """Put what the denoiser sees next where the step finds it: slot 0, already scaled."""
         timestep = own.scheduler.timesteps[evaluation]
         self._state[place, 0] = scale_input(own.scheduler, own.sample, timestep)[0]
 

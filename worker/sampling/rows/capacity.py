@@ -1,4 +1,4 @@
-"""How many rows a batch gets: by what is asked for, and by what fits the device. Knows nothing of jobs.
+"""How many rows a batch gets: as many as a sweep can use, at most as many as fit the device. Knows nothing of jobs.
 
 R decides an image's last bits, so it must not depend on what happens to wait: it follows from the sweep (`choose_rows`)
 and from the device. On a GPU what fits is measured once for a model and a shape, and kept in a file; a GPU that runs
@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from worker.sampling.families import family_of
-from worker.sampling.families.base import Conditioning
+from worker.sampling.families.base import Conditioning, ImageSettings
 from worker.sampling.model import LoadedModel
+from worker.sampling.rows.batch import stack
 from worker.sampling.rows.decode import decode
 
 log = logging.getLogger(__name__)
 
-#: Height, width, chunks of text.
+#: Height, width, length of the texts in the family's unit.
 RowShape = tuple[int, int, int]
 
 #: The sizes of batches, and no others. Few, so that sweeps of about one size have one R; the small ones are for few
@@ -34,7 +34,7 @@ LADDER = (2, 4, 8, 16, 24, 32, 48, 64)
 #: Share of the free memory that is left alone: allocators fragment, and drivers want some for themselves.
 RESERVE = 0.1
 
-#: Rows of the two UNet calls whose memory is measured; the difference is what two rows take.
+#: Rows of the two denoiser calls whose memory is measured; the difference is what two rows take.
 _PROBE_ROWS = (2, 4)
 
 
@@ -113,13 +113,16 @@ class RowCeilings:
 
 
 def fitting_rows(model: LoadedModel, shape: RowShape) -> int | None:
-    """Measure how many rows of a shape fit a model's device beside its VAE at work; None on a CPU.
+    """Measure how many rows of a shape fit a model's device beside its decoder at work; None on a CPU.
 
     Returns: a size of `LADDER`, the smallest one even where it does not fit: the step itself will say so.
     """
-    if model.device.type != "cuda":
-        return None
-    few, many = (_peak_bytes(model, partial(_call_unet, model, shape, rows)) for rows in _PROBE_ROWS)
+    return _measured_rows(model, shape) if model.device.type == "cuda" else None
+
+
+def _measured_rows(model: LoadedModel, shape: RowShape) -> int:
+    row = _blank_row(model, shape)  # before the first measurement: encoders are not part of a step
+    few, many = (_peak_bytes(model, partial(_denoise_once, model, shape, [row] * n)) for n in _PROBE_ROWS)
     row_bytes = max(1, (many - few) // (_PROBE_ROWS[1] - _PROBE_ROWS[0]))
     fixed = max(0, few - _PROBE_ROWS[0] * row_bytes)
     decoder = _peak_bytes(model, partial(_decode_one, model, shape))
@@ -140,25 +143,23 @@ def _peak_bytes(model: LoadedModel, action: Callable[[], Any]) -> int:
 
 
 @torch.inference_mode()
-def _call_unet(model: LoadedModel, shape: RowShape, rows: int) -> None:
-    height, width, chunks = shape
-    factor = model.vae_scale_factor
-    size = (rows, model.unet.config.in_channels, height // factor, width // factor)
-    latents = torch.zeros(size, dtype=model.dtype, device=model.device)
-    hidden = torch.zeros(
-        77 * chunks, model.unet.config.cross_attention_dim, dtype=model.dtype, device=model.device
-    )
-    pooled = None
-    if model.family == "sdxl":
-        width_pooled = model.text_encoders[-1].config.projection_dim
-        pooled = torch.zeros(width_pooled, dtype=model.dtype, device=model.device)
-    texts = [Conditioning(hidden=hidden, pooled=pooled)] * rows
-    conditioning = family_of(model).unet_conditioning(texts, height, width)
-    model.unet(latents, torch.zeros(rows, device=model.device), return_dict=False, **conditioning)
+def _blank_row(model: LoadedModel, shape: RowShape) -> Conditioning:
+    """Return a conditioning of a shape's sizes: that of the empty text."""
+    height, width, length = shape
+    settings = ImageSettings(height=height, width=width, text_length=length, guidance_scale=1.0)
+    return model.networks.condition(model.networks.tokenize(""), settings)
+
+
+@torch.inference_mode()
+def _denoise_once(model: LoadedModel, shape: RowShape, rows: list[Conditioning]) -> None:
+    latents = torch.zeros(len(rows), *_latent_shape(model, shape), device=model.device)
+    model.networks.denoise(latents, torch.zeros(len(rows), device=model.device), stack(rows))
 
 
 def _decode_one(model: LoadedModel, shape: RowShape) -> None:
+    decode(model, torch.zeros(1, *_latent_shape(model, shape), device=model.device)).result()
+
+
+def _latent_shape(model: LoadedModel, shape: RowShape) -> tuple[int, ...]:
     height, width, _ = shape
-    factor = model.vae_scale_factor
-    size = (1, model.unet.config.in_channels, height // factor, width // factor)
-    decode(model, torch.zeros(size, device=model.device)).result()
+    return model.networks.latent_shape(height, width)

@@ -1,9 +1,9 @@
-"""Final latents to uint8 pixels, one image at a time. Knows nothing of how the latents came about.
+"""Decodes final latents to uint8 pixels, one image at a time. Knows nothing of how the latents were sampled.
 
-One at a time, so that an image's bytes do not depend on which others end at the same step: a VAE's last bits
-depend on how many it decodes at once.
+One at a time, so that an image's bytes do not depend on which others end at the same step: a decoder's last bits
+depend on how many images it decodes at once.
 
-In float32 the pixels are those of diffusers' pipelines. Where the VAE runs in half precision the last steps
+In float32 the pixels are those of diffusers' pipelines. Where the decoder runs in half precision the last steps
 (denormalise, clamp, round) still run in float32. Pixels leave a GPU as uint8, by a copy that nobody waits for until
 they are asked for.
 """
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker.sampling.families import family_of
 from worker.sampling.model import LoadedModel
 
 
@@ -52,9 +51,8 @@ class Decoding:
 
 @torch.inference_mode()
 def decode(model: LoadedModel, latents: torch.Tensor) -> Decoding:
-    """Begin to decode the final latents of one image, (1, C, h, w) float32."""
-    unscaled = family_of(model).unscale(model, latents)
-    values = model.vae.decode(unscaled.to(model.vae_dtype), return_dict=False)[0].float()  # (1, 3, H, W)
+    """Begin to decode the final latents of one image, (1, *latent_shape) float32."""
+    values = model.networks.decode(latents)  # (1, 3, H, W)
     finite = latents.isfinite().all() & values.isfinite().all()
     unit = (values * 0.5 + 0.5).clamp(0, 1).nan_to_num()
     pixels = (unit[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()  # (H, W, 3)

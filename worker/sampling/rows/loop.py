@@ -1,9 +1,9 @@
-"""Requests to images through one batch of rows that never drains, with each image's failure its own.
+"""Renders requests by continuous batching: a job that ends frees its rows for the next one at the next step.
 
-What a failure costs the others: when a step crashes, the jobs of the batch begin again one at a time, and only what
-crashes alone fails; since an image does not depend on its company, the others come out the same. A step that runs
-out of memory is tried again with half the rows, down to what one job needs, and the smaller batch is remembered
-for that size. Knows nothing of queues or storage.
+Each image fails alone. When a step crashes, the jobs of the batch begin again one at a time, and only what crashes by
+itself fails; since an image does not depend on the others in its batch, the others come out the same. A step that runs
+out of memory is tried again with half the rows, down to what one job needs, and the smaller batch is remembered for
+that size. Knows nothing of queues or storage.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def sample(
 
     Args:
         model: what to sample with.
-        requests: any mix; those of one size and text length share UNet calls.
-        batch_rows: UNet rows of every call, or the next smaller size of `memory.LADDER`; a guided image takes two,
+        requests: any mix; those of one size and text length share calls of the denoiser.
+        batch_rows: rows of every call, or the next smaller size of `capacity.LADDER`; a guided image takes two,
             an unguided one takes one. A job that needs more at once gets them.
-        on_step: a sign of life, called after every UNet call and every decoded image. What it raises leaves
+        on_step: a sign of life, called after every call of the denoiser and every decoded image. What it raises leaves
             `sample` as it is.
         should_stop: asked between calls; when true, requests that have not begun are left undone.
         counts: filled with how the rows were used.
@@ -65,7 +65,7 @@ def sample(
 
 
 class RowLoop:
-    """Keeps a batch of rows full while anybody waits. Jobs may be added between turns.
+    """Keeps a batch of rows full while jobs wait. Jobs may be added between turns.
 
     Args:
         model: what to sample with.
@@ -100,6 +100,7 @@ class RowLoop:
         self._finished: deque[Finished] = deque()
         self._decoding: deque[tuple[Finished, Decoding]] = deque()
         self._outcomes: list[SampleOutcome] = []
+        #: By ticket, of jobs in the batch or on their way to pixels, and of no others.
         self._seconds: dict[int, float] = {}
 
     def __bool__(self) -> bool:
@@ -126,7 +127,7 @@ class RowLoop:
         return [entry.ticket for entry in waiting]
 
     def turn(self) -> list[SampleOutcome]:
-        """Make at most one UNet call, decode what it finished, and return what is done.
+        """Call the denoiser at most once, decode what it finished, and return what is done.
 
         What `on_step` raises leaves as it is.
         """
@@ -202,7 +203,7 @@ class RowLoop:
         """Begin the batch's jobs again: with fewer rows, or each by itself; a job by itself fails."""
         if isinstance(error, OutOfMemory) and self._shrink(batch):
             return
-        entries = [_Waiting(ticket=job.ticket, job=job.prepared) for job in batch.clear()]
+        entries = self._take_out(batch)
         if len(entries) == 1:
             self._fail(entries[0].ticket, error)
         else:
@@ -219,11 +220,17 @@ class RowLoop:
             return False
         log.warning("batch_halved", extra={"rows": rows, "shape": batch.shape})
         self._ceilings.lower(self._model, batch.shape, rows)
-        entries = [_Waiting(ticket=job.ticket, job=job.prepared) for job in batch.clear()]
-        self._queue(batch.shape).extendleft(reversed(entries))
+        self._queue(batch.shape).extendleft(reversed(self._take_out(batch)))
         self._batch = None
         release_memory(self._model.device)
         return True
+
+    def _take_out(self, batch: RowBatch) -> list[_Waiting]:
+        """Take all jobs out of a batch, as jobs that have not begun: their seconds are counted anew."""
+        entries = [_Waiting(ticket=job.ticket, job=job.prepared) for job in batch.clear()]
+        for entry in entries:
+            self._seconds.pop(entry.ticket, None)
+        return entries
 
     def _fail(self, ticket: int, error: RenderError) -> None:
         self._seconds.pop(ticket, None)

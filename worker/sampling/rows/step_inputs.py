@@ -1,6 +1,6 @@
-"""What the host tells the device at a step: who takes which rows, and every job's coefficients. No networks here.
+"""The numbers of one step: which job takes which rows, and every job's coefficients. Knows nothing of networks.
 
-A step's numbers travel as one float copy and one integer copy; the views that `Instructions` names are cut out of
+A step's numbers travel as one float copy and one integer copy; the views that `StepInputs` names are cut out of
 them on the device.
 """
 
@@ -34,20 +34,20 @@ _COEFFICIENTS = _TIMESTEP + 1
 
 @dataclass(kw_only=True, slots=True)
 class RowAssignment:
-    """Who takes which rows at one step."""
+    """Which job takes which rows at one step."""
 
     rows: int
     #: (place, branch) of every row taken.
-    assignment: list[tuple[int, int]] = field(default_factory=list)
+    owners: list[tuple[int, int]] = field(default_factory=list)
     #: Places that take part, each with its rows in the order of its branches.
     taken: dict[int, list[int]] = field(default_factory=dict)
 
-    def offer(self, place: int, branches: Sequence[int]) -> None:
+    def assign(self, place: int, branches: Sequence[int]) -> None:
         """Let a job take its rows, if enough are left; otherwise it waits for a later step."""
-        first = len(self.assignment)
+        first = len(self.owners)
         if first + len(branches) <= self.rows:
-            self.assignment += [(place, branch) for branch in branches]
-            self.taken[place] = list(range(first, len(self.assignment)))
+            self.owners += [(place, branch) for branch in branches]
+            self.taken[place] = list(range(first, len(self.owners)))
 
     @property
     def places(self) -> list[int]:
@@ -57,14 +57,14 @@ class RowAssignment:
     @property
     def used(self) -> int:
         """Rows taken."""
-        return len(self.assignment)
+        return len(self.owners)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Instructions:
+class StepInputs:
     """A step's numbers on the device; J places, R rows, B branches at most, K slots, D noises.
 
-    Those per job end in (1, 1, 1), to broadcast over latents.
+    Those per job end in as many ones as latents have dimensions, to broadcast over them: here (1, 1, 1).
     """
 
     slots: int
@@ -110,24 +110,31 @@ def own_scheduler_coefficients(timesteps: torch.Tensor) -> Floats:
     return packed
 
 
-def write_instructions(
-    turn: RowAssignment, steps: Mapping[int, tuple[Guidance, Floats]], device: torch.device
-) -> Instructions:
+def make_step_inputs(
+    assignment: RowAssignment,
+    steps: Mapping[int, tuple[Guidance, Floats]],
+    device: torch.device,
+    *,
+    latent_rank: int,
+) -> StepInputs:
     """Lay out a step's numbers and send them to the device.
 
     Args:
-        turn: who takes part. There are as many places as rows.
+        assignment: who takes part. There are as many places as rows.
         steps: of every place that takes part, its guidance and its row of coefficients.
         device: where they go.
+        latent_rank: dimensions of one image's latents.
     """
-    branches = max((len(rows) for rows in turn.taken.values()), default=1)
+    branches = max((len(rows) for rows in assignment.taken.values()), default=1)
     columns = _Columns(branches)
-    floats = np.zeros((turn.rows, columns.end), np.float32)  # a line is a place, but for the timesteps a row
+    floats = np.zeros(
+        (assignment.rows, columns.end), np.float32
+    )  # a line is a place, but for the timesteps a row
     whole = np.zeros(
-        (turn.rows, 1 + branches), np.int64
+        (assignment.rows, 1 + branches), np.int64
     )  # column 0: a row's place; the others: a place's rows
-    methods = [""] * turn.rows
-    for place, rows in turn.taken.items():
+    methods = [""] * assignment.rows
+    for place, rows in assignment.taken.items():
         guidance, coefficients = steps[place]
         line, methods[place] = floats[place], guidance.method
         line[:_TIMESTEP] = coefficients[:_TIMESTEP]
@@ -140,7 +147,13 @@ def write_instructions(
     rescaled = bool(floats[:, columns.rescale].any())
     slots = _slots_used(floats)
     return _cut(
-        _send(floats, device), _send(whole, device), columns, slots, tuple(methods), rescaled=rescaled
+        _send(floats, device),
+        _send(whole, device),
+        columns,
+        slots,
+        tuple(methods),
+        rescaled=rescaled,
+        latent_rank=latent_rank,
     )
 
 
@@ -180,20 +193,21 @@ def _cut(
     methods: tuple[str, ...],
     *,
     rescaled: bool,
-) -> Instructions:
-    places = len(floats)
+    latent_rank: int,
+) -> StepInputs:
+    places, ones = len(floats), (1,) * latent_rank
 
     def per_latent(part: slice, *shape: int) -> torch.Tensor:
-        return floats[:, part].reshape(places, *shape, 1, 1, 1)
+        return floats[:, part].reshape(places, *shape, *ones)
 
-    return Instructions(
+    return StepInputs(
         slots=slots,
         branches=columns.branches,
         scale=per_latent(slice(_SCALE, _SCALE + 1)),
         A=per_latent(_A, MAX_SLOTS, MAX_SLOTS),
         b=per_latent(_B, MAX_SLOTS),
         G=per_latent(_G, MAX_SLOTS, MAX_DRAWS),
-        active=floats[:, columns.active].view(places, 1, 1, 1) > 0,
+        active=floats[:, columns.active].view(places, *ones) > 0,
         weights=floats[:, columns.weights],
         numbers=floats[:, columns.numbers],
         is_empty=floats[:, columns.is_empty],

@@ -1,4 +1,4 @@
-"""From the response of a linear system to the smallest state that has it. Knows nothing of schedulers or of images.
+"""The smallest state-space form of a linear sampler, computed from its response. Knows nothing of schedulers or images.
 
 A sampler that is linear in its inputs (initial noise, model outputs, noise draws) is known by its response: how
 every sample depends on every input before it. What inputs up to now still decide about samples to come is its
@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import normalize
 
-#: Samples ahead by which the state is told apart, for K slots at least K - 1. A Runge-Kutta step of PNDM asks for 4.
+#: Samples ahead that tell states apart: for K slots at least K - 1. A Runge-Kutta step of PNDM asks for 4.
 _WINDOW = 12
 
 #: Singular values below it are rounding (up to 1e-14 seen); those of real slots reach down to 1e-9, where the

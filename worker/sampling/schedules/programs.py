@@ -1,11 +1,11 @@
-"""Schedule programs: diffusers' schedulers unrolled into linear coefficients. Knows nothing of models or of images.
+"""Schedule programs: the state-space form of diffusers' schedulers. Knows nothing of models or of images.
 
 After evaluation n, with the guided model output m and noises z_d, a job's state becomes
 
     s' = A_n s + b_n m + sum_d G_n[:, d] z_d
 
 and the model is shown c_n s_0: slot 0 is the sample. The coefficients are taken from diffusers' own scheduler
-object, run once on unit inputs (`unroll`), and written with the fewest slots (`realization`). A program is checked
+object, run once on unit inputs (`unroll`), and written with the fewest slots (`minimal_state`). A program is checked
 on random inputs before it is given out. A scheduler that is not linear, or not in few slots, keeps its
 object: `NotLinear` says why.
 """
@@ -52,7 +52,7 @@ _PROGRAMS_KEPT = 1024
 class ScheduleProgram:
     """A scheduler unrolled into coefficients: N model evaluations, K state slots, at most D noise draws at once."""
 
-    #: What the model is told at each evaluation.
+    #: The timestep that the model gets at each evaluation.
     timesteps: torch.Tensor  # (N,) float32
     #: c: the factor from the sample to what the model is shown. The final latents are the sample itself.
     input_scales: torch.Tensor  # (N,) float32

@@ -1,4 +1,4 @@
-"""Roots of differences that rounding alone has put below zero: zero, as in exact arithmetic, instead of NaN.
+"""Makes the square root of a difference zero, instead of NaN, where only rounding has put it below zero.
 
 Schedulers take roots of differences that are zero or positive by their mathematics: DDIM with eta 1 of
 1 - alpha_prev - variance, which is zero at zero terminal SNR; ancestral samplers of sigma_to^2 - sigma_up^2; the SDE

@@ -1,4 +1,4 @@
-"""A row of the table and a model's own config become a diffusers scheduler. Knows nothing of programs or of jobs."""
+"""Makes the diffusers scheduler that a job names, from the model's own config. Knows nothing of programs or of jobs."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def settings(scheduler: Any) -> dict[str, Any]:
 
 
 def refusal(name: str, steps: int, error: Exception) -> JobInvalid:
-    """Return a scheduler's own refusal as the job's error, with a mend where diffusers gives none."""
-    mend = ""
+    """Return a scheduler's own refusal as the job's error, with a fix where diffusers gives none."""
+    fix = ""
     if isinstance(error, IndexError):
         # A timestep past the model's last one: an offset, and as many steps as the model has timesteps.
-        mend = ": use fewer steps"
+        fix = ": use fewer steps"
     elif isinstance(error, NotImplementedError):
-        mend = ": use another scheduler"
-    return JobInvalid(f"scheduler={name}, steps={steps}: {error}{mend}")
+        fix = ": use another scheduler"
+    return JobInvalid(f"scheduler={name}, steps={steps}: {error}{fix}")
 
 
 @lru_cache(maxsize=_SCHEDULERS_KEPT)

@@ -1,4 +1,4 @@
-"""A diffusers scheduler driven on inputs of ours, to see what it makes of them. Knows nothing of models or of images.
+"""Runs a diffusers scheduler on chosen inputs and records its samples. Knows nothing of models or of images.
 
 Inputs, in order of time: the initial noise, then for each evaluation its model output and the noise drawn after it.
 One channel of a tensor (1, B, 1, 1) is one experiment: a scheduler treats all elements alike, so that B of them cost

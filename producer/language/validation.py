@@ -1,4 +1,4 @@
-"""Says what is wrong with a sweep: one line each, with its place in the file and a mend. Checks nothing itself."""
+"""Turns what pydantic found wrong into problems of a sweep, one line each, with place and fix. Checks nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from producer.language.document import Located, Problem, say_problem
+from producer.language.document import Located
 from producer.language.fields import CHECKS
+from producer.language.problem import Problem
 from producer.language.wording import show
 
 #: Keys of a whole sweep that are no field of a job.
@@ -134,7 +135,7 @@ def unlocated_problem(detail: ErrorDetails, mapping: Mapping[str, Any]) -> Probl
     item = next((part for part in loc[1:] if isinstance(part, int)), None)
     if not prefix and item is not None and axis_length(mapping.get(str(loc[0]))) > 1:
         prefix = f"item {item + 1}: "
-    return Problem(None, prefix + _text(detail, None))
+    return Problem(text=prefix + _text(detail, None))
 
 
 def _case_prefix(loc: tuple[str | int, ...]) -> str:
@@ -184,7 +185,7 @@ def _unknown_key(key: str, loc: tuple[str | int, ...]) -> str:
 def lines(problems: list[Problem], filename: str) -> list[str]:
     """Return the problems in the order of the file, each as one line."""
     ordered = sorted(problems, key=lambda problem: problem.line or 0)
-    said = [say_problem(problem, filename) for problem in ordered[:_PROBLEMS_SHOWN]]
+    said = [problem.in_words(filename) for problem in ordered[:_PROBLEMS_SHOWN]]
     if len(ordered) > _PROBLEMS_SHOWN:
         said.append(f"... and {len(ordered) - _PROBLEMS_SHOWN:,} more problems")
     return said
