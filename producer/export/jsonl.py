@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.export.base import ManifestRow
 from producer.export.files import replacing
+from producer.results.manifest_row import ManifestRow
 from producer.results.rows import to_json_line
 
 

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from producer.fleet.doctor_store import examine_region, examine_space, examine_store
 from producer.fleet.status import unserved
@@ -56,6 +56,11 @@ class Check:
     detail: str
     #: What to do about it; empty where it is ok.
     mend: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was looked at, how it is, and whether it is ok."""
+        found = {"name": self.name, "level": self.level, "detail": self.detail, "mend": self.mend}
+        return {**found, "ok": self.ok}
 
     @property
     def ok(self) -> bool:

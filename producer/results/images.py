@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
+from producer.results.manifest_row import DoneRow, ImageLocation
 from shared.errors import ImageDamaged
 from shared.store.base import Store
 
 
-def read_stored_image(store: Store, row: Mapping[str, Any]) -> bytes:
+def read_stored_image(store: Store, row: ImageLocation | DoneRow) -> bytes:
     """Return the image file of a finished row, whole and right: an object, or its part of a shard.
 
     Args:
