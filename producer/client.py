@@ -698,10 +698,10 @@ class Printroom:
         if not in_store and (found := answer_within(ask, seconds=_QUICK_ANSWER_SECONDS)):
             if len(found) > 1:
                 listed = ", ".join(sweep[:12] for sweep in found)
-                mend = f"`printroom resume {found[0][:12]}` brings one back"
-                return f"{text}: Redis has lost it, the store has {len(found)} sweeps of this name: {listed}; {mend}"
-            mend = f"`printroom resume {found[0]}` brings it back"
-            return f"{text}: Redis has lost this sweep, the store has it: {mend}"
+                fix = f"`printroom resume {found[0][:12]}` brings one back"
+                return f"{text}: Redis has lost it, the store has {len(found)} sweeps of this name: {listed}; {fix}"
+            fix = f"`printroom resume {found[0]}` brings it back"
+            return f"{text}: Redis has lost this sweep, the store has it: {fix}"
         hint = near(text, {one.name for one in editions}, otherwise="`printroom status` lists them")
         return f"{text}: no such sweep; {hint}"
 

@@ -107,9 +107,9 @@ def _split(path: Path, text: str) -> tuple[dict[str, Any], str]:
     try:
         header = yaml.safe_load(match[1] or "") if match else {}
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: its header is not YAML: mend it, or use --no-card") from error
+        raise UsageError(f"{path}: its header is not YAML: fix it, or use --no-card") from error
     if not isinstance(header or {}, dict):
-        raise UsageError(f"{path}: its header is no mapping: mend it, or use --no-card")
+        raise UsageError(f"{path}: its header is no mapping: fix it, or use --no-card")
     return header or {}, text[match.end() :] if match else text
 
 

@@ -113,8 +113,8 @@ def print_sweeps(listed: SweepList, *, as_json: bool) -> None:
 def print_check(check: Check) -> None:
     """Print one check of `doctor`, and the fix below it."""
     click.echo(f"{_LEVELS[check.level]} {check.name}: {check.detail}")
-    if check.mend:
-        click.echo(f"    {check.mend}")
+    if check.fix:
+        click.echo(f"    {check.fix}")
 
 
 def print_warnings(lines: Iterable[str]) -> None:

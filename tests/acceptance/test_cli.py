@@ -272,7 +272,7 @@ def test_what_is_not_there_is_an_error(fleet, printroom, arguments, said):
 
 
 def test_bad_sweep_submits_nothing(fleet, printroom, tmp_path):
-    """A sweep with mistakes is one error that names line, field and mend; nothing is in the store or in Redis."""
+    """A sweep with mistakes is one error that names line, field and fix; nothing is in the store or in Redis."""
     path = tmp_path / "bad.yaml"
     path.write_text("prompt: a cat\nstep: 20\nsize: 63\nsteps: 0\n")
     answer = printroom("submit", str(path), environment=fleet.environment)

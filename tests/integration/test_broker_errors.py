@@ -1,4 +1,4 @@
-"""What goes wrong with Redis has a name of ours and a mend; passwords and TLS by URL alone."""
+"""What goes wrong with Redis has a name of ours and a fix; passwords and TLS by URL alone."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TestDown:
         "way", ["submit", "record", "status", "register", "queue_lengths", "chunks", "send"]
     )
     def test_nobody_listens(self, way):
-        """A server that is down is BrokerUnavailable, with the mend."""
+        """A server that is down is BrokerUnavailable, with the fix."""
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
             settings = make_settings(f"redis://:{WRONG}@127.0.0.1:{held.getsockname()[1]}/0")
@@ -163,7 +163,7 @@ class TestFull:
         return ways, lambda: client.config_set("maxmemory", "64mb")
 
     def test_named(self, full):
-        """Every write is BrokerFull with the mend; reading goes on."""
+        """Every write is BrokerFull with the fix; reading goes on."""
         ways, _ = full
         for name in ("submit", "record", "register", "send"):
             with pytest.raises(BrokerFull, match="Redis is out of memory: raise its maxmemory"):

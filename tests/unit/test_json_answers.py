@@ -22,7 +22,7 @@ ANSWERS: list[tuple[Any, list[str]]] = [
         ["sweep", "outcome", "jobs", "chunks", "state", "advice"],
     ),
     (Retried(jobs=1, left={"job_invalid": 2}), ["jobs", "left", "dry_run"]),
-    (Check(name="broker", level="fail", detail="gone"), ["name", "level", "detail", "mend", "ok"]),
+    (Check(name="broker", level="fail", detail="gone"), ["name", "level", "detail", "fix", "ok"]),
     (
         Fetched(folder=Path("home"), fetched=1, skipped=0, failed=0, failures={}, broken=(), rows=1),
         ["folder", "fetched", "skipped", "failed", "failures", "broken", "rows", "shards"],
