@@ -1,7 +1,7 @@
 """kombu's Redis transport with four additions: checked messages, the server's clock, leases, sticky queues.
 
-Knows nothing of chunks. docs/architecture.md says what kombu does without them. Each fault is shown with and without its
-addition in `tests/acceptance/test_celery_faults.py`.
+Knows nothing of chunks. docs/architecture.md says what kombu does without them; each fault is shown with and without
+its addition in `tests/acceptance/test_celery_faults.py`.
 """
 
 from __future__ import annotations
