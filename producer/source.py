@@ -1,4 +1,4 @@
-"""Turns whatever a caller has of a sweep (a path, a mapping, a prompt ...) into one checked `SweepSource`.
+"""Turns any form of a sweep (a path, a mapping, a prompt ...) into one checked `SweepSource`.
 
 From here on a sweep goes one way: source, plan, store and Redis. Nothing after this module asks what the caller had.
 Knows nothing of models, Redis or the store.

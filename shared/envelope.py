@@ -1,4 +1,4 @@
-"""The envelope that kombu puts around a chunk message: checked before anything else looks at it.
+"""Checks the envelope that kombu puts around a chunk message, before anything else reads it.
 
 Anybody who reaches Redis can put anything into a queue, and Celery trusts what it finds there. So of a message only the
 task's one argument is taken; the envelope that Celery gets is always one of ours.

@@ -1,4 +1,4 @@
-"""What is live about sweeps, in Redis: bits, counters, cursors, and the Lua that moves them together.
+"""The live state of sweeps in Redis: bits, counters, cursors, and the Lua scripts that change them together.
 
 One bit a job says done, one says failed, one a chunk says committed. Counters move only by bits that change, so
 progress is exact however often a chunk is delivered. The ledger can be lost: the store's manifests hold the same

@@ -1,4 +1,4 @@
-"""What every layout shares: which rows, their images read a few ahead and checked, and the count of what came of it.
+"""The loop that all layouts share: chooses rows, reads and checks their images, counts the results.
 
 Knows nothing of files. A layout says what it has, takes what it lacks, and writes rows down in plan order.
 """

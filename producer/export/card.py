@@ -1,4 +1,4 @@
-"""A dataset card (README.md): what loads it, what is in it, how it was made. What a person wrote there stays.
+"""Writes a dataset card (README.md): how to load the dataset, what is in it, how it was made.
 
 Ours are some keys of the YAML header and what stands between two marks; each fetch writes those anew. The licence is
 the owner's to choose, so the card asks for one and never names it.

@@ -1,4 +1,4 @@
-"""A sweep's images and metadata into a folder: resumable, each file checked against its sha256.
+"""Fetches a sweep's images and metadata into a folder: resumable, each file checked against its sha256.
 
 What is there and right is not read again; a running sweep can be fetched again and again. The layouts are in
 `producer.export`.

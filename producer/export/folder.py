@@ -1,4 +1,4 @@
-"""A file an image and a line a job: images/<index>-<start of job id>.png and metadata.jsonl."""
+"""Layout folder: images/<index>-<start of job id>.png for each image, and metadata.jsonl with a line for each job."""
 
 from __future__ import annotations
 

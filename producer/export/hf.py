@@ -1,4 +1,4 @@
-"""An image folder for `datasets`: train/<ab>/<job id>.png, and train/metadata.parquet with their file_name and row.
+"""Layout hf: an image folder for `datasets`, train/<ab>/<job id>.png with train/metadata.parquet.
 
 The table is Parquet and not JSON lines, which that loader also reads: where types are guessed from text, a column that
 begins with nulls is an error. Jobs that ask for the same image share its file.

@@ -1,4 +1,4 @@
-"""A line a job, and no images: results.jsonl, with each image's key and sha256, and a URL on request."""
+"""Layout jsonl: one line for each job and no images; each line has the image's key and sha256, and a URL on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet shards with the images in them, as Hugging Face keeps image datasets: data/train-00000.parquet.
+"""Layout parquet: shards with the images in them, as Hugging Face keeps image datasets: data/train-00000.parquet.
 
 The column `image` is {bytes, path} and is marked as an image in the schema; the others are the manifest's.
 """

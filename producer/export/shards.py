@@ -1,4 +1,4 @@
-"""Samples into shards of a target size. A fetch adds shards and never changes one that is whole.
+"""Packs samples into shards of a target size. A fetch adds shards and never changes a complete one.
 
 What is in which shard stands in the folder's record (`state`), which is written after each shard: an interrupt
 loses the shard in hand and nothing else. Knows nothing of what a shard is made of.

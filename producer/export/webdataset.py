@@ -1,4 +1,4 @@
-"""WebDataset shards, laid out as img2dataset does: a tar of image, caption and row per sample, and a table beside it.
+"""Layout webdataset: tars of image, caption and row for each sample, and tables, as img2dataset writes them.
 
 sweep-000000.tar holds <sample>.png, <sample>.txt (the prompt) and <sample>.json (the row); sweep-000000.parquet the
 rows with their file_name; sweep-000000_stats.json how many there are. The same samples give the same bytes.

@@ -1,4 +1,4 @@
-"""Checks everything a fleet rests on, one line each: ok, a warning, or what is wrong and the fix."""
+"""Checks every service that a fleet needs, one line each: ok, a warning, or a failure with its fix."""
 
 from __future__ import annotations
 

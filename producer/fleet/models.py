@@ -1,4 +1,4 @@
-"""A model's name to its fingerprint, through this machine's folders and what live workers announce.
+"""Resolves a model's name to its fingerprint, from this machine's folders and from what live workers announce.
 
 A producer needs no weights: a worker that holds a model has hashed it. A name that nobody knows, or that means
 two different models, is an error that lists what there is.

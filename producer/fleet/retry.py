@@ -1,4 +1,4 @@
-"""Chooses which failed jobs of a sweep are rendered again, and says which are left."""
+"""Chooses which failed jobs of a sweep are rendered again, and reports which are left out."""
 
 from __future__ import annotations
 

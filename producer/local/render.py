@@ -1,4 +1,4 @@
-"""The embedded default: everything of a fleet on this machine, for one sweep, in one command.
+"""Renders one sweep on this machine in one command: starts Valkey, a worker and a folder store, and ends them.
 
 An embedded Valkey, a folder store and one worker process; from there on it is the same code as the fleet. The
 store is the durable truth: a re-run finds what is done and renders the rest.

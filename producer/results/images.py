@@ -1,4 +1,4 @@
-"""A manifest row's image out of the store, checked against the row's sha256. Knows nothing of where it then goes."""
+"""Reads the image of a manifest row from the store and checks it against the row's sha256."""
 
 from __future__ import annotations
 

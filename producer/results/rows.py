@@ -1,4 +1,4 @@
-"""Rows of a sweep's manifests, filtered; and the contact sheet's cells. Reads the store alone."""
+"""Reads the rows of a sweep's manifests, filtered. Reads the store alone."""
 
 from __future__ import annotations
 

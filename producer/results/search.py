@@ -1,4 +1,4 @@
-"""Looks through the manifests of every sweep of a store for rows that meet conditions. Asks no Redis."""
+"""Searches the manifests of every sweep in a store for rows that meet conditions. Asks no Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares what a sweep's plan, manifests, images and ledger say, instead of believing one of them.
+"""Verifies a sweep: compares its plan, manifests, images and ledger with each other instead of trusting one.
 
 Quick: every manifest is read, every image looked for, every figure compared. Deep: every image is read as well, its
 sha256 compared with its row, its recipe with its name, and its pixels decoded. A manifest at a time, some images at

@@ -1,4 +1,4 @@
-"""A sweep's contact sheet: which jobs go on it, what has become of them, and the axes it is laid out by."""
+"""Makes the contact sheet of a sweep: chooses its jobs, finds their results, chooses its axes."""
 
 from __future__ import annotations
 
