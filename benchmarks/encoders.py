@@ -22,7 +22,7 @@ from PIL import Image
 
 from shared.images.files import encode, encoders, open_image, read_texts
 from shared.images.format import parse_format
-from shared.images.texts import Texts
+from shared.images.image_texts import Texts
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from shared.guidance import rule_label
 from shared.images.files import encode, kind_of, read_texts
 from shared.images.format import PNG, ImageFormat, parse_format
-from shared.images.texts import KEYWORD, Texts
+from shared.images.image_texts import KEYWORD, Texts
 from shared.job import JOB_FIELDS, Job, canonical_json, canonical_recipe, job_id, make_job
 from shared.result import Provenance
 from shared.schedulers import SCHEDULERS

@@ -7,7 +7,7 @@ from producer.preview.difference import PlanDifference, compare_plans
 from producer.preview.estimate import TimeEstimate
 from producer.preview.overview import SAMPLE_JOBS, UNMEASURED, BucketPreview, Preview, SampledJob, preview
 from producer.preview.show import render_difference, render_preview
-from producer.preview.texts import ModelTexts, TokenizerFound
+from producer.preview.text_costs import ModelTexts, TokenizerFound
 
 __all__ = [
     "SAMPLE_JOBS",

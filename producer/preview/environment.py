@@ -12,7 +12,7 @@ from typing import Any
 
 from producer.fleet.models import KnownModel
 from producer.preview.rates import Rate, benchmark_rates, measured_sweeps, past_rates
-from producer.preview.texts import TokenizerFound
+from producer.preview.text_costs import TokenizerFound
 from producer.preview.tokens import TokenizerInvalid, read_tokenizer, tokenizer_kind
 from shared.errors import StoreError
 from shared.ledger import WorkerInfo

@@ -12,7 +12,7 @@ from producer.preview.estimate import TimeEstimate, estimate_times, storage_byte
 from producer.preview.failures import CertainFailure, certain_failures
 from producer.preview.models import ModelRead, model_warnings, read_models
 from producer.preview.rates import Rate
-from producer.preview.texts import ModelTexts, TokenizerFound, count_texts
+from producer.preview.text_costs import ModelTexts, TokenizerFound, count_texts
 from producer.preview.warn import used_axes, warnings_of
 from shared.images.format import ImageFormat
 from shared.job import Job

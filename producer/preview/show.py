@@ -18,7 +18,7 @@ from producer.preview.estimate import TimeEstimate
 from producer.preview.failures import say_failure
 from producer.preview.models import ModelRead
 from producer.preview.overview import Preview, SampledJob
-from producer.preview.texts import ModelTexts
+from producer.preview.text_costs import ModelTexts
 from producer.progress import duration
 from shared.guidance import rule_label
 from shared.images.format import PNG

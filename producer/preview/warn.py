@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from producer.preview.count import BlockCount
-from producer.preview.texts import ModelTexts
+from producer.preview.text_costs import ModelTexts
 from shared.guidance import rule_label
 from shared.job import GUIDED_FIELDS
 from shared.plan import Axis, Block, ListAxis, Plan

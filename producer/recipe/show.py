@@ -13,7 +13,7 @@ from producer.recipe.infotext import read_infotext
 from producer.recipe.other_programs import other_program, read_other
 from shared.errors import UsageError
 from shared.images.files import kind_of, read_texts
-from shared.images.texts import Texts
+from shared.images.image_texts import Texts
 from shared.job import SAMPLER_VERSION, SWEEP_FIELDS, Job
 from shared.metadata import ImageMetadata, read_image
 from shared.result import Provenance

@@ -13,8 +13,8 @@ from PIL import __version__ as _pillow_version
 from shared.errors import SettingsError
 from shared.images import jxl, png
 from shared.images.format import FORMAT_KINDS, FormatKind, ImageFormat
+from shared.images.image_texts import INFOTEXT_KEYWORD, KEYWORD, Texts
 from shared.images.jpeg import encode_jpeg, read_jpeg_texts
-from shared.images.texts import INFOTEXT_KEYWORD, KEYWORD, Texts
 from shared.images.webp import encode_webp, read_webp_texts
 from shared.images.xmp import source_xmp, wrap_xmp
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from shared.images.exif import write_exif
-from shared.images.texts import Texts, read_blocks
+from shared.images.image_texts import Texts, read_blocks
 from shared.images.xmp import pointer_xmp, wrap_xmp, write_xmp
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from shared.errors import SettingsError
 from shared.images.exif import write_exif
-from shared.images.texts import Texts, read_blocks
+from shared.images.image_texts import Texts, read_blocks
 from shared.images.xmp import wrap_xmp, write_xmp
 
 #: The fastest of ten: with it lossless JPEG XL is quicker than PNG, and smaller.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from shared.images.exif import write_exif
-from shared.images.texts import Texts, read_blocks
+from shared.images.image_texts import Texts, read_blocks
 from shared.images.xmp import wrap_xmp, write_xmp
 
 #: Lossless: the fastest there is. The next slower one takes five times as long for a twentieth fewer bytes.

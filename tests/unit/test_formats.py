@@ -38,8 +38,8 @@ from shared.fingerprint import ResolvedModel
 from shared.images import files
 from shared.images.exif import read_exif, write_exif
 from shared.images.format import PNG, FormatInvalid, ImageFormat, parse_format
+from shared.images.image_texts import KEYWORD, Texts
 from shared.images.png import encode_png
-from shared.images.texts import KEYWORD, Texts
 from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA, read_xmp, write_xmp
 from shared.job import Job, make_job
 from shared.metadata import ImageMetadata, image_bytes, infotext, read_image

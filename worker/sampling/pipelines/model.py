@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from worker.sampling.pipelines.texts import TextWatch, watch_texts
+from worker.sampling.pipelines.text_checks import TextWatch, watch_texts
 
 #: Pipelines that pad every text to one length, whatever stands beside it: texts of any length may share a call.
 #: All others get texts of equal lengths only, since padding to the longest could reach the image.

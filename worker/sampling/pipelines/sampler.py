@@ -35,7 +35,7 @@ from worker.sampling.pipelines.call import (
 )
 from worker.sampling.pipelines.model import LoadedPipeline
 from worker.sampling.pipelines.schedulers import make_pipeline_scheduler, unfit
-from worker.sampling.pipelines.texts import TextsCut, TokenizedCall
+from worker.sampling.pipelines.text_checks import TextsCut, TokenizedCall
 from worker.sampling.request import Sampled, SampleFailed, SampleOutcome, SampleRequest
 from worker.sampling.schedules.rounding import RootsOfRounding
 
