@@ -34,9 +34,9 @@ from rich.table import Table
 from shared.images.png import encode_png
 from shared.schedulers import SCHEDULERS
 from worker.models.loader import ModelSource, load_model
+from worker.sampling.events import Notice, RowCounts, ignore
 from worker.sampling.model import LoadedModel
 from worker.sampling.request import Sampled, SampleRequest
-from worker.sampling.rows.batch import RowCounts
 from worker.sampling.rows.loop import sample
 from worker.sampling.rows.prepare import prepare
 from worker.sampling.schedules.programs import compile_program
@@ -264,10 +264,10 @@ def time_engine(model: LoadedModel, jobs: Sequence[SampleRequest], rows: int, *,
 
 
 def render_all(
-    model: LoadedModel, jobs: Sequence[SampleRequest], rows: int, counts: RowCounts | None = None
+    model: LoadedModel, jobs: Sequence[SampleRequest], rows: int, counts: Notice = ignore
 ) -> list[Sampled]:
     """Render jobs; every one must come out."""
-    outcomes = list(sample(model, jobs, batch_rows=rows, counts=counts))
+    outcomes = list(sample(model, jobs, batch_rows=rows, notice=counts))
     failed = [outcome for outcome in outcomes if not isinstance(outcome, Sampled)]
     if failed or len(outcomes) != len(jobs):
         raise SystemExit(f"{len(failed)} of {len(jobs)} jobs failed: {failed[:1]}")

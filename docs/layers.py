@@ -118,7 +118,7 @@ def _box(x: float, y: float, width: float, height: float, fill: str, text: str, 
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius}"'
         f' fill="{fill}" stroke="#8a94a0"/>'
     )
-    size = min(15.0, 1.75 * width / max(1, len(text)))
+    size = min(15.0, 1.6 * width / max(1, len(text)))
     return rect + (_text(x + width / 2, y + height / 2 + size / 3, text, size=size) if text else "")
 
 

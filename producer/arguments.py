@@ -1,4 +1,4 @@
-"""Checks what a caller of the Python interface hands over, by the annotations of its parameters.
+"""Checks the arguments of the Python interface against the annotations of its parameters.
 
 A wrong argument is a UsageError that names the call, the argument, its value and what to use instead, as a wrong line
 of a sweep file does. Knows nothing of what the calls do.

@@ -6,59 +6,48 @@ Heavy imports stay inside the verbs, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from producer.language.wording import counted
+from producer.terminal.help import DEBUG_HELP, Verbs
+from producer.terminal.output import new_table, open_console, print_document, print_json, print_table
+from producer.terminal.reports import (
+    print_check,
+    print_fetched,
+    print_recipe,
+    print_recipe_notes,
+    print_rendered,
+    print_status,
+    print_submission,
+    print_sweeps,
+    print_warnings,
+    result_columns,
+    sweep_table,
+)
 from shared.command_exit import (
     DEBUG_OPTION,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    document_bytes,
     run_command,
 )
 from shared.store.base import PRESIGN_SECONDS_MAX
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from producer.client import Printroom, SweepSource
-    from producer.export.fetch import Fetched
-    from producer.fleet.lineage import Edition
-    from producer.fleet.status import Overview
-    from producer.fleet.submit import Submission
-    from producer.language.complete import SweepFile
-    from producer.language.sweep import Sweep
-    from producer.local.render import Rendered
-    from producer.recipe.show import Shown
-    from producer.results.store_sweeps import StoredSweep
+    from producer.client import Printroom
+    from producer.prompt_words import PromptOptions
+    from producer.source import SweepSource
     from shared.ledger import SweepStatus
 
-#: With fewer columns tables cannot be read: then lines are left to the terminal to break.
-_COLUMNS_MIN = 40
-
-#: More columns than any table of ours has.
-_PIPE_COLUMNS = 100_000
-
-_DEBUG_HELP = "Show where in the code an error comes from."
-
-#: How long a list of sweeps waits for the store's part of it.
-_STORE_LIST_SECONDS = 20.0
-
-#: How `doctor` writes its levels.
-_LEVELS = {"ok": "ok ", "warn": "warn", "fail": "BAD"}
-
-#: Images of a prompt where nobody says how many.
-_PROMPT_IMAGES = 4
+#: Options of a prompt whose names on the command line are not the fields' own.
+_OPTION_NAMES = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}
 
 #: How long a URL works where nobody says.
 _URL_SECONDS = 3600
@@ -106,116 +95,9 @@ def _run() -> int:
     return status if isinstance(status, int) else 0
 
 
-#: The verbs as the help lists them: by what a person wants to do.
-_SECTIONS = {
-    "Before anything runs": ("plan", "models", "show"),
-    "On this machine": ("render",),
-    "On a fleet": ("worker", "submit", "status", "pause", "resume", "cancel", "priority", "retry"),
-    "What came of it": ("results", "find", "fetch", "sheet", "verify"),
-    "Looking after it": ("doctor",),
-}
-
-_EXAMPLES = {
-    "plan": """
-        printroom plan sweep.yaml
-        printroom plan sweep.yaml --set seed.count=100 --sample 20
-        printroom plan sweep.yaml --diff mustaches
-        """,
-    "models": """
-        printroom models
-        printroom models portraits
-        """,
-    "show": """
-        printroom show image.png
-        printroom show image.png --sweep > again.yaml
-        """,
-    "render": """
-        printroom render sweep.yaml
-        printroom render sweep.yaml --out prints/first --set steps=10
-        printroom render "portrait of a woman with a hat" --negative glasses --count 8
-        """,
-    "worker": """
-        printroom worker
-        printroom worker --device all --models /srv/models
-        """,
-    "submit": """
-        printroom submit sweep.yaml
-        printroom submit urgent.yaml --priority 10
-        """,
-    "status": """
-        printroom status
-        printroom status mustaches --watch
-        printroom status --watch
-        """,
-    "pause": "printroom pause mustaches",
-    "resume": "printroom resume mustaches",
-    "cancel": "printroom cancel mustaches",
-    "priority": "printroom priority mustaches 5",
-    "retry": """
-        printroom retry mustaches
-        printroom retry mustaches --code out_of_memory --where 'seed<10' --dry-run
-        """,
-    "verify": """
-        printroom verify mustaches
-        printroom verify mustaches --deep --repair
-        """,
-    "results": """
-        printroom results mustaches
-        printroom results mustaches --where status=failed --json
-        printroom results mustaches --where 'prompt~woman' --where 'seed<10'
-        """,
-    "find": """
-        printroom find 'prompt~woman'
-        printroom find 'prompt=~hats?$' 'guidance_scale>=5' --json --limit 20
-        """,
-    "fetch": """
-        printroom fetch mustaches home
-        printroom fetch mustaches home --where 'seed<10' --format parquet
-        """,
-    "sheet": """
-        printroom sheet mustaches -o sheet.png
-        printroom sheet mustaches -o sheet.html --rows negative_prompt --cols seed
-        """,
-    "doctor": """
-        printroom doctor
-        printroom doctor --create-bucket
-        """,
-}
-
-
-class _Verb(click.Command):
-    """A verb: has --debug, and examples after its options."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # `run_command` looks for it; here it is only allowed and explained.
-        debug = click.Option([DEBUG_OPTION], is_flag=True, expose_value=False, help=_DEBUG_HELP)
-        self.params.append(debug)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, one a line, never broken or joined."""
-        lines = _EXAMPLES.get(self.name or "", "").strip().splitlines()
-        if lines:
-            with formatter.section("Examples"):
-                for line in lines:
-                    formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
-
-
-class _Verbs(click.Group):
-    """All verbs, listed by what a person wants to do."""
-
-    command_class = _Verb
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each verb's first sentence, whole."""
-        for section, names in _SECTIONS.items():
-            with formatter.section(section):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(500)) for name in names])
-
-
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="printroom")
-@click.option(DEBUG_OPTION, is_flag=True, expose_value=False, help=_DEBUG_HELP)
+@click.option(DEBUG_OPTION, is_flag=True, expose_value=False, help=DEBUG_HELP)
 def cli() -> None:
     """Queue large diffusion sweeps in the evening; find every image, once, in the morning.
 
@@ -264,7 +146,7 @@ def plan(
     if schema:
         from producer.language.schema import sweep_schema
 
-        _print_json(sweep_schema())
+        print_json(sweep_schema())
         return 0
     if file is None:
         raise click.UsageError("which FILE? (`printroom plan --schema` alone goes without)")
@@ -275,11 +157,11 @@ def plan(
     seen = client.preview(compiled, sample=sample, first=first, source=source)
     difference = None if old is None else client.compare(compiled, old)
     if as_json:
-        _print_json(seen.to_json() | ({"difference": difference.to_json()} if difference else {}))
+        print_json(seen.to_json() | ({"difference": difference.to_json()} if difference else {}))
     else:
-        render_preview(seen, _out())
+        render_preview(seen, open_console())
     if difference and not as_json:
-        render_difference(difference, _out())
+        render_difference(difference, open_console())
     for line in unknown:
         click.echo(f"not known yet: {line}; the sweep's id will differ", err=True)
     return EXIT_USAGE if seen.failures else 0
@@ -334,14 +216,16 @@ def render(
     Starts an embedded Valkey and one worker, stores into a folder, and draws a contact sheet at the end. Ctrl-C
     finishes the batch in hand; the same command again goes on where it stopped.
     """
-    from producer.local.render import render_locally
+    from producer.local.render import draw_local_sheet, render_locally
     from producer.progress import Progress
+    from producer.prompt_words import PromptOptions, prompt_warnings
 
-    sweep, source = _sweep_or_prompt(what, words, changes)
-    _report_source(source)
-    if isinstance(source, dict):
-        _report_slips(sweep)
-    folder = out or Path("prints") / sweep.name
+    options = PromptOptions(**words)
+    source = _sweep_or_prompt(what, options, changes)
+    print_warnings(source.notes)
+    if source.file is None:
+        print_warnings(prompt_warnings(source))
+    folder = out or Path("prints") / source.sweep.name
     settings = _settings()
     with Progress() as bar:
         made = render_locally(
@@ -354,11 +238,13 @@ def render(
             on_stage=bar.stage,
             on_status=bar.update,
         )
-    sheet = None if made.interrupted else _local_sheet(made, settings)
-    status = _report_render(made, sheet, as_json)
-    if words["negatives"] and not words["no_plain"] and sheet:
+    sheet = None if made.interrupted else draw_local_sheet(made)
+    print_rendered(made, sheet, as_json=as_json)
+    if options.negatives and not options.no_plain and sheet:
         click.echo("the row without a negative prompt is for comparison; --no-plain leaves it out", err=True)
-    return status
+    if made.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if made.status.failed else 0
 
 
 # --- a sweep's life ------------------------------------------------------------------------------------------
@@ -380,9 +266,9 @@ def submit(
     they are.
     """
     source = _read_sweep(file, changes)
-    _report_source(source)
+    print_warnings(source.notes)
     done = _client().submit(source, priority=priority, confirmed=yes, allow_failing=allow_failing)
-    _report_submission(done, as_json)
+    print_submission(done, as_json)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -427,12 +313,12 @@ def status(sweep: str | None, watch: bool, as_json: bool) -> int:
         with Progress() as bar:
             client.wait(sweep, on_status=bar.update)
     elif watch:
-        client.wait(sweep, poll_seconds=1.0, on_status=lambda seen: _print_json(seen.to_json(), indent=None))
+        client.wait(sweep, poll_seconds=1.0, on_status=lambda seen: print_json(seen.to_json(), indent=None))
     seen = client.status(sweep)
     if not as_json:
-        _show_status(seen)
+        print_status(seen)
     elif not watch:
-        _print_json(seen.to_json())
+        print_json(seen.to_json())
     return EXIT_FAILED if seen.status.state == "done" and seen.status.failed else 0
 
 
@@ -490,7 +376,7 @@ def retry(
     """
     done = _client().retry(sweep, codes=codes, where=where, everything=everything, dry_run=dry_run)
     if as_json:
-        _print_json(_fields(done))
+        print_json(done)
         return
     click.echo(f"{counted(done.jobs, 'job')} {'would' if dry_run else 'will'} be rendered again")
     for code, count in sorted(done.left.items()):
@@ -521,9 +407,9 @@ def results(sweep: str, where: tuple[str, ...], urls: bool, expires: int | None,
     for row in client.results(sweep, where=wanted, urls=urls, expires_seconds=url_seconds or _URL_SECONDS):
         count += 1
         if as_json:
-            _echo_document(to_json_line(row) + "\n")
+            print_document(to_json_line(row) + "\n")
         else:
-            click.echo("\t".join(_result_columns(row)))
+            click.echo("\t".join(result_columns(row)))
     return _report_nothing(client, sweep, wanted) if wanted and not count else 0
 
 
@@ -545,9 +431,9 @@ def find(conditions: tuple[str, ...], limit: int | None, as_json: bool) -> int:
         for found in _client().search(conditions, on_sweep=bar.step):
             count += 1
             if as_json:
-                _echo_document(to_json_line({"name": found.name, **found.row}) + "\n")
+                print_document(to_json_line({"name": found.name, **found.row}) + "\n")
             else:
-                click.echo("\t".join((found.name, found.sweep[:12], *_result_columns(found.row))))
+                click.echo("\t".join((found.name, found.sweep[:12], *result_columns(found.row))))
             if count == limit:
                 break
     if not count:
@@ -603,12 +489,10 @@ def fetch(
     with Progress(what="images") as bar:
         done = client.fetch(sweep, folder, where=wanted, options=options, on_image=bar.step)
     if as_json:
-        _print_json(
-            {name: getattr(done, name) for name in done.__dataclass_fields__} | {"folder": str(folder)}
-        )
+        print_json(done)
     else:
         click.echo(str(folder))
-        _report_fetch(done)
+        print_fetched(done)
     if wanted and not done.rows:
         return _report_nothing(client, sweep, wanted)
     return EXIT_FAILED if done.broken else 0
@@ -630,7 +514,7 @@ def verify(sweep: str, deep: bool, repair: bool, as_json: bool) -> int:
     with Progress(what="jobs") as bar:
         report = _client().verify(sweep, deep=deep, repair=repair, on_job=bar.step)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
         return 0 if report.agrees else EXIT_FAILED
     for problem in report.problems[:PROBLEMS_SHOWN]:
         click.echo(f"{problem.kind}: {problem.detail}")
@@ -666,7 +550,14 @@ def verify(sweep: str, deep: bool, repair: bool, as_json: bool) -> int:
     help="Pixels of one PNG; a larger sheet becomes tiles.",
 )
 def sheet(
-    sweep: str, out: Path, where: tuple[str, ...], diff: str | None, thumb: int | None, **options: Any
+    sweep: str,
+    out: Path,
+    rows: str | None,
+    columns: str | None,
+    where: tuple[str, ...],
+    diff: str | None,
+    thumb: int | None,
+    max_pixels: int,
 ) -> None:
     """Draw a labelled contact sheet; by default over the sweep's own axes.
 
@@ -675,9 +566,18 @@ def sheet(
     """
     from producer.progress import Progress
 
-    given = {"where": where, "diff": [diff] if diff else None, "thumb_px": thumb}
     with Progress(what="images" if out.suffix == ".html" else "tiles") as bar:
-        written = _client().write_sheet(sweep, out, **given, **options, on_part=bar.step)
+        written = _client().write_sheet(
+            sweep,
+            out,
+            where=where,
+            rows=rows,
+            columns=columns,
+            diff=[diff] if diff else None,
+            thumb_px=thumb,
+            max_pixels=max_pixels,
+            on_part=bar.step,
+        )
     click.echo(str(written.first))
     click.echo(f"{counted(written.jobs, 'job')} in {counted(len(written.paths), 'file')}", err=True)
 
@@ -702,15 +602,15 @@ def show(file: Path, as_sweep: bool, resubmit: bool, as_json: bool) -> None:
         listed = "\n".join(f"{key}: {plain(reason)}" for key, reason in shown.open.items())
         raise UsageError(f"{file}: not submitted\n{listed}\nadd it to `printroom show {file} --sweep`")
     if resubmit:
-        _report_notes(shown)
-        _report_submission(_client().submit(shown.sweep), as_json)
+        print_recipe_notes(shown)
+        print_submission(_client().submit(shown.sweep), as_json)
     elif as_json:
-        _print_json(shown.to_json())
+        print_json(shown.to_json())
     elif as_sweep:
-        _echo_document(shown.to_yaml())
+        print_document(shown.to_yaml())
     else:
-        _show_recipe(shown)
-        _report_notes(shown)
+        print_recipe(shown)
+        print_recipe_notes(shown)
 
 
 # --- looking after it ----------------------------------------------------------------------------------------
@@ -727,14 +627,12 @@ def models(name: str | None, as_json: bool) -> None:
         return
     known = client.models()
     if as_json:
-        _print_json(
-            [{field: getattr(model, field) for field in model.__dataclass_fields__} for model in known]
-        )
+        print_json(known)
         return
-    table = _table("model", "fingerprint", "where")
+    table = new_table("model", "fingerprint", "where")
     for model in known:
         table.add_row(model.name, model.fingerprint, ", ".join(model.places))
-    _print_table(table)
+    print_table(table)
     for model in known:
         if model.broken:
             click.echo(f"! {model.name} cannot be loaded: {model.broken}", err=True)
@@ -750,22 +648,16 @@ def doctor(create_bucket: bool, as_json: bool) -> int:
     """
     client = _client()
     if create_bucket:
-        ensure = getattr(client.store, "ensure_bucket", None)
-        if ensure is None:
-            raise click.UsageError(f"--create-bucket: {client.store.url} is a folder, not a bucket")
-        ensure()
-    checks, well = [], True
+        with _usage_of_click():
+            client.create_bucket()
+    checks = []
     for check in client.examine():
-        well = well and check.ok
-        facts = {name: getattr(check, name) for name in check.__dataclass_fields__}
-        checks.append({**facts, "ok": check.ok})
+        checks.append(check)
         if not as_json:
-            click.echo(f"{_LEVELS[check.level]} {check.name}: {check.detail}")
-            if check.mend:
-                click.echo(f"    {check.mend}")
+            print_check(check)
     if as_json:
-        _print_json(checks)
-    return 0 if well else EXIT_FAILED
+        print_json(checks)
+    return 0 if all(check.ok for check in checks) else EXIT_FAILED
 
 
 # --- private -------------------------------------------------------------------------------------------------
@@ -786,101 +678,49 @@ def _client() -> Printroom:
     return Printroom(_settings(), on_note=lambda note: click.echo(note, err=True))
 
 
-def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepFile:
+def _read_sweep(what: str, changes: tuple[str, ...]) -> SweepSource:
     """Return the sweep in a file, or on stdin for "-"."""
-    from producer.language.complete import read_sweep_file
     from producer.language.document import SWEEP_FILE_BYTES_MAX
+    from producer.source import find_sweep_file, read_changed_file
 
     if what != "-":
-        return read_sweep_file(_sweep_path(what), settings=changes)
+        with _usage_of_click():
+            path = find_sweep_file(what)
+        return read_changed_file(path, changes=changes)
     if sys.stdin is None:
         raise click.UsageError("-: stdin is closed: pipe a sweep in, or name a file")
     if sys.stdin.isatty():
         click.echo("reading a sweep from stdin: end it with Ctrl-D", err=True)
     data = sys.stdin.buffer.read(SWEEP_FILE_BYTES_MAX + 1)
-    return read_sweep_file(Path("stdin"), data=data, settings=changes)
+    return read_changed_file(Path("stdin"), changes=changes, data=data)
 
 
-def _sweep_path(what: str) -> Path:
-    """Return the file that a name means, `~` and patterns that no shell has expanded included."""
-    from producer.language.prompt_files.paths import find_path
-    from producer.language.prompt_files.tables import FileInvalid, nearest_file
+@contextmanager
+def _usage_of_click() -> Iterator[None]:
+    """Let click report a wrong word of this command line, as it reports those that it finds itself."""
+    from shared.errors import SweepError, UsageError
 
     try:
-        path = find_path(Path(), what).path
-    except FileInvalid as error:
-        raise click.UsageError(f"{what}: {error}") from error
-    if path.is_dir():
-        raise click.UsageError(f"{what}: this is a folder: name a sweep file in it")
-    if not path.exists():
-        raise click.UsageError(f"{what}: no such file{nearest_file(path)}")
-    return path
+        yield
+    except SweepError:
+        raise
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
 
 
-def _report_source(source: SweepSource) -> None:
-    """Say what a person should know of the files that a sweep names, as `plan` says it."""
-    from producer.language.complete import SweepFile
-    from producer.preview.show import printable
-
-    if isinstance(source, SweepFile):
-        for note in source.notes:
-            click.echo(f"! {printable(note)}", err=True)
-
-
-def _report_slips(sweep: Sweep) -> None:
-    """Say of a prompt on the command line, which nobody has planned before, what `plan` warns of."""
-    from producer.planning.compile import compile_sweep
-    from producer.preview import preview
-    from producer.preview.show import printable
-    from shared.fingerprint import ResolvedModel
-
-    plan = compile_sweep(sweep, resolve=lambda name: ResolvedModel(name=name, fingerprint=f"unknown:{name}"))
-    for line in preview(plan, sample=0).warnings:
-        click.echo(f"! {printable(line)}", err=True)
-
-
-def _sweep_or_prompt(
-    what: str, words: dict[str, Any], changes: tuple[str, ...] = ()
-) -> tuple[Sweep, SweepSource]:
+def _sweep_or_prompt(what: str, options: PromptOptions, changes: tuple[str, ...] = ()) -> SweepSource:
     """Return the sweep that a file holds, or that a prompt and its options mean."""
-    from producer.language.document import read_inline
-    from producer.language.sweep import sweep_from_mapping, sweep_of
+    from producer.prompt_words import prompt_source
 
-    # By identity: 0 is equal to False, and `--steps 0` is something that was said.
-    given = {name: value for name, value in words.items() if value is not None and value is not False}
-    given = {name: value for name, value in given.items() if value != ()}
     if what == "-" or Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
-        if given:
-            name = next(iter(given))
-            option = {"negatives": "--negative", "guidance_rules": "--guidance-rule"}.get(
-                name, f"--{name.replace('_', '-')}"
-            )
+        if given := options.given():
+            option = _OPTION_NAMES.get(given[0], f"--{given[0].replace('_', '-')}")
             raise click.UsageError(f"{option} goes with a prompt; {what} says it in the file")
-        file = _read_sweep(what, changes)
-        return sweep_of(file), file
+        return _read_sweep(what, changes)
     if changes:
         raise click.UsageError("--set changes a sweep file; with a prompt say --steps, --guidance ...")
-    fields = {
-        "steps": given.get("steps"),
-        "guidance_scale": given.get("guidance"),
-        "model": given.get("model"),
-        "format": given.get("format"),
-    }
-    mapping: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9]+", "-", what).strip("-").lower()[:60] or "prompt",
-        "prompt": what,
-        "seed": {"start": 0, "count": given.get("count", _PROMPT_IMAGES)},
-        **{name: value for name, value in fields.items() if value is not None},
-    }
-    if "negatives" in given:
-        # The comparison is the point: the same seeds without any.
-        mapping["negative_prompt"] = [*([] if given.get("no_plain") else [None]), *given["negatives"]]
-    elif given.get("no_plain"):
-        raise click.UsageError("--no-plain goes with --negative")
-    if "guidance_rules" in given:
-        rules = (read_inline(rule, what="--guidance-rule") for rule in given["guidance_rules"])
-        mapping["guidance_rule"] = list(rules)
-    return sweep_from_mapping(mapping), mapping
+    with _usage_of_click():
+        return prompt_source(what, options)
 
 
 def _url_seconds(urls: bool, expires: int | None) -> int | None:
@@ -890,144 +730,29 @@ def _url_seconds(urls: bool, expires: int | None) -> int | None:
     return (expires or _URL_SECONDS) if urls else None
 
 
-def _out() -> Console:
-    from rich.console import Console
-
-    # COLUMNS=0, as some programs set it, would show nothing at all.
-    width = None if Console().width >= _COLUMNS_MIN else _COLUMNS_MIN
-    return Console(highlight=False, width=width)
-
-
-def _table(*columns: str) -> Table:
-    """Return a table that folds what a narrow terminal has no room for, and cuts nothing."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print_table(table: Table) -> None:
-    """Print a table: as wide as the terminal; in a pipe as wide as it is, a row a line."""
-    from rich.console import Console
-
-    console = _out()
-    if not console.is_terminal:
-        width = Console(width=_PIPE_COLUMNS).measure(table).maximum
-        console = Console(highlight=False, width=max(width, 1))
-    console.print(table)
-
-
-def _print_json(value: Any, *, indent: int | None = 2) -> None:
-    _echo_document(json.dumps(value, indent=indent, ensure_ascii=False, default=_jsonable) + "\n")
-
-
-def _echo_document(text: str) -> None:
-    """Write JSON or YAML: what reads it expects UTF-8, whatever this terminal is set to."""
-    click.echo(document_bytes(text, sys.stdout), nl=False)
-
-
-def _jsonable(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def _report_submission(done: Submission, as_json: bool) -> None:
-    if as_json:
-        _print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
-        return
-    click.echo(done.sweep)
-    said = {
-        "new": "submitted",
-        "known": f"known already ({done.state}): nothing changed",
-        "relabelled": f"known already ({done.state}): its labels are the new ones",
-    }
-    said["rebuilt"] = "Redis had lost it: rebuilt from the store"
-    click.echo(
-        f"{said[done.outcome]}; {counted(done.jobs, 'job')} in {counted(done.chunks, 'chunk')}", err=True
-    )
-    for line in done.advice:
-        click.echo(f"! {line}", err=True)
-
-
-def _show_recipe(shown: Shown) -> None:
-    """Print whose recipe it is, the recipe as a sweep file says it, and how the image was made."""
-    from producer.language.yaml_text import sweep_yaml
-
-    made = shown.provenance
-    facts: dict[str, Any] = {"file": shown.path.name, "format": shown.image_format}
-    facts["recipe"] = (
-        "Printroom's, checked" if shown.job else f"{shown.program}'s" if shown.program else "A1111's infotext"
-    )
-    if shown.job and made:
-        facts |= {"job": shown.job.id, "model_name": made.model_name, "device": made.device}
-        facts |= {"dtype": made.dtype, "batch_rows": made.batch_rows, "versions": made.versions}
-    recipe = {key: value for key, value in shown.sweep.items() if key not in ("name", "format")}
-    # YAML escapes what would steer a terminal: a file may say anything.
-    click.echo(f"{sweep_yaml(facts)}\n{sweep_yaml(recipe)}", nl=False)
-
-
-def _report_notes(shown: Shown) -> None:
-    from producer.recipe.show import plain
-
-    for key, reason in shown.open.items():
-        click.echo(f"! {key} is open: {plain(reason)}", err=True)
-    for note in shown.notes:
-        click.echo(f"! {plain(note)}", err=True)
-
-
 def _list_sweeps(client: Printroom, as_json: bool) -> int:
-    """List what Redis knows, and what only the store has. Returns 1 where Redis is away."""
-    from producer.results.time_limit import answer_within
-    from shared.errors import BrokerError
-
-    away = None
-    try:
-        statuses = client.statuses()
-    except BrokerError as error:
-        statuses, away = [], error
-    lost = answer_within(client.lost_sweeps, seconds=_STORE_LIST_SECONDS)
-    if as_json:
-        stored = [
-            {"sweep": one.sweep, "name": one.name, "jobs": one.jobs, "state": "only_in_store"}
-            for one in lost or ()
-        ]
-        numbered = [
-            _fields(s) | {"number": one.number, "newest": one.is_newest}
-            for s, one in zip(statuses, _editions(statuses), strict=True)
-        ]
-        _print_json([*numbered, *stored])
-    elif statuses or lost:
-        _print_table(_sweep_table(statuses, lost or ()))
-    elif away is None:
-        click.echo("no sweeps yet: submit one with `printroom submit sweep.yaml`", err=True)
-    if lost:
-        example = lost[0].sweep[:12]
-        click.echo(
-            f"in the store only: Redis has lost them; `printroom resume {example}` brings one back", err=True
-        )
-    elif lost is None:
-        click.echo("the store did not answer in time: sweeps that only it has are not listed", err=True)
-    if away is not None:
-        click.echo(f"printroom: {away}", err=True)
-    return 0 if away is None else EXIT_FAILED
+    """List what Redis knows, and what only the store has. Returns 1 where Redis does not answer."""
+    listed = client.list_sweeps()
+    print_sweeps(listed, as_json=as_json)
+    return 0 if listed.redis_error is None else EXIT_FAILED
 
 
 def _watch_sweeps(client: Printroom, as_json: bool) -> int:
     """Follow all sweeps until none is active. Returns 1 if one of those that were active has failures."""
     from rich.live import Live
 
+    from producer.client import sweep_list
     from producer.progress import Lines
 
     watched: set[str] = set()
-    console, lines = _out(), Lines(every_seconds=10.0)
+    console, lines = open_console(), Lines(every_seconds=10.0)
 
     def look(seen: list[SweepStatus]) -> None:
         watched.update(s.sweep for s in seen if s.state in ("active", "rebuilding"))
         if as_json:
-            _print_json([_fields(s) for s in seen], indent=None)
+            print_json(seen, indent=None)
         elif console.is_terminal:
-            live.update(_sweep_table(seen), refresh=True)
+            live.update(sweep_table(sweep_list(seen)), refresh=True)
         else:
             lines.say(
                 "; ".join(f"{s.name}: {s.done + s.failed}/{s.jobs}" for s in seen if s.sweep in watched)
@@ -1036,77 +761,8 @@ def _watch_sweeps(client: Printroom, as_json: bool) -> int:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         last = client.wait_all(on_statuses=look)
     if not as_json:
-        _print_table(_sweep_table(client.statuses()))
+        print_table(sweep_table(sweep_list(client.statuses())))
     return EXIT_FAILED if any(s.failed for s in last if s.sweep in watched) else 0
-
-
-def _sweep_table(statuses: Sequence[SweepStatus], lost: Sequence[StoredSweep] = ()) -> Table:
-    from producer.progress import duration
-
-    table = _table("sweep", "name", "state", "jobs", "done", "failed", "images/s", "to go")
-    for s, one in zip(statuses, _editions(statuses), strict=True):
-        figures = (f"{s.jobs:,}", f"{s.done:,}", f"{s.failed:,}", f"{s.images_per_second:.1f}")
-        label = one.label if one.is_newest else f"{one.label} (older)"
-        table.add_row(s.sweep[:12], label, s.state, *figures, duration(s.eta_seconds))
-    for stored in lost:
-        table.add_row(stored.sweep[:12], stored.name, "store only", f"{stored.jobs:,}")
-    return table
-
-
-def _editions(statuses: Sequence[SweepStatus]) -> list[Edition]:
-    from producer.fleet.lineage import editions
-
-    return editions((s.sweep, s.name) for s in statuses)
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def _show_status(seen: Overview) -> None:
-    from producer.progress import duration
-
-    s = seen.status
-    click.echo(f"{s.name}  {s.sweep}")
-    click.echo(f"{s.state}: {s.done:,} of {s.jobs:,} done ({s.reused:,} reused), {s.failed:,} failed")
-    click.echo(
-        f"chunks: {s.chunks_done} done, {s.chunks_running} running, {s.chunks_queued} queued, of {s.chunks}"
-    )
-    if s.state == "active":
-        click.echo(f"{s.images_per_second:.2f} images/s, {duration(s.eta_seconds)} to go")
-    for line in _failure_lines(s):
-        click.echo(line)
-    for line in seen.obstacles:
-        click.echo(f"! {line}")
-    for w in seen.workers:
-        hands = ", ".join(chunk[:8] + chunk[32:] for chunk in w.chunks) or "idle"
-        click.echo(f"worker {w.name}: {w.device}, {w.images_per_second:.2f} images/s, {hands}")
-
-
-def _failure_lines(status: SweepStatus, *, commands: bool = True) -> Iterator[str]:
-    """Yield each code with its count, its reasons, and what to type next."""
-    from producer.recipe.show import plain
-    from shared.errors import PERMANENT_CODES
-
-    for code, count in sorted(status.failures.items()):
-        yield f"failed {code}: {count:,}"
-        yield from (f"    {plain(reason)}" for reason in status.reasons.get(code, ()))
-        if commands:
-            yield f"    see them: printroom results {status.sweep[:12]} --where error_code={code}"
-        if commands and code not in PERMANENT_CODES:
-            yield f"    try again: printroom retry {status.sweep[:12]} --code {code}"
-
-
-def _result_columns(row: dict[str, Any]) -> Iterator[str]:
-    from shared.guidance import rule_label
-
-    outcome = row["key"] if row["status"] == "done" else f"{row['error_code']}: {row['error']}"
-    yield from (str(row["index"]), row["status"], row.get("url") or outcome)
-    rule = "" if row["guidance_rule"] is None else f" ({rule_label(row['guidance_rule'])})"
-    guidance = f"guidance={row['guidance_scale']:g}{rule}"
-    yield f"seed={row['seed']} {guidance} steps={row['steps']} {row['scheduler']}"
-    yield json.dumps(row["prompt"], ensure_ascii=False)
-    yield json.dumps(row["negative_prompt"], ensure_ascii=False)
 
 
 def _report_nothing(client: Printroom, sweep: str, where: tuple[str, ...]) -> int:
@@ -1114,63 +770,6 @@ def _report_nothing(client: Printroom, sweep: str, where: tuple[str, ...]) -> in
     for line in client.why_nothing(sweep, where):
         click.echo(f"nothing found: {line}", err=True)
     return EXIT_FAILED
-
-
-def _report_fetch(done: Fetched) -> None:
-    click.echo(
-        f"{counted(done.rows, 'job')}: {counted(done.fetched, 'image')} fetched, {done.skipped:,} there already, "
-        f"{done.failed:,} failed",
-        err=True,
-    )
-    if done.shards:
-        click.echo(counted(done.shards, "shard"), err=True)
-    for code, count in sorted(done.failures.items()):
-        click.echo(f"failed {code}: {count:,}", err=True)
-    for line in done.broken:
-        click.echo(line, err=True)
-
-
-def _local_sheet(made: Rendered, settings: Any) -> Path | None:
-    """Draw the sheet of a finished local run from its folder; a sweep of one axis gets one too."""
-    from producer.sheet.sweep_sheet import sweep_sheet
-    from shared.names import plan_key
-    from shared.plan import Plan
-    from shared.store.folder import FolderStore
-    from shared.whole_file import write_png
-
-    store = FolderStore(made.folder)
-    plan = Plan.from_bytes(store.get(plan_key(made.submission.sweep)))
-    path = made.folder / "sheet.png"
-    write_png(sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}), path)
-    return path
-
-
-def _report_render(made: Rendered, sheet: Path | None, as_json: bool) -> int:
-    status, folder = made.status, made.folder
-    manifests = folder / "sweeps" / status.sweep / "manifest"
-    shards = folder / "sweeps" / status.sweep / "shards"
-    images = shards if shards.is_dir() else folder / "images"
-    if as_json:
-        figures = {"sweep": status.sweep, "jobs": status.jobs, "done": status.done, "failed": status.failed}
-        places = {"images": images, "manifest": manifests, "sheet": sheet}
-        _print_json({**figures, "reused": status.reused, "interrupted": made.interrupted, **places})
-    else:
-        click.echo(f"images    {images}")
-        click.echo(f"manifest  {manifests}")
-        if sheet:
-            click.echo(f"sheet     {sheet}")
-        _summarise(status, made.interrupted, made.found)
-    if made.interrupted:
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED if status.failed else 0
-
-
-def _summarise(status: SweepStatus, interrupted: bool, found: int) -> None:
-    click.echo(f"{status.done:,} of {status.jobs:,} done ({found:,} were there already)", err=True)
-    for line in _failure_lines(status, commands=False):
-        click.echo(line, err=True)
-    if interrupted:
-        click.echo("interrupted: the same command goes on from here", err=True)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from producer.arguments import Between, checked, checked_methods, no_sweep, plain_values
+from producer.arguments import Between, checked_methods
 from producer.export import fetch as fetching
 from producer.fleet.doctor import Check, examine
 from producer.fleet.lineage import Edition, choose, editions
@@ -20,27 +20,29 @@ from producer.fleet.retry import Retried, retry_failed
 from producer.fleet.status import NO_WORKER, Overview, overview
 from producer.fleet.store_match import committed_chunks, require_rows
 from producer.fleet.submit import Submission, rebuild, submit_plan
-from producer.language.complete import SweepFile, read_sweep_file
-from producer.language.sweep import Sweep, sweep_from_mapping, sweep_of
+from producer.json_answers import to_json
 from producer.language.wording import near
-from producer.language.yaml_text import sweep_yaml
 from producer.planning.compile import compile_sweep
 from producer.preview import SAMPLE_JOBS, UNMEASURED, PlanDifference, Preview, compare_plans, preview
 from producer.preview.environment import find_facts, find_rates, find_tokenizers, model_folders
 from producer.preview.failures import CertainFailure, certain_failures, refuse_certain_failures
 from producer.results import rows as reading
+from producer.results.manifest_row import ManifestRow
 from producer.results.search import FoundRow, search_rows, why_nothing_found
 from producer.results.store_sweeps import StoredSweep, find_stored, stored_ids, stored_sweeps
 from producer.results.time_limit import answer_within
 from producer.results.where import read_where
+from producer.source import SweepLike, read_source
 from shared import names
-from shared.broker import BrokerView, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError, ModelUnknown, SweepUnknown, UsageError
 from shared.feeder import Feeder
 from shared.fingerprint import ResolvedModel, is_model
 from shared.ledger import Ledger, SweepState, SweepStatus
 from shared.model_reading import split_reading
 from shared.plan import Plan
+from shared.queues import BrokerView
+from shared.redis_client import connect
 from shared.settings import Settings, load_settings
 from shared.store.base import PRESIGN_SECONDS_MAX, Store
 from shared.store.identity import StoreIdentity, identity_of
@@ -55,13 +57,48 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-#: How long a store may fail that is only looked at for how fast earlier sweeps were.
-_GLANCE_SECONDS = 3.0
+#: How long an optional question to the store may take: the call goes on without its answer.
+_QUICK_ANSWER_SECONDS = 3.0
 
 #: Conditions on rows: field -> value, or texts as `--where` reads them.
 WhereSource = Mapping[str, Any] | Sequence[str] | str
 
-SweepSource = str | Path | Mapping[str, Any] | Sweep | SweepFile
+
+#: How long a list of sweeps waits for the store's part of it.
+_STORE_LIST_SECONDS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedSweep:
+    """A sweep that Redis knows, and which of the sweeps of its name it is."""
+
+    status: SweepStatus
+    edition: Edition
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its figures, its number and whether its name alone means it."""
+        return {
+            **to_json(self.status),
+            "number": self.edition.number,
+            "newest": self.edition.is_newest,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepList:
+    """All sweeps, as far as Redis and the store answer."""
+
+    #: Oldest first.
+    sweeps: tuple[ListedSweep, ...]
+    #: Sweeps that the store has and Redis has not; None where the store did not answer in time.
+    only_in_store: tuple[StoredSweep, ...] | None
+    #: Why `sweeps` is empty, where Redis does not answer.
+    redis_error: BrokerError | None = None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return all sweeps in one list; those of the store have fewer keys."""
+        stored = (to_json(one) | {"state": "only_in_store"} for one in self.only_in_store or ())
+        return [*(one.to_json() for one in self.sweeps), *stored]
 
 
 @checked_methods
@@ -83,7 +120,7 @@ class Printroom:
 
     # --- before anything runs -------------------------------------------------------------------------------
 
-    def compile(self, source: SweepSource, *, unknown: list[str] | None = None) -> Plan:
+    def compile(self, source: SweepLike, *, unknown: list[str] | None = None) -> Plan:
         """Return the plan of a sweep: a YAML file, a mapping of the same keys, or a Sweep.
 
         Args:
@@ -92,7 +129,7 @@ class Printroom:
 
         Raises: SweepError, ModelUnknown, ModelAmbiguous.
         """
-        known = self.models()
+        sweep, known = read_source(source).sweep, self.models()
 
         def resolve(name: str) -> ResolvedModel:
             try:
@@ -107,7 +144,7 @@ class Printroom:
                 self._named_folders[split_reading(model.fingerprint)[0]] = path
             return model
 
-        return compile_sweep(as_sweep(source), resolve=resolve)
+        return compile_sweep(sweep, resolve=resolve)
 
     def preview(
         self,
@@ -115,7 +152,7 @@ class Printroom:
         *,
         sample: Annotated[int, Between(0)] = SAMPLE_JOBS,
         first: bool = False,
-        source: SweepFile | None = None,
+        source: SweepLike | None = None,
     ) -> Preview:
         """Look a plan over: what it comes to, what it costs, what may be a slip. Renders nothing.
 
@@ -123,12 +160,13 @@ class Printroom:
             sample: how many of its jobs to show: evenly spread ones, or with `first` the first ones.
             source: the sweep that the plan is of, to say how the files it names were read.
         """
+        read = None if source is None else read_source(source)
         folders = model_folders(self.models(), self._named_folders)
         try:
             sweeps, workers = self.ledger.sweeps()[::-1], self.ledger.workers()
         except BrokerError:
             sweeps, workers = [], []
-        known = find_rates(plan, self._store(patience_seconds=_GLANCE_SECONDS), sweeps)
+        known = find_rates(plan, self._store(patience_seconds=_QUICK_ANSWER_SECONDS), sweeps)
         facts = find_facts(plan, folders, workers)
         return preview(
             plan,
@@ -139,16 +177,16 @@ class Printroom:
             workers=workers,
             facts=facts,
             time_unknown=known.trouble or UNMEASURED,
-            files=source.files if source else (),
-            notes=source.notes if source else (),
+            files=read.files if read else (),
+            notes=read.notes if read else (),
         )
 
-    def paths_of_models(self, source: SweepSource) -> list[Path]:
+    def paths_of_models(self, source: SweepLike) -> list[Path]:
         """Return the folders and files that a sweep names as its models by their paths. Raises: SweepError."""
         self.compile(source, unknown=[])
         return [path.absolute() for path in self._named_folders.values()]
 
-    def compare(self, plan: Plan, old: SweepSource) -> PlanDifference:
+    def compare(self, plan: Plan, old: SweepLike) -> PlanDifference:
         """Return what a plan adds to, keeps and drops of another: a sweep file, or a submitted sweep's id or name.
 
         Raises: SweepUnknown, UsageError where there is too much to compare one by one; what `compile` raises.
@@ -186,7 +224,7 @@ class Printroom:
 
     def submit(
         self,
-        source: SweepSource,
+        source: SweepLike,
         *,
         priority: int = 0,
         confirmed: bool = False,
@@ -203,16 +241,15 @@ class Printroom:
             SweepError: the sweep says what it may not, or some of its jobs are certain to fail.
             ModelUnknown, ModelAmbiguous, ConfirmationNeeded, StoreMismatch, StoreError, BrokerError.
         """
-        if isinstance(source, str | Path):
-            source = _read_file(source)  # once: what is kept is what was compiled
-        plan = self.compile(source)
+        read = read_source(source)  # once: what is kept is what was compiled
+        plan = self.compile(read)
         is_known = self.ledger.state(plan.id) is not None
         if not allow_failing and not is_known:
             refuse_certain_failures(plan, self.certain_failures(plan))
         _ = self._app  # what the feeder sends by is made before anything is written
         submission = submit_plan(
             plan,
-            _source_text(source),
+            read.text.encode(),
             store=self.store,
             identity=self.identity,
             ledger=self.ledger,
@@ -249,6 +286,19 @@ class Printroom:
     def statuses(self) -> list[SweepStatus]:
         """Return every sweep Redis knows, oldest first."""
         return [self.ledger.status(sweep) for sweep in self.ledger.sweeps()]
+
+    def list_sweeps(self, *, store_seconds: Annotated[float, Between(0)] = _STORE_LIST_SECONDS) -> SweepList:
+        """Return all sweeps that Redis knows, and those that only the store has.
+
+        Args:
+            store_seconds: how long to wait for the store's part.
+        """
+        try:
+            statuses, error = self.statuses(), None
+        except BrokerError as found:
+            statuses, error = [], found
+        lost = answer_within(self.lost_sweeps, seconds=store_seconds)
+        return sweep_list(statuses, only_in_store=lost, redis_error=error)
 
     def lost_sweeps(self) -> list[StoredSweep]:
         """Return the sweeps that the store has and Redis has not; all of the store's where Redis is away.
@@ -361,7 +411,7 @@ class Printroom:
         where: WhereSource | None = None,
         urls: bool = False,
         expires_seconds: Annotated[int, Between(1, PRESIGN_SECONDS_MAX)] = 3600,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[ManifestRow]:
         """Return the manifest's rows so far, in plan order (docs/manifest.md has the columns).
 
         Args:
@@ -446,37 +496,81 @@ class Printroom:
                 self.feed()
         return report
 
-    def sheet(self, sweep: str, *, where: WhereSource | None = None, **options: Any) -> Image:
+    def sheet(
+        self,
+        sweep: str,
+        *,
+        where: WhereSource | None = None,
+        rows: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
+        diff: WhereSource | None = None,
+        thumb_px: Annotated[int, Between(16, 4096)] | None = None,
+    ) -> Image:
         """Draw a labelled contact sheet as one picture, whose thumbnails shrink until it fits.
 
         Args:
-            options: `rows`, `columns`, `diff`, `thumb_px`, as in `producer.sheet.sweep_sheet.sweep_sheet`.
+            rows, columns: a field of a job, or two of which the first is outer; chosen where not given.
+            diff: one field and its value: every image is compared with the one that has it.
+            thumb_px: longest side of the largest image.
         """
         from producer.sheet.sweep_sheet import look, sweep_sheet
 
         sweep = self.find(sweep, in_store=True)
-        options = {"rows": None, "columns": None, **options}
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        draw = checked(sweep_sheet, "sheet")
-        sheet = draw(sweep, plan, self.store, where=self._where(sweep, where), live=live, **options)
+        sheet = sweep_sheet(
+            sweep,
+            plan,
+            self.store,
+            rows=rows,
+            columns=columns,
+            where=self._where(sweep, where),
+            diff=_conditions(diff),
+            thumb_px=thumb_px,
+            live=live,
+        )
         check()
         return sheet
 
-    def write_sheet(self, sweep: str, out: str | Path, **options: Any) -> Written:
+    def write_sheet(
+        self,
+        sweep: str,
+        out: str | Path,
+        *,
+        where: WhereSource | None = None,
+        rows: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
+        diff: WhereSource | None = None,
+        thumb_px: Annotated[int, Between(16, 4096)] | None = None,
+        max_pixels: Annotated[int, Between(100_000)] | None = None,
+        on_part: Callable[[int | None], None] = lambda total: None,
+    ) -> Written:
         """Draw a labelled contact sheet into a PNG, an HTML page, or as many tiles as it takes.
 
         Args:
             out: `FILE.png`, `FILE.html` or a folder.
-            options: `rows`, `columns`, `where`, `diff`, `thumb_px`, `max_pixels`, `on_part`, as in
-                `producer.sheet.sweep_sheet.write_sheet`.
+            rows, columns, diff, thumb_px: as for `sheet`.
+            max_pixels: pixels of one PNG; a larger sheet becomes tiles.
+            on_part: gets the number of tiles, or of images of a page, at each one written.
         """
+        from producer.sheet import MAX_PIXELS
         from producer.sheet.sweep_sheet import look, write_sheet
 
         sweep = self.find(sweep, in_store=True)
         plan, live, check = self.plan(sweep), look(sweep, self.ledger), self._completeness(sweep)
-        options["where"] = self._where(sweep, options.get("where"))
-        write = checked(write_sheet, "write_sheet")
-        written = write(sweep, plan, self.store, Path(out), live=live, **options)
+        written = write_sheet(
+            sweep,
+            plan,
+            self.store,
+            Path(out),
+            rows=rows,
+            columns=columns,
+            where=self._where(sweep, where),
+            diff=_conditions(diff),
+            thumb_px=thumb_px,
+            max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+            live=live,
+            on_part=on_part,
+        )
         check()
         return written
 
@@ -485,6 +579,13 @@ class Printroom:
     def examine(self) -> Iterator[Check]:
         """Check broker, store, workers, models, device and versions."""
         return examine(self.ledger, lambda: self.store, self.settings)
+
+    def create_bucket(self) -> None:
+        """Make the S3 bucket of the store, unless it is there. Raises: UsageError for a folder; StoreError."""
+        ensure = getattr(self.store, "ensure_bucket", None)
+        if ensure is None:
+            raise UsageError(f"--create-bucket: {self.store.url} is a folder, not a bucket")
+        ensure()
 
     def find(self, text: str, *, in_store: bool = False) -> str:
         """Return the id that an id, the start of one, a sweep's name or `NAME@2` means.
@@ -594,46 +695,41 @@ class Printroom:
         editions = self._editions(in_store=True)
         known = [one.sweep for one in editions]
         ask = partial(find_stored, text, self.store, known=known)
-        if not in_store and (found := answer_within(ask, seconds=_GLANCE_SECONDS)):
+        if not in_store and (found := answer_within(ask, seconds=_QUICK_ANSWER_SECONDS)):
             if len(found) > 1:
                 listed = ", ".join(sweep[:12] for sweep in found)
-                mend = f"`printroom resume {found[0][:12]}` brings one back"
-                return f"{text}: Redis has lost it, the store has {len(found)} sweeps of this name: {listed}; {mend}"
-            mend = f"`printroom resume {found[0]}` brings it back"
-            return f"{text}: Redis has lost this sweep, the store has it: {mend}"
+                fix = f"`printroom resume {found[0][:12]}` brings one back"
+                return f"{text}: Redis has lost it, the store has {len(found)} sweeps of this name: {listed}; {fix}"
+            fix = f"`printroom resume {found[0]}` brings it back"
+            return f"{text}: Redis has lost this sweep, the store has it: {fix}"
         hint = near(text, {one.name for one in editions}, otherwise="`printroom status` lists them")
         return f"{text}: no such sweep; {hint}"
 
 
-def as_sweep(source: SweepSource) -> Sweep:
-    """Return the sweep that a path, a mapping or a Sweep means. Raises: SweepError."""
-    if isinstance(source, Sweep):
-        return source
-    if isinstance(source, Mapping):
-        return sweep_from_mapping(plain_values(dict(source)))
-    if isinstance(source, SweepFile):
-        return sweep_of(source)
-    return sweep_of(_read_file(source))
+def sweep_list(
+    statuses: Sequence[SweepStatus],
+    *,
+    only_in_store: Sequence[StoredSweep] | None = (),
+    redis_error: BrokerError | None = None,
+) -> SweepList:
+    """Return a list of sweeps, each with its number among those of its name.
+
+    Args:
+        statuses: oldest first.
+    """
+    numbered = zip(statuses, editions((s.sweep, s.name) for s in statuses), strict=True)
+    return SweepList(
+        sweeps=tuple(ListedSweep(status=status, edition=edition) for status, edition in numbered),
+        only_in_store=None if only_in_store is None else tuple(only_in_store),
+        redis_error=redis_error,
+    )
 
 
-def _read_file(source: str | Path) -> SweepFile:
-    """Return the sweep file at a path. Raises: SweepError where there is none, whatever the source is instead."""
-    try:
-        path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path.expanduser raises for ~nobody
-        if path.is_file():
-            return read_sweep_file(path)
-    except ValueError as error:  # a path with a null character
-        raise no_sweep(source) from error
-    raise no_sweep(source)
+def _conditions(given: WhereSource | None) -> Mapping[str, Any] | Sequence[str] | None:
+    """Return conditions as a mapping or as a list of texts: one text alone is a list of one."""
+    return [given] if isinstance(given, str) else given
 
 
-def _then(rows: Iterator[dict[str, Any]], check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+def _then(rows: Iterator[ManifestRow], check: Callable[[], None]) -> Iterator[ManifestRow]:
     yield from rows
     check()
-
-
-def _source_text(source: SweepSource) -> bytes:
-    """Return what the store keeps as sweep.yaml: all that was asked for, in one file."""
-    if isinstance(source, SweepFile):
-        return source.text.encode()
-    return sweep_yaml(as_sweep(source).model_dump(mode="json", exclude_unset=True)).encode()

@@ -1,4 +1,4 @@
-"""How far it is: a bar on stderr for people, a line now and then for logs."""
+"""Shows progress: a bar on stderr for people, a line from time to time for logs."""
 
 from __future__ import annotations
 

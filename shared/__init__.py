@@ -1,1 +1,1 @@
-"""What producer and worker agree on: jobs, plans, the queue, the ledger, the store. Light: no torch, no pixels."""
+"""What producer and worker agree on: jobs, plans, the queue, the ledger, the store, image files. Light: no torch."""

@@ -1,4 +1,4 @@
-"""What a plan multiplies: axes, each a function `digit -> values of its fields`. Knows nothing of products or jobs.
+"""The axes that a plan multiplies. Each is a function from a digit to values of its fields. Knows nothing of jobs.
 
 Fields are those of a job, and a few that make one: `$name` fills a hole of the texts, `style...` wraps them.
 """

@@ -1,4 +1,4 @@
-"""Turns whatever ends a command into one line on stderr and an exit status; a traceback is shown with --debug only.
+"""Turns the error that ends a command into one line on stderr and an exit status; --debug shows the traceback.
 
 Every program of Printroom that a person starts runs inside `run_command`. Exit status: 0 done, 1 work failed, 2 a
 mistake that a person can fix, 130 interrupted. Imports no library: an error of one is recognised by where its class

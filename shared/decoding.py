@@ -1,4 +1,4 @@
-"""Reads jobs of one block of a plan off their index. Knows nothing of chunks, buckets' queues or stores.
+"""Reads the jobs of one block of a plan from their indices. Knows nothing of chunks, queues or stores.
 
 Two ways with one meaning: axes of finished values are read at 2 us a job, and whatever has texts to fill in, seeds
 to derive or a sample to choose from goes the long way.

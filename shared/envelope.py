@@ -1,4 +1,4 @@
-"""The envelope that kombu puts around a chunk message: checked before anything else looks at it.
+"""Checks the envelope that kombu puts around a chunk message, before anything else reads it.
 
 Anybody who reaches Redis can put anything into a queue, and Celery trusts what it finds there. So of a message only the
 task's one argument is taken; the envelope that Celery gets is always one of ours.
@@ -22,7 +22,7 @@ _LATER = ("eta", "expires")
 
 
 def read_envelope(text: bytes | str) -> dict[str, Any]:
-    """Return the one argument of the one task, which `shared.broker.parse_message` reads.
+    """Return the one argument of the one task, which `shared.message.parse_message` reads.
 
     Raises: MessageCorrupt, for whatever else a queue may hold.
     """

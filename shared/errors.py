@@ -1,4 +1,4 @@
-"""Every error Printroom raises on purpose, as one tree. Knows nothing of where they are caught.
+"""Every error that Printroom raises on purpose, as one tree. Knows nothing of where they are caught.
 
 PrintroomError                      code            meaning
 ├── UsageError                                      a person can fix it; exit status 2

@@ -15,10 +15,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.broker import BrokerView, ChunkMessage
 from shared.errors import PlanUnreadable
 from shared.ledger import Backlog, Ledger
+from shared.message import ChunkMessage
 from shared.plan import Plan
+from shared.queues import BrokerView
 from shared.schedule import Candidate, Demand, Schedule, assign
 
 log = logging.getLogger(__name__)

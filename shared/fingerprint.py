@@ -1,4 +1,4 @@
-"""Names a model by what it is: a content hash of its configs and weights, or a hub id with its revision.
+"""Names a model by its content: a hash of its configs and weights, or a hub id with its revision.
 
 The same model at two paths has one fingerprint; two fine-tunes never share one. Hashing gigabytes is slow,
 so digests of files are remembered by path, size and modification time. Knows nothing of torch.

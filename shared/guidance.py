@@ -1,4 +1,4 @@
-"""What a guidance rule is: how the predictions for the prompt and the negative prompt become one. Pure data.
+"""Guidance rules: how the predictions for prompt and negative prompt are combined. Pure data.
 
 A job without a rule (`None`) is guided as diffusers guides it: classifier-free guidance with the negative prompt in
 the unconditional branch. A rule is written as a name or a mapping, checked here, and stored as one canonical text,

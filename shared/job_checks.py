@@ -1,4 +1,4 @@
-"""What a model cannot do for a job, from facts alone: asked before submitting, and by the worker that would fail.
+"""Checks whether a model can do a job, from facts alone; used before submitting and by the worker.
 
 Each check returns the problem or None. A worker asks them of the model it has loaded, a producer of the facts in the
 model's files; what only torch can tell (a schedule that computes NaN) stays with the worker.

@@ -1,4 +1,4 @@
-"""What people call a job: the values of its sweep that made it, by name. No part of a job, nor of a plan's id.
+"""The labels of a job: the values in its sweep that made it, by name. Not part of the job, nor of a plan's id.
 
 Labels are vars, the words in place of others, a style's name, what named choices of a template have become, the text
 before all of these where there are several, and columns that stand beside the values of an axis: those of a prompt file

@@ -1,4 +1,4 @@
-"""What is live about sweeps, in Redis: bits, counters, cursors, and the Lua that moves them together.
+"""The live state of sweeps in Redis: bits, counters, cursors, and the Lua scripts that change them together.
 
 One bit a job says done, one says failed, one a chunk says committed. Counters move only by bits that change, so
 progress is exact however often a chunk is delivered. The ledger can be lost: the store's manifests hold the same
@@ -16,11 +16,11 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 import numpy as np
 import redis
 
-from shared.broker import BrokerView
 from shared.errors import SweepUnknown
 from shared.ledger_lua import SCRIPTS
 from shared.names import REDIS_PREFIX, sweep_redis_key
 from shared.plan import Bucket, Chunk, Plan
+from shared.queues import BrokerView
 from shared.redis_errors import broker_error, is_denied
 from shared.redis_rights import PRODUCER_COMMANDS, WORKER_COMMANDS, try_rights
 from shared.schedule import Schedule

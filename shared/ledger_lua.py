@@ -1,4 +1,4 @@
-"""The ledger's Lua: what must move together moves in one script. Only `shared.ledger` runs it.
+"""The ledger's Lua scripts. Values that must change together change in one script. Only `shared.ledger` runs them.
 
 A script declares its keys and arguments by name, and the Lua that binds them is generated: no order is stated twice.
 """

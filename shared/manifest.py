@@ -1,4 +1,4 @@
-"""A chunk's results to a Parquet file, and back, exactly. The only module that imports pyarrow (0.2 s).
+"""Writes a chunk's results to a Parquet file and reads them back. The only module that imports pyarrow (0.2 s).
 
 One schema for every manifest ever written at `MANIFEST_FORMAT`; a sweep's manifests together are a dataset.
 `python -m shared.manifest` prints the columns as docs/manifest.md shows them. Knows nothing of stores.

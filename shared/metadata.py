@@ -1,4 +1,4 @@
-"""A job, its pixels and their provenance to an image file that explains itself, and back. Knows nothing of stores.
+"""Writes a job, its pixels and their provenance into an image file, and reads them back. Knows nothing of stores.
 
 Two texts stand in the file: JSON, the truth, which `read_image` reads and checks against the job's id; and A1111's
 infotext, for the tools people already have. Infotext has no escapes, so a prompt may well be misread from it; the

@@ -1,4 +1,4 @@
-"""A model's files to what they say of it: family, prediction, noise schedule, sizes, guidance. No torch, no weights.
+"""Reads facts out of a model's files: family, prediction, noise schedule, sizes, guidance. No torch, no weights.
 
 The loader renders by these facts and `plan` checks jobs by them, so that both mean the same model. In a single file
 the tensors `v_pred` and `ztsnr` (as ComfyUI reads them) come first, then a v-prediction in its metadata (`modelspec.*`,

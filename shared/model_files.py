@@ -1,4 +1,4 @@
-"""A model's files to what is wrong with them: cut off, replaced by a pointer, or not there. Reads headers, no weights.
+"""Finds what is wrong with a model's files: truncated, replaced by a pointer, or missing. Reads headers, no weights.
 
 What is found here is said by `plan`, `models` and a worker's first log lines, before a night is spent on it. No torch.
 """

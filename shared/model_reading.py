@@ -1,4 +1,4 @@
-"""How a sweep tells us to read a model, where its files do not say: what it predicts, and whether its SNR ends at zero.
+"""How a sweep overrides the reading of a model: its prediction type, and whether its SNR ends at zero.
 
 A reading is the end of a model's name and of its fingerprint: `photo+v_prediction+zero_snr`. So it is part of every
 job id it has an effect on, and a job without one has the id it always had. Knows nothing of files.

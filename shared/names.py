@@ -1,4 +1,4 @@
-"""Every name that stands on the wire: object keys, Redis keys, queue and task names. Knows nothing of their use."""
+"""Every name that is stored or sent: object keys, Redis keys, names of queues and tasks. Knows nothing of their use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What redis-py raises into our errors: what is wrong with Redis, and the fix. Asks nothing of any server."""
+"""Turns redis-py's errors into ours: what is wrong with Redis, and the fix. Asks nothing of any server."""
 
 from __future__ import annotations
 

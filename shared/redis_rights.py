@@ -1,4 +1,4 @@
-"""Tries what Printroom does in Redis, on keys of its own that it removes: which rights does this user lack?
+"""Tries each Redis command that Printroom uses, on keys that it removes again, and reports missing rights.
 
 The commands were taken from `INFO commandstats` of real producers and workers; docs/deployment.md writes them as ACL
 rules, and a test holds both to a server that allows nothing else.

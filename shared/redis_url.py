@@ -1,4 +1,4 @@
-"""The Redis URL of the settings into an address and options that redis-py and kombu both take. Opens no connection.
+"""Turns the Redis URL of the settings into an address and options for redis-py and kombu. Opens no connection.
 
 The two read options of a URL differently: redis-py takes any, and kombu fails on nearly all. So they are read once,
 here, and handed to each in its own way; an option that cannot be handed to both is refused.

@@ -1,4 +1,4 @@
-"""What became of a job: an image in the store, or a failure with its reason. Knows nothing of Parquet or PNG."""
+"""The result of a job: an image in the store, or a failure with its reason. Knows nothing of Parquet or PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses some jobs of a product without writing the product down: position -> digits. Knows nothing of jobs.
+"""Chooses some jobs of a product without listing the product: position -> digits. Knows nothing of jobs.
 
 Uniform: a keyed permutation of all positions, of which the first `count` are taken. Latin hypercube: every axis is
 cut into `count` parts, each of which is used once.

@@ -1,4 +1,4 @@
-"""Decides which worker works for which model: the highest priority first, and as few model loads as that allows.
+"""Decides which worker serves which model: highest priority first, with as few model loads as that allows.
 
 A pure function: the feeder gives it what waits and who is there, and publishes the answer. A worker then listens only
 to the queues of its turn. Loading a model takes seconds to minutes, so a worker stays with its model while chunks of

@@ -1,4 +1,4 @@
-"""The samplers a job may name, as diffusers builds them and as A1111 spells them. Knows nothing of torch.
+"""The schedulers that a job may name, with diffusers' and A1111's names for them. Knows nothing of torch.
 
 Every override that decides the sampler is spelled out, also where it is diffusers' default: a model's own
 scheduler config may say otherwise, and `euler` must not become Karras because the model's config does.

@@ -1,4 +1,4 @@
-"""A chunk's images to one tar, a WebDataset shard, and back. Knows nothing of stores, plans or sampling.
+"""Writes a chunk's images to one tar, a WebDataset shard, and reads them back. Knows nothing of plans or stores.
 
 A sample is three files of one name: the image, its prompt (`.txt`) and its row (`.json`). The image is the file that
 would be an object of its own in the other layout, byte for byte. The same samples give the same tar: no clock, user or

@@ -1,4 +1,4 @@
-"""Turns a template and a number into a text: what a plan makes prompts with. Pure; knows no grammar and no files.
+"""Makes a text from a template and a number, as plans make prompts. Pure; knows no grammar and no files.
 
 A `Text` is a string, or strings with named holes between them. A `TextTemplate` stands for many texts: its parts are
 strings, holes and choices, and the options of a choice are templates again. A text is read off its number by

@@ -1,4 +1,4 @@
-"""A folder to the files below it, in order, through links to files and to folders. Knows nothing of what they are."""
+"""Lists the files below a folder, in order; follows links to files and folders. Knows nothing of their content."""
 
 from __future__ import annotations
 

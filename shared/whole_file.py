@@ -1,4 +1,4 @@
-"""A file written whole or not at all: bytes as they come, or a picture."""
+"""Writes a file whole or not at all: bytes as they come, or a picture."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,12 +12,15 @@ from typing import Any
 
 from celery import Celery, signals
 
-from shared.broker import BrokerView, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError
 from shared.feeder import Feeder
 from shared.images.files import encoders
 from shared.ledger import Ledger
+from shared.model_reading import split_reading
 from shared.names import IDLE_QUEUE
+from shared.queues import BrokerView
+from shared.redis_client import connect
 from shared.schedule import CHUNKS_IN_HAND
 from shared.settings import Settings
 from shared.store.identity import identity_of
@@ -25,10 +29,14 @@ from worker.background import Background, beat_once, feed_once, look_at_store, t
 from worker.consumer import FollowBuckets, keep_refused
 from worker.context import WorkerContext, worker_name
 from worker.device import Device, choose_device
+from worker.heartbeat_figures import HeartbeatFigures
 from worker.lease import Leases, LeaseStep
+from worker.meter import Meter, ModelLoaded
 from worker.models.inventory import take_inventory
 from worker.models.loaded import LoadedModels
 from worker.sampling.engine import Engine
+from worker.sampling.model import LoadedModel
+from worker.sampling.pipelines.model import LoadedPipeline
 from worker.sampling.rows.capacity import RowCeilings
 from worker.tasks import register_task
 from worker.transport import keeping_evidence
@@ -68,6 +76,8 @@ def make_context(settings: Settings, *, device: str, share_gpu: bool = False) ->
         # Short: a worker waits out an outage in `persist`, which a drain can interrupt.
         patience_seconds=min(settings.store_patience_seconds, _STORE_PATIENCE_SECONDS),
     )
+    figures = HeartbeatFigures()
+    meter = Meter([figures])
     models = LoadedModels(inventory, chosen, settings)
     return WorkerContext(
         name=worker_name(),
@@ -77,16 +87,30 @@ def make_context(settings: Settings, *, device: str, share_gpu: bool = False) ->
         device=chosen,
         models=models,
         engine=Engine(
-            models.load,
+            partial(_load_measured, models, meter),
             stall_seconds=settings.stall_seconds,
             load_seconds=settings.load_seconds,
             ceilings=_row_ceilings(settings, chosen),
+            notice=meter.notice,
         ),
         leases=Leases(stall_seconds=settings.stall_seconds),
         lease_client=connect(settings),
         publishers=ThreadPoolExecutor(settings.s3_max_connections, thread_name_prefix="publish"),
         versions=_versions(settings),
+        meter=meter,
+        figures=figures,
     )
+
+
+def _load_measured(models: LoadedModels, meter: Meter, fingerprint: str) -> LoadedModel | LoadedPipeline:
+    """Return a model that is on the device, and report it where it had to be loaded. Raises: RenderError."""
+    if models.loaded == fingerprint:
+        return models.load(fingerprint)
+    started = time.monotonic()
+    model = models.load(fingerprint)
+    name = models.usable[split_reading(fingerprint)[0]][0]
+    meter.notice(ModelLoaded(fingerprint=fingerprint, name=name, seconds=time.monotonic() - started))
+    return model
 
 
 def _row_ceilings(settings: Settings, device: Device) -> RowCeilings:

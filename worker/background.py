@@ -64,7 +64,7 @@ def beat_once(context: WorkerContext) -> None:
     context.leases.tick()
     if context.leases.stalled():
         log.critical(
-            "stalled", extra={"worker": context.name, "mend": "the process ends; its supervisor restarts it"}
+            "stalled", extra={"worker": context.name, "fix": "the process ends; its supervisor restarts it"}
         )
         os._exit(EXIT_STALLED)
     touch_heartbeat(context.settings)

@@ -11,6 +11,7 @@ from celery.worker.state import maybe_shutdown
 
 from shared.errors import BrokerError, MessageCorrupt
 from worker.context import WorkerContext
+from worker.meter import MessageRefused
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def keep_refused(context: WorkerContext, queue: str, text: bytes, error: Message
 
 def _keep_evidence(context: WorkerContext, error: Exception, facts: dict[str, str]) -> None:
     evidence = {"code": "message_corrupt", "reason": str(error), **facts}
-    context.pulse.refuse("message_corrupt")
+    context.meter.notice(MessageRefused(code="message_corrupt"))
     try:
         context.ledger.dead_letter({**evidence, "worker": context.name})
     except BrokerError as broken:

@@ -5,84 +5,28 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 import uuid
-from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import redis
 
-from shared.errors import PrintroomError
 from shared.ledger import Ledger, WorkerInfo
 from shared.plan import Plan
 from shared.settings import Settings
 from shared.store.base import Store
 from shared.store.identity import identity_of
 from worker.device import Device
+from worker.heartbeat_figures import HeartbeatFigures
 from worker.lease import Leases
+from worker.meter import Meter
 from worker.models.loaded import LoadedModels
 from worker.sampling.engine import Engine
-
-#: Images a second are averaged over this long.
-_RATE_WINDOW_SECONDS = 30.0
 
 
 def worker_name() -> str:
     """Return a name no other worker has: host, process and a random part, since containers reuse both."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
-
-
-class Pulse:
-    """What this worker tells of itself between heartbeats. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._finished: deque[float] = deque()
-        self._started = time.monotonic()
-        self._chunks: set[str] = set()
-        self._refused: Counter[str] = Counter()
-        self._trouble: PrintroomError | None = None
-
-    def image_finished(self) -> None:
-        """Count one image for the rate."""
-        with self._lock:
-            self._finished.append(time.monotonic())
-
-    def chunk_started(self, label: str) -> None:
-        """Say that a chunk is in hand."""
-        with self._lock:
-            self._chunks.add(label)
-
-    def chunk_ended(self, label: str) -> None:
-        """Say that a chunk has left."""
-        with self._lock:
-            self._chunks.discard(label)
-
-    def refuse(self, code: str) -> None:
-        """Count a refused message by its code."""
-        with self._lock:
-            self._refused[code] += 1
-
-    def trouble(self, error: PrintroomError | None) -> None:
-        """Say what holds this worker up; None when it is over."""
-        with self._lock:
-            self._trouble = error
-
-    def images_per_second(self) -> float:
-        """Return the recent rate."""
-        now = time.monotonic()
-        with self._lock:
-            while self._finished and self._finished[0] < now - _RATE_WINDOW_SECONDS:
-                self._finished.popleft()
-            window = max(1.0, min(_RATE_WINDOW_SECONDS, now - self._started))
-            return round(len(self._finished) / window, 3)
-
-    def snapshot(self) -> tuple[list[str], dict[str, int], str | None]:
-        """Return chunks in hand, refusals by code, and the present trouble."""
-        with self._lock:
-            trouble = f"{self._trouble.code}: {self._trouble}" if self._trouble else None
-            return sorted(self._chunks), dict(self._refused), trouble
 
 
 @dataclass(kw_only=True, eq=False)
@@ -103,7 +47,9 @@ class WorkerContext:
     #: Encodes and uploads; as many threads as the store has connections.
     publishers: ThreadPoolExecutor
     versions: dict[str, str]
-    pulse: Pulse = field(default_factory=Pulse)
+    #: Takes what happens here; the heartbeat's figures are one of its listeners.
+    meter: Meter
+    figures: HeartbeatFigures
     #: Set at SIGTERM: finish the batch in hand, give the rest back.
     draining: threading.Event = field(default_factory=threading.Event)
     #: Queues this worker is able to serve, and those of them that it is to listen to; the consumer's thread follows.
@@ -114,7 +60,7 @@ class WorkerContext:
 
     def info(self) -> WorkerInfo:
         """Return what the heartbeat says."""
-        chunks, refused, trouble = self.pulse.snapshot()
+        chunks, refused, trouble = self.figures.snapshot()
         mark = identity_of(self.store).mark
         broken = "; ".join(f"{reason}" for reason in self.models.broken.values())
         return WorkerInfo(
@@ -132,7 +78,7 @@ class WorkerContext:
             beat_seconds=self.settings.heartbeat_seconds,
             moves_after_seconds=self.settings.visibility_timeout_seconds
             + self.settings.restore_interval_seconds,
-            images_per_second=self.pulse.images_per_second(),
+            images_per_second=self.figures.images_per_second(),
             chunks=chunks,
             draining=self.draining.is_set(),
             refused=refused,

@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from shared import names
-from shared.broker import ChunkMessage
 from shared.errors import (
     BrokerError,
     MessageCorrupt,
     ModelLoadFailed,
     ObjectMissing,
     PlanUnreadable,
+    PrintroomError,
     RenderError,
     StoreMismatch,
     WorkerLost,
@@ -32,6 +32,7 @@ from shared.images.xmp import TRAINED_ALGORITHMIC_MEDIA
 from shared.job import Job
 from shared.ledger import ChunkOutcome
 from shared.manifest import read_manifest, write_manifest
+from shared.message import ChunkMessage
 from shared.metadata import image_bytes
 from shared.plan import Chunk, Plan
 from shared.result import Done, Failed, Provenance, Result, StoredImage
@@ -39,6 +40,15 @@ from shared.store.identity import identity_of
 from worker.backoff import Abandoned, persist
 from worker.context import WorkerContext
 from worker.failpoints import failpoint
+from worker.meter import (
+    ImageEncoded,
+    ImageReused,
+    ImageSampled,
+    ImageStored,
+    JobFailed,
+    TroubleBegun,
+    TroubleEnded,
+)
 from worker.publish import ObjectPublisher, Publisher, ShardPublisher
 from worker.retry_policy import Decision, decide
 from worker.sampling.request import Sampled, SampleOutcome, SampleRequest
@@ -263,9 +273,15 @@ class _ChunkRun:
             versions=versions_for(self._context.versions, wanted.kind),
             digital_source_type=TRAINED_ALGORITHMIC_MEDIA if self._context.settings.mark_generated else None,
         )
+        notice = self._context.meter.notice
+        notice(ImageSampled(seconds=sampled.seconds))
+        began = time.monotonic()
         data = image_bytes(job, sampled.pixels, provenance, wanted)
+        encoded = time.monotonic()
+        notice(ImageEncoded(seconds=encoded - began, size_bytes=len(data)))
         if self._publisher.publish(job, data, provenance, sample_seconds=sampled.seconds):
-            self._context.pulse.image_finished()
+            stored = time.monotonic() - encoded
+            notice(ImageStored(seconds=stored, size_bytes=len(data)))
         if self._publisher.holds(job):
             self._report()  # its bit waits for its shard; a cancel is heard now
 
@@ -273,6 +289,8 @@ class _ChunkRun:
 
     def _finish(self, job: Job, image: StoredImage, *, reused: bool, sample_seconds: float | None) -> None:
         now = datetime.now(UTC)
+        if reused:
+            self._context.meter.notice(ImageReused())
         for position, index in enumerate(self._indices[job.id]):
             again = reused or position > 0
             done = Done(
@@ -295,6 +313,7 @@ class _ChunkRun:
         now = datetime.now(UTC)
         for job in jobs:
             log.warning("job_failed", extra={"job": job.id, "code": error.code, "reason": str(error)})
+            self._context.meter.notice(JobFailed(code=error.code))
             for index in self._indices[job.id]:
                 failed = Failed(
                     index=index,
@@ -387,7 +406,10 @@ class _ChunkRun:
 
 
 def _patiently(context: WorkerContext, beat: Callable[..., None], action: Callable[[], _R]) -> _R:
-    return persist(action, beat=beat, draining=context.draining, on_trouble=context.pulse.trouble)
+    def on_trouble(error: PrintroomError | None) -> None:
+        context.meter.notice(TroubleEnded() if error is None else TroubleBegun(error=error))
+
+    return persist(action, beat=beat, draining=context.draining, on_trouble=on_trouble)
 
 
 def _check_store(context: WorkerContext, sweep: str, beat: Callable[..., None]) -> None:

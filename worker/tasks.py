@@ -12,17 +12,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from celery import Celery
 from celery.exceptions import Reject
 
 from shared import names
-from shared.broker import ChunkMessage, parse_message
 from shared.errors import BrokerError, PrintroomError
+from shared.message import ChunkMessage, parse_message
 from worker.backoff import Abandoned
 from worker.context import WorkerContext
 from worker.execute import execute
+from worker.meter import ChunkBegun, ChunkEnded, MessageRefused, Meter
 from worker.retry_policy import Decision, decide
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,8 @@ def _handle(body: Any, context: WorkerContext, hands: _Hands, tag: str) -> None:
 
     try:
         message = parse_message(body)
-        label = f"{message.sweep}/{message.chunk}"
-        with hands.hold(message, beat):
-            context.pulse.chunk_started(label)
-            try:
-                execute(message, context, beat=beat)
-            finally:
-                context.pulse.chunk_ended(label)
+        with hands.hold(message, beat), _measured(message, context.meter):
+            execute(message, context, beat=beat)
     except Abandoned:
         log.info("given_back", extra={"body": body})
     except BaseException as error:
@@ -69,7 +65,7 @@ def _settle(error: BaseException, body: Any, context: WorkerContext) -> None:
     """Act on what ended a task early: log it, keep evidence, or put the message back."""
     code = error.code if isinstance(error, PrintroomError) else type(error).__name__
     decision = decide(error, attempt=0, max_attempts=1)
-    context.pulse.refuse(code)
+    context.meter.notice(MessageRefused(code=code))
     if decision is Decision.REFUSE:
         log.warning("refused", extra={"code": code, "reason": str(error)})
         time.sleep(_REFUSAL_PAUSE_SECONDS)
@@ -82,6 +78,23 @@ def _settle(error: BaseException, body: Any, context: WorkerContext) -> None:
         return
     unexpected = None if isinstance(error, PrintroomError) else error
     log.error("chunk_failed", extra={"code": code, "reason": str(error), "body": body}, exc_info=unexpected)
+
+
+@contextmanager
+def _measured(message: ChunkMessage, meter: Meter) -> Iterator[None]:
+    """Report that a chunk begins, and how it ends."""
+    started = time.monotonic()
+    how: Literal["done", "given_back", "failed"] = "failed"
+    meter.notice(ChunkBegun(sweep=message.sweep, chunk=message.chunk))
+    try:
+        yield
+        how = "done"
+    except Abandoned:
+        how = "given_back"
+        raise
+    finally:
+        seconds = time.monotonic() - started
+        meter.notice(ChunkEnded(sweep=message.sweep, chunk=message.chunk, how=how, seconds=seconds))
 
 
 class _Hands:

@@ -1,7 +1,7 @@
-"""kombu's Redis transport with four mends: messages are checked, the server's clock, leases, sticky queues.
+"""kombu's Redis transport with four additions: checked messages, the server's clock, leases, sticky queues.
 
-Knows nothing of chunks. What kombu does without the mends, and how it was measured, stands in
-docs/architecture.md; `tests/acceptance/test_celery_faults.py` shows each fault with and without its mend.
+Knows nothing of chunks. docs/architecture.md says what kombu does without them; each fault is shown with and without
+its addition in `tests/acceptance/test_celery_faults.py`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A finished or running sweep into a dataset: one module a layout, one loop (`base`) that all of them share."""
+"""Turns a sweep, finished or running, into a dataset: one module for each layout, and one loop (`base`) for all."""

@@ -1,4 +1,4 @@
-"""What every layout shares: which rows, their images read a few ahead and checked, and the count of what came of it.
+"""The loop that all layouts share: chooses rows, reads and checks their images, counts the results.
 
 Knows nothing of files. A layout says what it has, takes what it lacks, and writes rows down in plan order.
 """
@@ -11,9 +11,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from producer.results.images import read_stored_image
+from producer.results.manifest_row import DoneRow, ManifestRow
 from shared import names
 from shared.errors import ImageDamaged, ObjectMissing
 from shared.store.base import Store
@@ -24,7 +25,6 @@ _READERS = 16
 #: Rows looked after at a time: few, so that memory stays small and an interrupt leaves the rest untouched.
 _ROWS_AHEAD = 2 * _READERS
 
-ManifestRow = dict[str, Any]
 FileOutcome = Literal["fetched", "skipped", "failed", "broken"]
 
 _In = TypeVar("_In")
@@ -47,16 +47,21 @@ class Brought:
     @property
     def has_image(self) -> bool:
         """Whether the image is at home, or about to be."""
-        return self.outcome in ("fetched", "skipped")
+        return self.image_row is not None
+
+    @property
+    def image_row(self) -> DoneRow | None:
+        """The row, where its image is at home or about to be."""
+        return self.row if self.row["status"] == "done" and self.outcome in ("fetched", "skipped") else None
 
 
 class ExportLayout(Protocol):
     """A way to lay out a dataset."""
 
-    def has(self, row: ManifestRow) -> bool:
+    def has(self, row: DoneRow) -> bool:
         """Return whether a finished row's image is here and right. Called from several threads."""
 
-    def place(self, row: ManifestRow, data: bytes) -> None:
+    def place(self, row: DoneRow, data: bytes) -> None:
         """Take an image that `has` lacked, if each has a place of its own. Called from several threads."""
 
     def write(self, brought: Iterator[Brought]) -> None:
@@ -96,10 +101,10 @@ class Tally:
         self.skipped += brought.outcome == "skipped"
         if brought.outcome == "broken":
             self.broken.append(brought.trouble)
-        if brought.has_image:
-            self.describe(brought.row)
+        if (row := brought.image_row) is not None:
+            self.describe(row)
 
-    def describe(self, row: ManifestRow) -> None:
+    def describe(self, row: DoneRow) -> None:
         """Note what a finished row says of its image."""
         self.image_bytes += row["size_bytes"]
         self.models.add((row["model_name"], row["model"]))
@@ -132,7 +137,7 @@ def sample_name(row: ManifestRow) -> str:
     return names.sample_key(row["index"], row["job_id"])
 
 
-def extension(row: ManifestRow) -> str:
+def extension(row: DoneRow) -> str:
     """Return the extension of a finished row's image: `.png`.
 
     One sweep has one format, so the quality that a key's ending has (`q95.jpg`) is not repeated.

@@ -1,4 +1,4 @@
-"""A dataset card (README.md): what loads it, what is in it, how it was made. What a person wrote there stays.
+"""Writes a dataset card (README.md): how to load the dataset, what is in it, how it was made.
 
 Ours are some keys of the YAML header and what stands between two marks; each fetch writes those anew. The licence is
 the owner's to choose, so the card asks for one and never names it.
@@ -107,9 +107,9 @@ def _split(path: Path, text: str) -> tuple[dict[str, Any], str]:
     try:
         header = yaml.safe_load(match[1] or "") if match else {}
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: its header is not YAML: mend it, or use --no-card") from error
+        raise UsageError(f"{path}: its header is not YAML: fix it, or use --no-card") from error
     if not isinstance(header or {}, dict):
-        raise UsageError(f"{path}: its header is no mapping: mend it, or use --no-card")
+        raise UsageError(f"{path}: its header is no mapping: fix it, or use --no-card")
     return header or {}, text[match.end() :] if match else text
 
 

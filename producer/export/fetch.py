@@ -1,4 +1,4 @@
-"""A sweep's images and metadata into a folder: resumable, each file checked against its sha256.
+"""Fetches a sweep's images and metadata into a folder: resumable, each file checked against its sha256.
 
 What is there and right is not read again; a running sweep can be fetched again and again. The layouts are in
 `producer.export`.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Literal, get_args
 
 from producer.export import parquet, webdataset
-from producer.export.base import ExportLayout, ManifestRow, Tally, bring
+from producer.export.base import ExportLayout, Tally, bring
 from producer.export.card import CARD_LAYOUTS, CardFacts, write_card
 from producer.export.files import make_folder, replacing, write_new
 from producer.export.folder import FolderLayout
@@ -24,6 +24,7 @@ from producer.export.jsonl import write_jsonl
 from producer.export.shards import OpenShard, ShardLayout
 from producer.export.state import Record, claimed
 from producer.language.wording import show
+from producer.results.manifest_row import ManifestRow
 from producer.results.rows import manifest_rows, manifests, to_json_line, with_urls
 from producer.results.where import Where, read_where, where_texts
 from shared import names

@@ -1,4 +1,4 @@
-"""A file an image and a line a job: images/<index>-<start of job id>.png and metadata.jsonl."""
+"""Layout folder: images/<index>-<start of job id>.png for each image, and metadata.jsonl with a line for each job."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.export.base import Brought, ManifestRow, extension, sample_name
+from producer.export.base import Brought, extension, sample_name
 from producer.export.files import is_right, make_folder, replacing, write_new, write_whole
+from producer.results.manifest_row import DoneRow
 from producer.results.rows import to_json_line
 
 
@@ -19,12 +20,12 @@ class FolderLayout:
         self._sidecars = sidecars
         make_folder(folder / "images")
 
-    def has(self, row: ManifestRow) -> bool:
+    def has(self, row: DoneRow) -> bool:
         """Return whether the image's file is there and right."""
         path = self._folder / file_name(row)
         return is_right(path, size_bytes=row["size_bytes"], sha256=row["sha256"])
 
-    def place(self, row: ManifestRow, data: bytes) -> None:
+    def place(self, row: DoneRow, data: bytes) -> None:
         """Write the image's file."""
         write_whole(self._folder / file_name(row), data)
 
@@ -32,18 +33,19 @@ class FolderLayout:
         """Write metadata.jsonl, failed jobs included: they have no `file_name`."""
         with replacing(self._folder / "metadata.jsonl") as lines:
             for item in brought:
-                name = file_name(item.row) if item.has_image else None
+                row = item.image_row
+                name = None if row is None else file_name(row)
                 line = to_json_line({**item.row, "file_name": name})
                 lines.write(f"{line}\n".encode())
-                if self._sidecars and name is not None:
-                    self._write_sidecars(self._folder / name, item.row)
+                if self._sidecars and row is not None:
+                    self._write_sidecars(self._folder / file_name(row), row)
 
-    def _write_sidecars(self, image: Path, row: ManifestRow) -> None:
+    def _write_sidecars(self, image: Path, row: DoneRow) -> None:
         write_new(image.with_suffix(".txt"), row["prompt"].encode())
         text = json.dumps(row, ensure_ascii=False, indent=2)
         write_new(image.with_suffix(".json"), f"{text}\n".encode())
 
 
-def file_name(row: ManifestRow) -> str:
+def file_name(row: DoneRow) -> str:
     """Return where a finished row's image goes, relative to the folder."""
     return f"images/{sample_name(row)}{extension(row)}"

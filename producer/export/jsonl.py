@@ -1,12 +1,12 @@
-"""A line a job, and no images: results.jsonl, with each image's key and sha256, and a URL on request."""
+"""Layout jsonl: one line for each job and no images; each line has the image's key and sha256, and a URL on request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.export.base import ManifestRow
 from producer.export.files import replacing
+from producer.results.manifest_row import ManifestRow
 from producer.results.rows import to_json_line
 
 

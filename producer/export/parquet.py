@@ -1,4 +1,4 @@
-"""Parquet shards with the images in them, as Hugging Face keeps image datasets: data/train-00000.parquet.
+"""Layout parquet: shards with the images in them, as Hugging Face keeps image datasets: data/train-00000.parquet.
 
 The column `image` is {bytes, path} and is marked as an image in the schema; the others are the manifest's.
 """
@@ -6,14 +6,15 @@ The column `image` is {bytes, path} and is marked as an image in the schema; the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from producer.export.base import ManifestRow, extension, sample_name
+from producer.export.base import extension, sample_name
 from producer.export.columns import IMAGE, image_schema, to_table
 from producer.export.files import replacing
+from producer.results.manifest_row import DoneRow
 
 SHARD_NAME = "data/train-{:05d}.parquet"
 
@@ -29,11 +30,11 @@ class ParquetShard:
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
-        self._rows: list[ManifestRow] = []
+        self._rows: list[Mapping[str, object]] = []
         self._waiting_bytes = 0
         self.size_bytes = 0
 
-    def add(self, row: ManifestRow, data: bytes) -> None:
+    def add(self, row: DoneRow, data: bytes) -> None:
         """Add a sample."""
         path = f"{sample_name(row)}{extension(row)}"
         self._rows.append({**row, IMAGE: {"bytes": data, "path": path}})

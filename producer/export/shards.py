@@ -1,4 +1,4 @@
-"""Samples into shards of a target size. A fetch adds shards and never changes one that is whole.
+"""Packs samples into shards of a target size. A fetch adds shards and never changes a complete one.
 
 What is in which shard stands in the folder's record (`state`), which is written after each shard: an interrupt
 loses the shard in hand and nothing else. Knows nothing of what a shard is made of.
@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from producer.export.base import Brought, ManifestRow
+from producer.export.base import Brought
 from producer.export.files import is_right, sha256_of
 from producer.export.state import Record, SavedShard, as_runs, save
+from producer.results.manifest_row import DoneRow
 
 
 class ShardWriter(Protocol):
@@ -24,7 +25,7 @@ class ShardWriter(Protocol):
     def size_bytes(self) -> int:
         """What it has grown to, about."""
 
-    def add(self, row: ManifestRow, data: bytes) -> None:
+    def add(self, row: DoneRow, data: bytes) -> None:
         """Add a sample."""
 
 
@@ -81,16 +82,20 @@ class ShardLayout:
         """The shards that are whole."""
         return self._record.shards
 
-    def has(self, row: ManifestRow) -> bool:
+    def has(self, row: DoneRow) -> bool:
         """Return whether a job is in a shard."""
         return row["index"] in self._held
 
-    def place(self, row: ManifestRow, data: bytes) -> None:
+    def place(self, row: DoneRow, data: bytes) -> None:
         """Do nothing: samples of a shard are written in order."""
 
     def write(self, brought: Iterator[Brought]) -> None:
         """Fill shards with what was read now; the last one may be small."""
-        samples = ((item.row, item.data) for item in brought if item.data is not None)
+        samples = (
+            (row, item.data)
+            for item in brought
+            if (row := item.image_row) is not None and item.data is not None
+        )
         for row, data in samples:
             number = self._free_number()
             path = self._folder / self._name.format(number)

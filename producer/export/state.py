@@ -1,4 +1,4 @@
-"""What a folder holds already, in .printroom/fetch.json: whose dataset it is, and which jobs are in which shard.
+"""Remembers in .printroom/fetch.json which dataset a folder holds, and which jobs are in which shard.
 
 One fetch at a time writes a folder; a folder is one dataset: one sweep, one format, one choice of jobs.
 """

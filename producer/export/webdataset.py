@@ -1,4 +1,4 @@
-"""WebDataset shards, laid out as img2dataset does: a tar of image, caption and row per sample, and a table beside it.
+"""Layout webdataset: tars of image, caption and row for each sample, and tables, as img2dataset writes them.
 
 sweep-000000.tar holds <sample>.png, <sample>.txt (the prompt) and <sample>.json (the row); sweep-000000.parquet the
 rows with their file_name; sweep-000000_stats.json how many there are. The same samples give the same bytes.
@@ -10,15 +10,16 @@ import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import pyarrow.parquet as pq
 
-from producer.export.base import ManifestRow, extension, sample_name
+from producer.export.base import extension, sample_name
 from producer.export.columns import name_schema, to_table
 from producer.export.files import replacing
+from producer.results.manifest_row import DoneRow
 from producer.results.rows import to_json_line
 
 SHARD_NAME = "sweep-{:06d}.tar"
@@ -33,7 +34,7 @@ class TarShard:
     def __init__(self, tar: tarfile.TarFile, table: pq.ParquetWriter) -> None:
         self._tar = tar
         self._table = table
-        self._rows: list[ManifestRow] = []
+        self._rows: list[Mapping[str, object]] = []
         self.samples = 0
         self.image_bytes = 0
 
@@ -42,7 +43,7 @@ class TarShard:
         """How long the tar is now."""
         return int(self._tar.offset)
 
-    def add(self, row: ManifestRow, data: bytes) -> None:
+    def add(self, row: DoneRow, data: bytes) -> None:
         """Add a sample: the image first."""
         name, image = sample_name(row), f"{sample_name(row)}{extension(row)}"
         self._add_file(image, data)

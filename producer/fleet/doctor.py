@@ -1,4 +1,4 @@
-"""Checks everything a fleet rests on, one line each: ok, a warning, or what is wrong and the fix."""
+"""Checks every service that a fleet needs, one line each: ok, a warning, or a failure with its fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from producer.fleet.doctor_store import examine_region, examine_space, examine_store
 from producer.fleet.status import unserved
@@ -55,7 +55,12 @@ class Check:
     level: Level
     detail: str
     #: What to do about it; empty where it is ok.
-    mend: str = ""
+    fix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was looked at, how it is, and whether it is ok."""
+        found = {"name": self.name, "level": self.level, "detail": self.detail, "fix": self.fix}
+        return {**found, "ok": self.ok}
 
     @property
     def ok(self) -> bool:
@@ -85,7 +90,7 @@ def _guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check
     try:
         yield from checks()
     except BrokerError as error:
-        yield Check(name=name, level="fail", detail=str(error), mend="see the line of the broker")
+        yield Check(name=name, level="fail", detail=str(error), fix="see the line of the broker")
 
 
 # --- the broker ----------------------------------------------------------------------------------------------
@@ -100,19 +105,19 @@ def _broker(ledger: Ledger) -> Iterator[Check]:
     except BrokerError as error:
         # What is wrong, and what to do, stands in the error: only a server that does not answer may want a start.
         silent = "does not answer" in str(error)
-        mend = "start Redis or Valkey, or set PRINTROOM_REDIS_URL" if silent else "fix PRINTROOM_REDIS_URL"
-        yield Check(name="broker", level="fail", detail=str(error), mend=mend)
+        fix = "start Redis or Valkey, or set PRINTROOM_REDIS_URL" if silent else "fix PRINTROOM_REDIS_URL"
+        yield Check(name="broker", level="fail", detail=str(error), fix=fix)
 
 
 def _rights(ledger: Ledger) -> Iterator[Check]:
     producer, worker = ledger.missing_rights()
-    mend = "docs/deployment.md, The user of Redis, has the ACL rules"
+    fix = "docs/deployment.md, The user of Redis, has the ACL rules"
     if producer:
         listed = "; ".join(producer)
-        yield Check(name="broker rights", level="fail", detail=f"this user lacks rights: {listed}", mend=mend)
+        yield Check(name="broker rights", level="fail", detail=f"this user lacks rights: {listed}", fix=fix)
     elif worker:
         detail = f"enough for a producer, not for a worker: {'; '.join(worker)}"
-        yield Check(name="broker rights", level="warn", detail=detail, mend=f"for workers: {mend}")
+        yield Check(name="broker rights", level="warn", detail=detail, fix=f"for workers: {fix}")
     else:
         yield Check(name="broker rights", level="ok", detail="this user may do what producers and workers do")
 
@@ -121,18 +126,18 @@ def _memory(ledger: Ledger) -> Iterator[Check]:
     policy = ledger.memory_policy()
     if policy is None:
         detail = "maxmemory-policy and append-only file are not shown to this user (INFO)"
-        mend = "look there yourself: maxmemory-policy noeviction, appendonly yes"
-        yield Check(name="broker memory", level="warn", detail=detail, mend=mend)
+        fix = "look there yourself: maxmemory-policy noeviction, appendonly yes"
+        yield Check(name="broker memory", level="warn", detail=detail, fix=fix)
         return
     evicts = policy["maxmemory_policy"] != "noeviction"
-    mend = "set maxmemory-policy noeviction: an evicted key is a lost sweep" if evicts else ""
+    fix = "set maxmemory-policy noeviction: an evicted key is a lost sweep" if evicts else ""
     detail = f"maxmemory-policy {policy['maxmemory_policy']}"
-    yield Check(name="broker memory", level="fail" if evicts else "ok", detail=detail, mend=mend)
+    yield Check(name="broker memory", level="fail" if evicts else "ok", detail=detail, fix=fix)
     if policy["aof"]:
         yield Check(name="broker durability", level="ok", detail="append-only file on")
     else:
         off = "append-only file off: after a crash, `printroom resume` each sweep"
-        yield Check(name="broker durability", level="warn", detail=off, mend="set appendonly yes")
+        yield Check(name="broker durability", level="warn", detail=off, fix="set appendonly yes")
 
 
 def _clock(ledger: Ledger) -> Iterator[Check]:
@@ -140,7 +145,7 @@ def _clock(ledger: Ledger) -> Iterator[Check]:
     if abs(skew) > _CLOCK_SECONDS:
         where = "behind" if skew > 0 else "ahead of"
         detail = f"this machine is {abs(skew):.0f} s {where} Redis's"
-        yield Check(name="clock", level="warn", detail=detail, mend="let both follow a time server (NTP)")
+        yield Check(name="clock", level="warn", detail=detail, fix="let both follow a time server (NTP)")
 
 
 # --- the store -----------------------------------------------------------------------------------------------
@@ -150,14 +155,14 @@ def _store(open_store: Callable[[], Store], settings: Settings | None) -> Iterat
     try:
         store = open_store()
     except PrintroomError as error:
-        yield Check(name="store", level="fail", detail=str(error), mend="check PRINTROOM_STORE")
+        yield Check(name="store", level="fail", detail=str(error), fix="check PRINTROOM_STORE")
         return
     for found in (*examine_store(store), *examine_space(store), *examine_region(store)):
-        yield Check(name=found.name, level=found.level, detail=found.detail, mend=found.fix)
+        yield Check(name=found.name, level=found.level, detail=found.detail, fix=found.fix)
     if settings and settings.s3_endpoint_url and not settings.store.lower().startswith("s3:"):
         detail = f"PRINTROOM_S3_ENDPOINT_URL is set, and PRINTROOM_STORE is a folder: {store.url}"
         yield Check(
-            name="store kind", level="warn", detail=detail, mend="set PRINTROOM_STORE=s3://bucket/prefix"
+            name="store kind", level="warn", detail=detail, fix="set PRINTROOM_STORE=s3://bucket/prefix"
         )
 
 
@@ -169,8 +174,8 @@ def _same_store(ledger: Ledger, open_store: Callable[[], Store]) -> Iterator[Che
         require_same_store(workers, identity)
     except StoreMismatch as error:
         lines = str(error).splitlines()
-        detail, mend = "; ".join(lines[:-1]), lines[-1]
-        yield Check(name="stores", level="fail", detail=detail, mend=mend)
+        detail, fix = "; ".join(lines[:-1]), lines[-1]
+        yield Check(name="stores", level="fail", detail=detail, fix=fix)
     except (StoreError, PrintroomError):
         return  # the line of the store says it
     else:
@@ -186,7 +191,7 @@ def _fleet(ledger: Ledger) -> Iterator[Check]:
     yield _alive(workers, waiting)
     for worker in workers:
         if worker.trouble:
-            yield Check(name=f"worker {worker.name}", level="fail", detail=worker.trouble, mend="see its log")
+            yield Check(name=f"worker {worker.name}", level="fail", detail=worker.trouble, fix="see its log")
     yield from _worker_versions(workers)
     names = sorted({name for worker in workers for several in worker.models.values() for name in several})
     yield Check(name="models", level="ok", detail=f"workers hold {', '.join(names) or 'none'}")
@@ -200,9 +205,9 @@ def _alive(workers: Sequence[WorkerInfo], waiting: Sequence[str]) -> Check:
         return Check(name="workers", level="ok", detail="; ".join(f"{w.name} on {w.device}" for w in workers))
     if waiting:
         detail = f"none alive, and {len(waiting):,} sweeps wait"
-        return Check(name="workers", level="fail", detail=detail, mend="sweeps wait: run `printroom worker`")
+        return Check(name="workers", level="fail", detail=detail, fix="sweeps wait: run `printroom worker`")
     return Check(
-        name="workers", level="warn", detail="none alive", mend="nothing will render: run `printroom worker`"
+        name="workers", level="warn", detail="none alive", fix="nothing will render: run `printroom worker`"
     )
 
 
@@ -218,8 +223,8 @@ def _worker_versions(workers: Sequence[WorkerInfo]) -> Iterator[Check]:
         found.pop("unknown", None)
         if len(found) > 1:
             listed = "; ".join(f"{version}: {', '.join(who)}" for version, who in sorted(found.items()))
-            mend = "run one version everywhere: images of two versions may differ in their last bits"
-            yield Check(name=f"worker versions of {package}", level="warn", detail=listed, mend=mend)
+            fix = "run one version everywhere: images of two versions may differ in their last bits"
+            yield Check(name=f"worker versions of {package}", level="warn", detail=listed, fix=fix)
 
 
 def _models_nobody_holds(
@@ -232,12 +237,12 @@ def _models_nobody_holds(
         try:
             lines = unserved(Plan.from_bytes(data), workers) if data else []
         except PlanUnreadable as error:
-            mend = "run the version that submitted it, or cancel the sweep and submit it again"
-            yield Check(name=f"sweep {sweep[:12]}", level="warn", detail=str(error), mend=mend)
+            fix = "run the version that submitted it, or cancel the sweep and submit it again"
+            yield Check(name=f"sweep {sweep[:12]}", level="warn", detail=str(error), fix=fix)
             continue
         for line in lines:
-            mend = "put the model where a worker looks (PRINTROOM_MODELS), or cancel the sweep"
-            yield Check(name=f"sweep {sweep[:12]}", level="warn", detail=line, mend=mend)
+            fix = "put the model where a worker looks (PRINTROOM_MODELS), or cancel the sweep"
+            yield Check(name=f"sweep {sweep[:12]}", level="warn", detail=line, fix=fix)
 
 
 def _orphans(ledger: Ledger) -> Iterator[Check]:
@@ -245,8 +250,8 @@ def _orphans(ledger: Ledger) -> Iterator[Check]:
     if waiting:
         listed = ", ".join(f"{queue} ({count:,})" for queue, count in sorted(waiting.items()))
         detail = f"messages wait in queues that no unfinished sweep needs: {listed}"
-        mend = "left by a cancelled sweep, or for workers of another version; harmless, resume takes them up"
-        yield Check(name="queues", level="warn", detail=detail, mend=mend)
+        fix = "left by a cancelled sweep, or for workers of another version; harmless, resume takes them up"
+        yield Check(name="queues", level="warn", detail=detail, fix=fix)
 
 
 def _dead_letters(ledger: Ledger) -> Iterator[Check]:
@@ -254,8 +259,8 @@ def _dead_letters(ledger: Ledger) -> Iterator[Check]:
     if dead:
         newest = f"{dead[0].get('code')}: {dead[0].get('reason')}"
         detail = f"{len(dead)} messages nobody could act on; the newest: {newest}"
-        mend = "another program may share this Redis: give Printroom a PRINTROOM_REDIS_PREFIX of its own"
-        yield Check(name="dead letters", level="fail", detail=detail, mend=mend)
+        fix = "another program may share this Redis: give Printroom a PRINTROOM_REDIS_PREFIX of its own"
+        yield Check(name="dead letters", level="fail", detail=detail, fix=fix)
 
 
 # --- this machine --------------------------------------------------------------------------------------------
@@ -266,8 +271,8 @@ def _variables() -> Iterator[Check]:
     for name in unknown_variables():
         # Without the prefix, which makes all of them alike.
         found = difflib.get_close_matches(name.lower().removeprefix("printroom_"), Settings.model_fields, n=1)
-        mend = f"did you mean PRINTROOM_{found[0].upper()}?" if found else ".env.example has them all"
-        yield Check(name="settings", level="warn", detail=f"{name} is no setting: not used", mend=mend)
+        fix = f"did you mean PRINTROOM_{found[0].upper()}?" if found else ".env.example has them all"
+        yield Check(name="settings", level="warn", detail=f"{name} is no setting: not used", fix=fix)
 
 
 def _rendering() -> Check:

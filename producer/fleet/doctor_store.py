@@ -1,4 +1,4 @@
-"""Does with a store what a run does, under a key of its own that it removes; says what failed, and the fix."""
+"""Tries the operations of a run on a store, under a key that it removes again, and reports failures with their fix."""
 
 from __future__ import annotations
 

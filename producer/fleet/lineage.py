@@ -1,4 +1,4 @@
-"""Sweeps that share a name, in the order they were submitted: `mustaches`, `mustaches@1`, an id, to one sweep."""
+"""Finds the sweep that a text means among sweeps of one name: `mustaches`, `mustaches@1`, or an id."""
 
 from __future__ import annotations
 

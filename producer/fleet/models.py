@@ -1,4 +1,4 @@
-"""A model's name to its fingerprint, through this machine's folders and what live workers announce.
+"""Resolves a model's name to its fingerprint, from this machine's folders and from what live workers announce.
 
 A producer needs no weights: a worker that holds a model has hashed it. A name that nobody knows, or that means
 two different models, is an error that lists what there is.
@@ -159,11 +159,11 @@ def _no_model(path: Path) -> str:
     try:
         if path.is_dir():
             inside = [found.relative_to(path.parent).as_posix() for _, found in find_models([path])]
-            mend = f"name one in it: {', '.join(inside[:3])}" if inside else "a model's folder has one"
-            return f"a folder without a model_index.json: {mend}"
+            fix = f"name one in it: {', '.join(inside[:3])}" if inside else "a model's folder has one"
+            return f"a folder without a model_index.json: {fix}"
         if path.is_file():
-            mend = "convert it" if path.suffix.lower() in _PICKLED else "name a model"
-            return f"a file that is not read: {mend}: a .safetensors file, or a diffusers folder"
+            fix = "convert it" if path.suffix.lower() in _PICKLED else "name a model"
+            return f"a file that is not read: {fix}: a .safetensors file, or a diffusers folder"
     except (OSError, ValueError):  # no path at all: too long, or not ours to look at
         pass
     return ""

@@ -1,4 +1,4 @@
-"""Chooses which failed jobs of a sweep are rendered again, and says which are left."""
+"""Chooses which failed jobs of a sweep are rendered again, and reports which are left out."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def retry_failed(
         for row in manifest_rows(sweep, store, where={**(where or {}), "status": "failed"}, plan=plan)
     }
     for row in manifest_rows(sweep, store, where={"status": "failed"}):
+        assert row["status"] == "failed"  # only those were asked for
         code = row["error_code"]
         takes = code in codes if codes else everything or code not in PERMANENT_CODES
         if takes and row["index"] in wanted:

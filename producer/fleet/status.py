@@ -1,4 +1,4 @@
-"""How a sweep is doing, and why it is not doing better. One round trip for the figures, one for the workers."""
+"""Reports how a sweep is doing and what holds it up. One round trip for the figures, one for the workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether workers, sweep and this client mean the same store, in words; and whether the store has what Redis counts."""
+"""Compares the stores of workers, sweep and this client, and the store's manifests with Redis' figures."""
 
 from __future__ import annotations
 

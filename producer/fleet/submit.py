@@ -1,4 +1,4 @@
-"""A sweep into the store and Redis, once; and back into Redis from the store, when Redis has lost it."""
+"""Puts a sweep into the store and Redis, once; and back into Redis from the store after Redis has lost it."""
 
 from __future__ import annotations
 

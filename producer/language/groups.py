@@ -1,4 +1,4 @@
-"""Checks what a sweep says beyond axes of a job's own fields: zip groups, vars, replacements, styles, wildcards."""
+"""Checks the keys of a sweep beyond a job's own fields: zip groups, vars, replacements, styles, wildcards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns what a sweep says of guidance rules into rules: one, or several where a field holds a list. Knows no YAML.
+"""Turns the guidance rules of a sweep file into rules: one, or several where a field holds a list. Knows no YAML.
 
 A rule's fields hold one value each, so a list of values is an axis, and a rule with several is their product, in the
 order of `shared.guidance.RULE_FIELDS`, the last fastest. An interval is itself a list: a list of intervals is an axis.

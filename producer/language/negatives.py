@@ -1,4 +1,4 @@
-"""Turns what a sweep says of negative prompts into negative prompts: one, or several that compare. Knows no YAML.
+"""Turns the negative prompts of a sweep file into texts: one, or several to compare. Knows no YAML.
 
 A long negative prompt is a list of terms, and which of them do anything is a question that a sweep can answer:
 `leave_one_out` takes away each term in turn, `one_at_a_time` keeps each alone, and `placebo` says as many words that

@@ -1,4 +1,4 @@
-"""The keys of a sweep that are more than one value: spans of seeds, cases, samples, draws, axes of numbers.
+"""The keys of a sweep that hold several values: seed ranges, cases, samples, draws, axes of numbers.
 
 Types and the checks of each by itself; what only the whole sweep shows is in `producer.language.sweep`.
 """

@@ -1,4 +1,4 @@
-"""One thing that is wrong with a sweep or a file that it names, and where. Checks nothing."""
+"""A problem in a sweep or in a file that it names, and its place. Checks nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes templates of a sweep's texts: holes for vars, search and replace, choices. Knows nothing of axes."""
+"""Turns a sweep's texts into templates: holes for vars, search and replace, choices. Knows nothing of axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns what pydantic found wrong into problems of a sweep, one line each, with place and fix. Checks nothing."""
+"""Turns pydantic's errors into problems of a sweep, one line each, with place and fix. Checks nothing itself."""
 
 from __future__ import annotations
 

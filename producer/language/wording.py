@@ -1,4 +1,4 @@
-"""Says values, kinds and near names as error messages show them. Knows nothing of sweeps."""
+"""Words for error messages: values, their kinds, and the nearest known name. Knows nothing of sweeps."""
 
 from __future__ import annotations
 

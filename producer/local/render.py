@@ -1,4 +1,4 @@
-"""The embedded default: everything of a fleet on this machine, for one sweep, in one command.
+"""Renders one sweep on this machine in one command: starts Valkey, a worker and a folder store, and ends them.
 
 An embedded Valkey, a folder store and one worker process; from there on it is the same code as the fleet. The
 store is the durable truth: a re-run finds what is done and renders the rest.
@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from producer.arguments import checked
-from producer.client import Printroom, SweepSource, as_sweep
+from producer.client import Printroom
 from producer.fleet.status import Overview
 from producer.fleet.submit import Submission
 from producer.language.wording import counted
 from producer.local.valkey import EmbeddedValkey
 from producer.results.verify import repair_sweep, verify_sweep
+from producer.source import SweepLike, SweepSource, read_source
 from shared import names
 from shared.errors import ModelUnknown, WorkerFailed
 from shared.images.files import require_encoder
@@ -65,10 +67,28 @@ class Rendered:
     found: int
     interrupted: bool
 
+    @property
+    def images(self) -> Path:
+        """The folder of the images, or of the shards that hold them."""
+        shards = self.folder / "sweeps" / self.status.sweep / "shards"
+        return shards if shards.is_dir() else self.folder / "images"
+
+    @property
+    def manifests(self) -> Path:
+        """The folder of the sweep's manifests."""
+        return self.folder / "sweeps" / self.status.sweep / "manifest"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures of the run, and where its images are."""
+        s = self.status
+        figures = {"sweep": s.sweep, "jobs": s.jobs, "done": s.done, "failed": s.failed, "reused": s.reused}
+        places = {"images": self.images, "manifest": self.manifests}
+        return {**figures, "interrupted": self.interrupted, **places}
+
 
 @checked
 def render_locally(
-    source: SweepSource,
+    source: SweepLike,
     folder: str | Path,
     settings: Settings,
     *,
@@ -89,21 +109,21 @@ def render_locally(
     Raises: SettingsError where the sweep's format wants a package that is not installed; SweepError, ModelUnknown,
         WorkerFailed and the other errors of submitting.
     """
-    folder = Path(folder)
-    require_encoder(parse_format(as_sweep(source).format))
+    folder, read = Path(folder), read_source(source)
+    require_encoder(parse_format(read.sweep.format))
     folder.mkdir(parents=True, exist_ok=True)
     with EmbeddedValkey() as valkey:
         settings = settings.model_copy(
             update={"redis_url": _secret(valkey.url), "store": str(folder.resolve())}
         )
         client = Printroom(settings)
-        models = client.paths_of_models(source)
-        plan, store = client.compile(source, unknown=[]), FolderStore(folder)
+        models = client.paths_of_models(read)
+        plan, store = client.compile(read, unknown=[]), FolderStore(folder)
         _open_what_is_gone(plan, store, on_stage)
         there = _there_already(plan, store)
         with _LocalWorker(settings, folder, device, models, on_stage) as worker:
             try:
-                submission = _submit(client, worker, source, confirmed=confirmed, allow_failing=allow_failing)
+                submission = _submit(client, worker, read, confirmed=confirmed, allow_failing=allow_failing)
                 # Of a sweep in shards, or a very large one, only what its own manifests say is known.
                 found = max(there, client.status(submission.sweep).status.done)
                 status, interrupted = _watch(client, worker, submission.sweep, on_status, on_stage)
@@ -112,6 +132,18 @@ def render_locally(
             if interrupted:
                 status = client.status(submission.sweep).status
     return Rendered(submission=submission, status=status, folder=folder, found=found, interrupted=interrupted)
+
+
+def draw_local_sheet(made: Rendered) -> Path:
+    """Draw the contact sheet of a finished run into its folder, for a sweep of one axis too."""
+    from producer.sheet.sweep_sheet import sweep_sheet
+    from shared.whole_file import write_png
+
+    store = FolderStore(made.folder)
+    plan = Plan.from_bytes(store.get(names.plan_key(made.submission.sweep)))
+    path = made.folder / "sheet.png"
+    write_png(sweep_sheet(made.submission.sweep, plan, store, rows=None, columns=None, where={}), path)
+    return path
 
 
 def _open_what_is_gone(plan: Plan, store: FolderStore, on_stage: Callable[[str], None]) -> None:

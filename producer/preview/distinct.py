@@ -1,4 +1,4 @@
-"""Counts the different images of a plan by the sets of values on its axes, without going through its jobs.
+"""Counts the distinct images of a plan from the sets of values on its axes, without going through its jobs.
 
 A plain block is a product of axes, so its images are a product of sets: one for the guidance scales that guide, and
 one for those that do not, where all negative prompts and rules make one image. Two such products have as many images

@@ -1,4 +1,4 @@
-"""What a plan meets here: its models' tokenizers on this machine, and how fast devices were before.
+"""Finds what a preview needs from this machine and the store: tokenizers, facts of models, measured speeds.
 
 Reads models' folders and stores; a store that does not answer is said, not waited for.
 """

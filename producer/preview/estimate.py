@@ -1,4 +1,4 @@
-"""Turns a plan and what was measured into bytes and hours. Invents no figure: what nobody measured is unknown."""
+"""Estimates bytes and hours of a plan from measurements. What nobody measured is unknown, never invented."""
 
 from __future__ import annotations
 

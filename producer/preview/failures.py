@@ -1,4 +1,4 @@
-"""Finds the jobs of a plan that are certain to fail, by the values on its axes, without going through its jobs.
+"""Finds the jobs of a plan that are certain to fail, from the values on its axes, without going through its jobs.
 
 A block is a product of axes. What a check asks of a job (its scheduler, whether it has few steps, whether it is guided)
 takes few values on each axis, so a block is as few cases as those multiply to, each with how many jobs it stands for.

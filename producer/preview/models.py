@@ -1,4 +1,4 @@
-"""Turns what models' files say into lines of a plan: how each is read, and what may be a slip. Reads no files."""
+"""Describes how each model of a plan is read, and what may be a mistake. Reads no files."""
 
 from __future__ import annotations
 

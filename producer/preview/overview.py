@@ -1,4 +1,4 @@
-"""Looks a plan over: what it comes to, what it costs, what may be a slip, and a few of its jobs."""
+"""Makes a preview of a plan: its size, its cost, possible mistakes, and a few of its jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast devices were, from the manifests of sweeps that are done and from benchmarks kept here. Makes nothing up.
+"""Reads how fast devices were from manifests of finished sweeps and from kept benchmarks. Invents nothing.
 
 The unit is a UNet row: one text's prediction at one step, with its share of decoding and all else. A job's time is its
 rows times what a row took for the same model and size on the same device.

@@ -1,4 +1,4 @@
-"""Chooses evenly spread places of a long run, so that a few stand for all. Knows nothing of jobs."""
+"""Chooses evenly spread positions of a long run, so that a few stand for all. Knows nothing of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns the texts of a plan into what they cost the text encoders, by model. Knows nothing of plans' axes."""
+"""Computes what the texts of a plan cost the text encoders, by model. Knows nothing of plans' axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names what people regret once it is rendered. Knows nothing of bytes or seconds."""
+"""Warns of choices in a plan that people regret after rendering. Knows nothing of bytes or seconds."""
 
 from __future__ import annotations
 

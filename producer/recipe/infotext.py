@@ -1,4 +1,4 @@
-"""A1111's infotext to the keys of a sweep, as far as they mean the same here. Knows nothing of files.
+"""Turns A1111's infotext into keys of a sweep, where they mean the same. Knows nothing of files.
 
 Infotext has no escapes and nobody's name for a model but the name itself, so it is read as A1111 reads it, and what
 it leaves open is said, never guessed.

@@ -1,4 +1,4 @@
-"""What ComfyUI, InvokeAI, NovelAI and others write into an image to the keys of a sweep, as far as sd-parsers reads it.
+"""Turns the metadata of ComfyUI, InvokeAI, NovelAI and others into keys of a sweep, as far as sd-parsers reads it.
 
 The program is told by the names of its texts, which needs no library. What a file says is never trusted: a value
 that is no number, or a sampler that nobody here knows, stays open.

@@ -1,4 +1,4 @@
-"""An image file to what it says of itself, and to the sweep that asks for it again. Reads no store and no Redis."""
+"""Reads the recipe in an image file, and the sweep that makes the image again. Reads no store and no Redis."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""A manifest row's image out of the store, checked against the row's sha256. Knows nothing of where it then goes."""
+"""Reads the image of a manifest row from the store and checks it against the row's sha256."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
+from producer.results.manifest_row import DoneRow, ImageLocation
 from shared.errors import ImageDamaged
 from shared.store.base import Store
 
 
-def read_stored_image(store: Store, row: Mapping[str, Any]) -> bytes:
+def read_stored_image(store: Store, row: ImageLocation | DoneRow) -> bytes:
     """Return the image file of a finished row, whole and right: an object, or its part of a shard.
 
     Args:

@@ -1,4 +1,4 @@
-"""Rows of a sweep's manifests, filtered; and the contact sheet's cells. Reads the store alone."""
+"""Reads the rows of a sweep's manifests, filtered. Reads the store alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from producer.language.wording import show
+from producer.results.manifest_row import ManifestRow
 from producer.results.where import (
     LABEL,
     Where,
@@ -42,7 +43,7 @@ _VALUES_COUNTED = 10_000
 
 def manifest_rows(
     sweep: str, store: Store, *, where: Where | None = None, plan: Plan | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ManifestRow]:
     """Yield the rows of every manifest so far, in plan order, as plain values.
 
     Args:
@@ -161,16 +162,14 @@ def to_json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def with_urls(
-    rows: Iterator[dict[str, Any]], store: Store, *, expires_seconds: int
-) -> Iterator[dict[str, Any]]:
+def with_urls(rows: Iterator[ManifestRow], store: Store, *, expires_seconds: int) -> Iterator[ManifestRow]:
     """Add to each finished row a URL that reads its image for a while."""
     for row in rows:
         url = store.presign(row["key"], expires_seconds=expires_seconds) if row["key"] else None
-        yield {**row, "url": url}
+        yield cast(ManifestRow, {**row, "url": url})
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _plain(row: Mapping[str, Any]) -> ManifestRow:
     """Parquet's values as JSON has them: maps as objects, times as ISO 8601."""
     plain = {}
     for name, value in row.items():
@@ -181,4 +180,4 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, float) and not math.isfinite(value):
             value = None
         plain[name] = value
-    return plain
+    return cast(ManifestRow, plain)  # the schema of the file has been checked

@@ -1,4 +1,4 @@
-"""Looks through the manifests of every sweep of a store for rows that meet conditions. Asks no Redis."""
+"""Searches the manifests of every sweep in a store for rows that meet conditions. Asks no Redis."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
+from producer.results.manifest_row import ManifestRow
 from producer.results.rows import manifest_rows, why_nothing
 from producer.results.store_sweeps import stored_ids, stored_plans
 from producer.results.where import Where, read_where
@@ -23,7 +23,7 @@ class FoundRow:
 
     sweep: str
     name: str
-    row: dict[str, Any]
+    row: ManifestRow
 
 
 def search_rows(

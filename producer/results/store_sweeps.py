@@ -1,4 +1,4 @@
-"""Sweeps that the store has, whatever Redis knows: their ids by one listing, their names out of their plans."""
+"""Lists the sweeps in a store, without Redis: ids from one listing, names from their plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks the store something that is good to know and not worth a wait: an answer in time, or none."""
+"""Asks a question that is useful but not worth a long wait: returns the answer in time, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares what a sweep's plan, manifests, images and ledger say, instead of believing one of them.
+"""Verifies a sweep: compares its plan, manifests, images and ledger with each other instead of trusting one.
 
 Quick: every manifest is read, every image looked for, every figure compared. Deep: every image is read as well, its
 sha256 compared with its row, its recipe with its name, and its pixels decoded. A manifest at a time, some images at
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from PIL import Image
 
 from producer.language.wording import counted
 from producer.results.images import read_stored_image
+from producer.results.manifest_row import DoneRow, ManifestRow
 from producer.results.rows import manifests
 from shared import names
 from shared.errors import BrokerError, ImageDamaged, ObjectMissing, SweepUnknown
@@ -196,12 +197,13 @@ def _chunk_number(key: str, plan: Plan) -> int | None:
     return number if 0 <= number < plan.chunks else None
 
 
-def _rows(report: Report, plan: Plan, number: int, data: bytes) -> list[dict[str, Any]]:
+def _rows(report: Report, plan: Plan, number: int, data: bytes) -> list[ManifestRow]:
     """Read a chunk's manifest; return the rows that are the plan's own jobs."""
     chunk = plan.chunk(number)
     everything = tuple(range(chunk.start, chunk.stop))
     try:
-        found = read_columns(data, MANIFEST_SCHEMA.names).to_pylist()
+        # Maps and times are as Arrow has them; nothing here reads those.
+        found: list[ManifestRow] = read_columns(data, MANIFEST_SCHEMA.names).to_pylist()
     except ValueError as error:
         detail = f"the manifest of chunk {number}: {error}"
         report.add(Finding(kind="manifest_damaged", detail=detail, chunk=number, indices=everything))
@@ -222,12 +224,12 @@ def _rows(report: Report, plan: Plan, number: int, data: bytes) -> list[dict[str
     return right
 
 
-def _done(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _done(rows: Sequence[ManifestRow]) -> Iterator[DoneRow]:
     return (row for row in rows if row["status"] == "done")
 
 
-def _wrong_image(store: Store, row: Mapping[str, Any], deep: bool) -> Finding | None:
-    place = {"chunk": row["chunk"], "indices": (row["index"],), "key": row["key"]}
+def _wrong_image(store: Store, row: DoneRow, deep: bool) -> Finding | None:
+    place: dict[str, Any] = {"chunk": row["chunk"], "indices": (row["index"],), "key": row["key"]}
     try:
         detail = _damage(store, row) if deep else _absence(store, row)
     except ObjectMissing:
@@ -241,7 +243,7 @@ def _wrong_image(store: Store, row: Mapping[str, Any], deep: bool) -> Finding | 
     )
 
 
-def _absence(store: Store, row: Mapping[str, Any]) -> str | None:
+def _absence(store: Store, row: DoneRow) -> str | None:
     found = store.head(row["key"])
     if found is None:
         raise ObjectMissing(row["key"])
@@ -252,7 +254,7 @@ def _absence(store: Store, row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _damage(store: Store, row: Mapping[str, Any]) -> str | None:
+def _damage(store: Store, row: DoneRow) -> str | None:
     data = read_stored_image(store, row)
     try:
         recipe = read_recipe(data)

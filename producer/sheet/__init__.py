@@ -1,4 +1,4 @@
-"""Turns jobs and what has become of them into contact sheets: pictures, tiles of pictures, or a page of HTML.
+"""Turns jobs and their results into contact sheets: pictures, tiles of pictures, or a page of HTML.
 
 Knows nothing of plans, manifests and Redis; `producer.sheet.sweep_sheet` brings the jobs.
 """

@@ -1,4 +1,4 @@
-"""What a baseline is to a job: the same job with one field as the baseline has it, and how far two images are apart.
+"""Finds the baseline of a job, the same job with one field changed, and measures how far two images differ.
 
 Knows nothing of stores and sheets.
 """

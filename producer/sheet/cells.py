@@ -1,4 +1,4 @@
-"""One job of a sweep on a sheet: what has become of it, and its value in every field. Knows no pixels."""
+"""One job on a sheet: its state, and its value in every field. Knows no pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws a measured sheet: titles, labels, images, and what stands where there is no image. Stores nothing."""
+"""Draws a measured sheet: titles, labels, images, and a note where there is no image. Stores nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs in their places: which row, which column, which section below the last. Knows no pixels."""
+"""Arranges jobs in rows, columns and sections. Knows no pixels."""
 
 from __future__ import annotations
 

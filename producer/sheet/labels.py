@@ -1,4 +1,4 @@
-"""Short labels of texts that are shown beside one another: what tells them apart, an ellipsis for what they share.
+"""Makes short labels for texts that stand side by side: keeps where they differ, shortens what they share.
 
 Knows nothing of fields and sheets.
 """

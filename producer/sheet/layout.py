@@ -1,4 +1,4 @@
-"""Every measure of a sheet, in pixels: from a grid of jobs to where each line and image stands. Draws nothing."""
+"""Computes every position of a sheet in pixels, from a grid of jobs. Draws nothing."""
 
 from __future__ import annotations
 

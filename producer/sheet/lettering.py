@@ -1,4 +1,4 @@
-"""Text as a picture has it: fonts, lines of a width, ink. Knows nothing of jobs."""
+"""Measures and draws text in a picture: fonts, line breaks, colours. Knows nothing of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads jobs' images for a sheet, scaled and compared with the baseline; a few at a time, in order.
+"""Reads the images for a sheet, scaled and compared with the baseline, a few at a time and in order.
 
 One lost or damaged file must not cost the other nine hundred: it becomes a note in its place.
 """

@@ -1,4 +1,4 @@
-"""What a grid comes to on a screen: how wide and high it is, where long rows are best broken, how well that fits.
+"""Computes the width and height of a grid on a screen, and where long rows are best broken.
 
 Knows no jobs.
 """

@@ -1,4 +1,4 @@
-"""Chooses which fields go down the side of a sheet and which along its top, to fit a screen; or a list of images."""
+"""Chooses which fields go along the side of a sheet and which along its top, or a plain list, to fit a screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Breaks rows into strips below one another, as text is broken into lines: from a grid to a grid. Knows no pixels."""
+"""Breaks long rows of a grid into strips below one another, as text is broken into lines. Knows no pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep's contact sheet: which jobs go on it, what has become of them, and the axes it is laid out by."""
+"""Makes the contact sheet of a sweep: chooses its jobs, finds their results, chooses its axes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from producer.arguments import Between
 from producer.language.conditions.expression import Condition
 from producer.language.fields import FIELDS
 from producer.results.images import read_stored_image
+from producer.results.manifest_row import ImageLocation, ManifestRow
 from producer.results.rows import manifest_rows
 from producer.results.where import (
     LABEL,
@@ -72,9 +73,6 @@ _ROW_CHOICE = (
     "model",
     "seed",
 )
-
-#: Columns of a manifest that its job has too, or that no image is read by.
-_NOT_KEPT = frozenset((*RECIPE_FIELDS, "versions", "worker", "device", "dtype", "model_name", "finished_at"))
 
 Side = str | Sequence[str] | None
 
@@ -230,11 +228,13 @@ def _labels(plan: Plan, index: int) -> dict[str, Any]:
     }
 
 
-def _made(job: Job, row: Mapping[str, Any], store: Store, labels: Mapping[str, Any]) -> Cell:
+def _made(job: Job, row: ManifestRow, store: Store, labels: Mapping[str, Any]) -> Cell:
     if row["status"] == "failed":
         reason = f"{row['error_code']}: {row['error']}"
         return Cell(job=job, state="failed", reason=reason, **labels)
-    kept = {name: value for name, value in row.items() if name not in _NOT_KEPT}
+    kept = ImageLocation(  # not the whole row: a sheet holds many of them
+        key=row["key"], offset=row["offset"], size_bytes=row["size_bytes"], sha256=row["sha256"]
+    )
     return Cell(job=job, state="done", load=partial(read_stored_image, store, kept), **labels)
 
 

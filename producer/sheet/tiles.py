@@ -1,4 +1,4 @@
-"""A sheet too large for one picture, cut into several: each has its labels, and a page shows them all.
+"""Cuts a sheet that is too large for one picture into tiles with labels, and writes a page that shows them all.
 
 Images are read, drawn and written tile by tile: what is in memory is one tile.
 """

@@ -1,4 +1,4 @@
-"""A1111's infotext to an EXIF block, and back: the one field UserComment. Knows nothing of files.
+"""Turns A1111's infotext into an EXIF block (field UserComment), and back. Knows nothing of files.
 
 As A1111 writes it: big-endian, the comment in UTF-16. EXIF leaves the byte order of such a comment open, so
 that a reader has to look; other programs write it the other way round.

@@ -1,4 +1,4 @@
-"""An image file of any format: pixels and texts in, texts and pixels out. The only door to the formats' own modules."""
+"""Reads and writes image files of every format: pixels and texts. Other packages import only this module."""
 
 from __future__ import annotations
 

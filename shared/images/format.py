@@ -1,4 +1,4 @@
-"""Which file an image becomes, and at what quality. Knows nothing of pixels.
+"""The file format of images, and its quality. Knows nothing of pixels.
 
 A format belongs to a sweep, not to a job: in two formats the same job is one id and two objects, whose keys
 differ by their endings. A quality is part of the ending, so that no lossy file is ever taken for another.

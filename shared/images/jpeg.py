@@ -1,4 +1,4 @@
-"""Pixels and texts to a JPEG file, and a JPEG file to its texts. Knows nothing of jobs.
+"""Writes pixels and texts to a JPEG file, and reads the texts back. Knows nothing of jobs.
 
 The infotext is EXIF's UserComment, where A1111 and its readers look for it; our own text is XMP. A segment of a
 JPEG ends at 64 kB. A longer packet of XMP goes on in further segments, as its standard has it; a longer infotext

@@ -1,4 +1,4 @@
-"""Pixels and texts to a lossless JPEG XL file, and a JPEG XL file to its texts. Knows nothing of jobs.
+"""Writes pixels and texts to a lossless JPEG XL file, and reads the texts back. Knows nothing of jobs.
 
 The `imagecodecs` package codes the pixels; it is an extra (`pip install 'printroom[jxl]'`), and reading the texts
 does without it. It writes no metadata, so the boxes around its codestream are written here (ISO/IEC 18181-2): the

@@ -1,4 +1,4 @@
-"""Pixels and texts to a PNG file, and a PNG file to its texts. Knows nothing of jobs.
+"""Writes pixels and texts to a PNG file, and reads the texts back. Knows nothing of jobs.
 
 The Up filter in NumPy and ISA-L's deflate at level 1: a fraction of the CPU time of Pillow's default for a
 tenth more bytes (`benchmarks/encoders.py`). The same pixels and texts give the same bytes as long as

@@ -1,4 +1,4 @@
-"""Pixels and texts to a WebP file, lossless or lossy, and a WebP file to its texts. Knows nothing of jobs.
+"""Writes pixels and texts to a WebP file, lossless or lossy, and reads the texts back. Knows nothing of jobs.
 
 The infotext is EXIF's UserComment, where A1111 and its readers look for it; our own text is XMP.
 """

@@ -1,4 +1,4 @@
-"""Printroom's text to an XMP packet with a seal on it, and back. Knows nothing of files or of what the text says.
+"""Turns Printroom's text into an XMP packet with a checksum, and back. Knows nothing of files.
 
 WebP, JPEG and JPEG XL have no checksums. The seal is a CRC-32 over the text and the rest of the file: with it a
 damaged file is found without decoding it, as a PNG's own checksums find one. What other programs may add (EXIF,

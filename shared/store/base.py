@@ -1,4 +1,4 @@
-"""The store's port: what Printroom asks of a place that keeps results. Knows nothing of S3 or folders."""
+"""The store's interface: the operations that Printroom needs of a place for results. Knows no S3 and no folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which store this is: a small object under `identity/`, whose name every worker and every sweep tells.
+"""The identity of a store: a small object under `identity/` that workers and sweeps name, to find out a mix-up.
 
 Two sides that mean different places (a relative folder, another prefix, another endpoint) are found out by it; one
 place under two addresses is one store, and so is a copy of it.

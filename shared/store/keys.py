@@ -1,4 +1,4 @@
-"""Which object keys, and ranges of objects, are allowed in every store alike. Knows nothing of where they are kept."""
+"""Which object keys and byte ranges every store allows. Knows nothing of where objects are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store's address to the store itself. Imports boto3 only when the address is S3."""
+"""Opens the store that an address names. Imports boto3 only for S3."""
 
 from __future__ import annotations
 

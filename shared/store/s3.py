@@ -1,4 +1,4 @@
-"""An S3 bucket as a store, through boto3: SeaweedFS, AWS, R2, Ceph and their kin. Knows nothing of folders.
+"""An S3 bucket as a store, through boto3: SeaweedFS, AWS, R2, Ceph and others. Knows nothing of folders.
 
 Every request goes through `_request`, the one place that decides what is tried again: server errors,
 throttling, broken connections and damaged bytes, with exponential backoff and full jitter, until the

@@ -1,4 +1,4 @@
-"""What a failed S3 request means: try again, or one of our errors with its fix. Asks nothing of any server."""
+"""Decides what a failed S3 request means: retry it, or raise one of our errors with its fix."""
 
 from __future__ import annotations
 

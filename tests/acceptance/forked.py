@@ -51,7 +51,7 @@ def run_command_line(arguments: list[str], patch: str) -> None:
     """Do what `python -m producer.cli` does, but for how a local run starts its worker, which alone is patched."""
     if arguments[:1] == ["render"]:
         aside = WorkerSetAside(patch)
-        from producer.local.render import render as local
+        from producer.local import render as local
 
         local.subprocess = SimpleNamespace(Popen=aside.start, PIPE=subprocess.PIPE)
     from producer.cli import main

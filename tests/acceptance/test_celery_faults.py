@@ -1,6 +1,6 @@
-"""What Celery on Redis does by itself, and that our mends mend it: each fault without its mend, and with it.
+"""What Celery on Redis does by itself, and that our additions fix it: each fault without its addition, and with it.
 
-The mends are in worker/transport.py, worker/lease.py, shared/feeder.py and worker/tasks.py; the reasons are in
+The additions are in worker/transport.py, worker/lease.py, shared/feeder.py and worker/tasks.py; the reasons are in
 docs/architecture.md.
 """
 

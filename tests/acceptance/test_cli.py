@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from producer.language.complete import read_sweep_file
 from producer.results.images import read_stored_image as stored_image
 from producer.results.rows import manifest_rows
-from shared.metadata import read_stored_image
+from shared.metadata import read_image
 from shared.names import DEFAULT_MODEL
 from shared.store.folder import FolderStore
 from testing.random_weights import create_random_model
@@ -63,7 +63,7 @@ def share_of_right_subjects(images: list[bytes]) -> float:
     """Return how many of the pictures in the default model's own size show whom the prompt names, on a plain ground."""
     right = []
     for image in images:
-        job = read_stored_image(image).job
+        job = read_image(image).job
         if (job.width, job.height) == (64, 64):
             with Image.open(io.BytesIO(image)) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
@@ -272,7 +272,7 @@ def test_what_is_not_there_is_an_error(fleet, printroom, arguments, said):
 
 
 def test_bad_sweep_submits_nothing(fleet, printroom, tmp_path):
-    """A sweep with mistakes is one error that names line, field and mend; nothing is in the store or in Redis."""
+    """A sweep with mistakes is one error that names line, field and fix; nothing is in the store or in Redis."""
     path = tmp_path / "bad.yaml"
     path.write_text("prompt: a cat\nstep: 20\nsize: 63\nsteps: 0\n")
     answer = printroom("submit", str(path), environment=fleet.environment)

@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from producer.cli import cli
-from producer.local.render import render as local
+from producer.local import render as local
 
 ROOT = Path(__file__).resolve().parents[2]
 

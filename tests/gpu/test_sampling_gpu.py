@@ -76,14 +76,14 @@ def test_dtypes_on_the_gpu(models):
 
 def test_the_loop_reads_nothing_from_the_device(models):
     """Samplers, guidance and noises of all kinds in one batch: no step waits for the GPU."""
-    from worker.sampling.rows.batch import RowBatch, RowCounts
+    from worker.sampling.rows.batch import RowBatch
     from worker.sampling.rows.prepare import encode_texts, prepare
 
     model = models("sd1", "cuda")
     mixed = [request for scheduler in SCHEDULERS for request in requests(scheduler)[:2]]
     jobs = [prepare(model, request) for request in mixed]
     for attempt in range(2):  # the first fills caches
-        batch = RowBatch(model, shape=jobs[0].shape, rows=32, counts=RowCounts())
+        batch = RowBatch(model, shape=jobs[0].shape, rows=32)
         for index, job in enumerate(jobs):
             batch.admit(index, job, encode_texts(model, job))
         while len(batch):

@@ -1,4 +1,4 @@
-"""What goes wrong with Redis has a name of ours and a mend; passwords and TLS by URL alone."""
+"""What goes wrong with Redis has a name of ours and a fix; passwords and TLS by URL alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from shared.broker import BrokerView, ChunkMessage, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError, BrokerFull, BrokerUnavailable
 from shared.ledger import ChunkOutcome, Ledger
+from shared.message import ChunkMessage
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
+from shared.queues import BrokerView
+from shared.redis_client import connect
 from shared.settings import Settings
 
 WRONG = "a-wrong-password"
@@ -121,7 +124,7 @@ class TestDown:
         "way", ["submit", "record", "status", "register", "queue_lengths", "chunks", "send"]
     )
     def test_nobody_listens(self, way):
-        """A server that is down is BrokerUnavailable, with the mend."""
+        """A server that is down is BrokerUnavailable, with the fix."""
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
             settings = make_settings(f"redis://:{WRONG}@127.0.0.1:{held.getsockname()[1]}/0")
@@ -160,7 +163,7 @@ class TestFull:
         return ways, lambda: client.config_set("maxmemory", "64mb")
 
     def test_named(self, full):
-        """Every write is BrokerFull with the mend; reading goes on."""
+        """Every write is BrokerFull with the fix; reading goes on."""
         ways, _ = full
         for name in ("submit", "record", "register", "send"):
             with pytest.raises(BrokerFull, match="Redis is out of memory: raise its maxmemory"):

@@ -14,10 +14,12 @@ from click.testing import CliRunner
 
 from producer import Printroom, cli
 from producer.fleet.doctor_store import examine_region, examine_store
-from shared.broker import ChunkMessage, connect, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerError, SettingsError, StoreDenied, StoreFull, StoreUnavailable
 from shared.ledger import Ledger
+from shared.message import ChunkMessage
 from shared.names import queue_name
+from shared.redis_client import connect
 from shared.redis_errors import broker_error
 from shared.settings import load_settings
 from shared.store.folder import FolderStore
@@ -68,7 +70,7 @@ class TestRights:
         found = checks_of(Printroom(as_user("+@all -@dangerous ~PREFIX* &PREFIX*")))
         assert {name for name, check in found.items() if not check.ok} == set()
         assert found["broker rights"].level == "ok"
-        assert (found["broker memory"].level, "noeviction" in found["broker memory"].mend) == ("warn", True)
+        assert (found["broker memory"].level, "noeviction" in found["broker memory"].fix) == ("warn", True)
 
     @pytest.mark.parametrize("lacking", ["-eval", "-hvals -zadd", "-set"])
     def test_a_missing_right(self, as_user, lacking):
@@ -117,8 +119,8 @@ def test_a_variable_that_nothing_reads(settings, monkeypatch):
     monkeypatch.setenv("PRINTROOM_SOMETHING_ELSE_YET", "1")
     found = {check.detail: check for check in Printroom(settings).examine() if check.name == "settings"}
     assert {check.level for check in found.values()} == {"warn"}
-    assert "PRINTROOM_STORE" in found["PRINTROOM_STOR is no setting: not used"].mend
-    assert found["PRINTROOM_SOMETHING_ELSE_YET is no setting: not used"].mend == ".env.example has them all"
+    assert "PRINTROOM_STORE" in found["PRINTROOM_STOR is no setting: not used"].fix
+    assert found["PRINTROOM_SOMETHING_ELSE_YET is no setting: not used"].fix == ".env.example has them all"
     with pytest.raises(SettingsError, match="stor: no setting of this name"):
         load_settings(stor="x")
 
@@ -207,7 +209,7 @@ class TestStore:
         ],
     )
     def test_a_server_that_is_away_or_full(self, folder_store, error, fix):
-        """Nobody is sent to the AWS variables for what keys do not mend."""
+        """Nobody is sent to the AWS variables for what keys do not fix."""
 
         def refuse(*_, **__):
             raise error
@@ -244,7 +246,7 @@ class TestStore:
         more = {"store": f"s3://{key_prefix}-new/x", "s3_endpoint_url": seaweed_server.endpoint_url}
         settings = settings.model_copy(update={**more, "store_patience_seconds": 2.0})
         check = checks_of(Printroom(settings))["store"]
-        assert (check.level, "`printroom doctor --create-bucket`" in check.mend) == ("fail", True)
+        assert (check.level, "`printroom doctor --create-bucket`" in check.fix) == ("fail", True)
         monkeypatch.setattr(cli, "_client", lambda: Printroom(settings))
         for _ in range(2):
             ran = CliRunner().invoke(cli.cli, ["doctor", "--create-bucket"])
@@ -285,7 +287,7 @@ class TestFleet:
             "fail",
             True,
         )
-        assert "set PRINTROOM_STORE" in found["stores"].mend
+        assert "set PRINTROOM_STORE" in found["stores"].fix
 
     def test_queues_nobody_needs(self, local, settings):
         """Messages for another version's queue are told of; those of a waiting sweep are not."""

@@ -11,11 +11,13 @@ import redis
 import zstandard
 
 from shared import feeder as feeder_module
-from shared.broker import BrokerView, ChunkMessage, make_app, send_chunk
+from shared.broker import make_app, send_chunk
 from shared.errors import BrokerUnavailable
 from shared.feeder import Feeder
 from shared.ledger import ChunkOutcome, Ledger, WorkerInfo
+from shared.message import ChunkMessage
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
+from shared.queues import BrokerView
 from shared.settings import Settings
 
 MODEL = "sha:" + "a" * 32
@@ -73,7 +75,7 @@ class Fleet:
     @staticmethod
     def view_of(text: bytes) -> set[ChunkMessage]:
         """Read one envelope."""
-        from shared.broker import _message_in
+        from shared.queues import _message_in
 
         return {_message_in(text)}
 

@@ -9,6 +9,7 @@ import re
 import tarfile
 import threading
 import urllib.request
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,14 +22,14 @@ import pytest
 from producer import Printroom
 from producer.results.images import read_stored_image
 from shared import metadata, names
-from shared.broker import ChunkMessage
 from shared.errors import JobCrashed
+from shared.message import ChunkMessage
 from shared.settings import Settings
 from worker import execute as executing
 from worker import publish
 from worker.backoff import Abandoned
-from worker.context import Pulse
 from worker.execute import execute
+from worker.meter import ImageEncoded, ImageStored, JobFailed, Meter
 from worker.sampling.request import Sampled, SampleFailed
 
 #: 66 jobs: a chunk of 64, and one of 2.
@@ -114,7 +115,7 @@ class Studio:
             engine=self.painter,
             publishers=ThreadPoolExecutor(4),
             versions={"printroom": "0", "png": "x"},
-            pulse=Pulse(),
+            meter=Meter(),
             draining=threading.Event(),
             plans={},
         )
@@ -402,6 +403,24 @@ def test_a_training_program_reads_them_where_they_lie(local, tmp_path, capsys):
     keys = [names.sample_key(row["index"], row["job_id"]) for row in local.client.results(sweep)]
     assert re.findall(r"^([0-9]{8}-[0-9a-f]{8}) ", printed, re.M) == keys
     assert printed.count("(16, 16, 3)") == 66
+
+
+def test_a_chunk_reports_each_image(studio):
+    """Sampled, encoded and stored; in another sweep of these jobs reused, and no more; a failure with its code."""
+    heard = []
+    studio.context.meter = Meter([heard.append])
+    studio.render(layout="images")
+    assert Counter(type(event).__name__ for event in heard) == {
+        "ImageSampled": 66,
+        "ImageEncoded": 66,
+        "ImageStored": 66,
+    }
+    assert all(event.size_bytes > 0 for event in heard if isinstance(event, ImageEncoded | ImageStored))
+    heard.clear()
+    studio.painter.broken_seeds = {99}
+    studio.render(layout="images", seed=[*range(11), 99])
+    assert Counter(type(event).__name__ for event in heard) == {"ImageReused": 66, "JobFailed": 6}
+    assert {event.code for event in heard if isinstance(event, JobFailed)} == {"job_crashed"}
 
 
 def test_the_samples_say_what_the_manifest_says(local):

@@ -28,10 +28,10 @@ from hypothesis.stateful import (
 
 from producer.fleet.submit import rebuild
 from shared import names
-from shared.broker import ChunkMessage
 from shared.feeder import Feeder
 from shared.ledger import ChunkOutcome, Ledger
 from shared.manifest import read_manifest, write_manifest
+from shared.message import ChunkMessage
 from shared.plan import Block, Bucket, ListAxis, Plan, SeedRange
 from shared.result import Done, Failed, Provenance, Result, StoredImage
 from shared.store.folder import FolderStore

@@ -262,7 +262,7 @@ def test_ensure_bucket_is_idempotent(seaweed_server: Any, moto_endpoint: str) ->
 
 
 def test_missing_bucket_names_itself(seaweed_server: Any) -> None:
-    """Without its bucket every operation that can tell says which one is missing, and the mend."""
+    """Without its bucket every operation that can tell says which one is missing, and the fix."""
     store = seaweed_server.store(bucket="no-such-bucket")
     for operation in (
         lambda: store.put("a", b"", content_type=PNG),

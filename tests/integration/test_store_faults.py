@@ -297,7 +297,7 @@ def test_missing_object_is_not_tried_again(proxy: FaultProxy, make_store: Callab
 
 @pytest.mark.parametrize("wrong", ["access_key_id", "secret_access_key"])
 def test_wrong_keys(wrong: str, seaweed_server: Any, make_store: Callable[..., S3Store]) -> None:
-    """Wrong keys are told at once, with the variables to mend, and no secret in any text."""
+    """Wrong keys are reported at once, with the variables to fix, and no secret in any text."""
     store = make_store(**{wrong: "not-the-right-one"})
     for operation in (
         lambda: store.get("a"),

@@ -11,13 +11,14 @@ import pytest
 
 from producer import Printroom
 from producer.export.fetch import LAYOUTS, FetchOptions
-from shared.broker import ChunkMessage
 from shared.errors import RowsMissing, StoreMismatch
+from shared.message import ChunkMessage
 from shared.store.folder import FolderStore
 from shared.store.identity import StoreIdentity
 from tests.integration.test_verbs import SWEEP, Bench, make_settings, worker_info
-from worker.context import Pulse, WorkerContext
+from worker.context import WorkerContext
 from worker.execute import execute
+from worker.meter import Meter
 from worker.retry_policy import Decision, decide
 
 
@@ -205,7 +206,7 @@ class TestWorker:
         """The chunk is put back, unbegun, with a code of its own; the sweep of its own store it begins."""
         sweep, _ = local.submit()
         context = WorkerContext.__new__(WorkerContext)
-        context.ledger, context.store, context.pulse = local.client.ledger, other[0], Pulse()
+        context.ledger, context.store, context.meter = local.client.ledger, other[0], Meter()
         context.draining = None
         with pytest.raises(StoreMismatch, match=f"sweep {sweep[:12]} is in ") as caught:
             execute(ChunkMessage(sweep=sweep, chunk=0), context, beat=lambda **_: None)

@@ -404,7 +404,7 @@ class TestResults:
     ],
 )
 def test_wrong_conditions(condition, said):
-    """A condition that cannot be read names itself and the mend."""
+    """A condition that cannot be read names itself and the fix."""
     with pytest.raises(UsageError, match=said):
         parse_where([condition])
 
@@ -690,7 +690,7 @@ class TestStatus:
     """How it goes, and why not."""
 
     def test_nobody_works(self, local):
-        """Without a worker the status says so, and the mend."""
+        """Without a worker the status says so, and the fix."""
         sweep, _ = local.submit()
         assert ["no live worker: start one with `printroom worker`"] == list(
             local.client.status(sweep).obstacles
@@ -764,7 +764,7 @@ class TestStatus:
 
 
 class TestDoctor:
-    """Each thing a fleet rests on: ok, or the mend."""
+    """Each thing a fleet rests on: ok, or the fix."""
 
     @staticmethod
     def checks(client):
@@ -790,10 +790,10 @@ class TestDoctor:
         assert [] == list(bench.store.list(""))
 
     def test_no_broker(self, tmp_path):
-        """Without Redis the broker is not ok, says why and how to mend it; the rest is still looked at."""
+        """Without Redis the broker is not ok, says why and how to fix it; the rest is still looked at."""
         checks = self.checks(Printroom(make_settings("redis://127.0.0.1:1/0", "t:", tmp_path)))
         assert not checks["broker"].ok
-        assert "PRINTROOM_REDIS_URL" in checks["broker"].mend
+        assert "PRINTROOM_REDIS_URL" in checks["broker"].fix
         assert checks["store"].ok
 
     def test_wrong_password(self, valkey_server, tmp_path):
@@ -805,23 +805,23 @@ class TestDoctor:
         assert "wrong-password" not in f"{check}"
 
     def test_a_broker_that_evicts(self, start_valkey, tmp_path):
-        """A server that evicts keys, or keeps no append-only file, is told of with the mend."""
+        """A server that evicts keys, or keeps no append-only file, is told of with the fix."""
         server = start_valkey("--maxmemory-policy", "allkeys-lru", "--appendonly", "no")
         checks = self.checks(Printroom(make_settings(server.url, "t:", tmp_path)))
         assert not checks["broker memory"].ok
-        assert "noeviction" in checks["broker memory"].mend
+        assert "noeviction" in checks["broker memory"].fix
         assert "append-only file off" in checks["broker durability"].detail
 
     @pytest.mark.parametrize("store", ["s3://no-such-bucket/x", "s3://printroom-tests"])
     def test_no_store(self, settings, seaweed_server, monkeypatch, store):
-        """A bucket that is not there, and wrong keys, are not ok, with the mend."""
+        """A bucket that is not there, and wrong keys, are not ok, with the fix."""
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed_server.access_key)
         secret = seaweed_server.secret_key if "no-such" in store else "wrong-secret"
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
         more = {"store": store, "s3_endpoint_url": seaweed_server.endpoint_url, "store_patience_seconds": 2.0}
         check = self.checks(Printroom(settings.model_copy(update=more)))["store"]
         assert not check.ok
-        assert "PRINTROOM_STORE" in check.mend
+        assert "PRINTROOM_STORE" in check.fix
         assert "wrong-secret" not in f"{check}"
 
     def test_a_folder_that_is_none(self, settings, tmp_path):
@@ -838,7 +838,7 @@ class TestDoctor:
             "store"
         ]
         assert not check.ok
-        assert check.mend
+        assert check.fix
         assert [] == list(local.store.list(""))
 
     def test_urls_that_do_not_read(self, local):
@@ -851,7 +851,7 @@ class TestDoctor:
     def test_waiting_for_workers(self, local):
         """Sweeps that wait for a worker, a worker in trouble and dead letters are told of."""
         local.submit()
-        assert "printroom worker" in self.checks(local.client)["workers"].mend
+        assert "printroom worker" in self.checks(local.client)["workers"].fix
         local.client.ledger.heartbeat(worker_info(trouble="store_full: no space"), expires_seconds=30)
         local.client.ledger.dead_letter({"code": "message_corrupt", "reason": "no JSON"})
         checks = self.checks(local.client)

@@ -9,11 +9,11 @@ import pytest
 
 from producer import Printroom
 from producer.arguments import Between, checked
-from producer.client import as_sweep
 from producer.local.render import render_locally
 from producer.recipe.show import show_image
 from producer.results.where import read_where
 from producer.sheet.sweep_sheet import sweep_sheet
+from producer.source import read_source
 from shared.errors import SweepError, UsageError
 from shared.settings import Settings
 from shared.store.folder import FolderStore
@@ -155,7 +155,9 @@ def test_every_public_parameter_can_be_checked():
 
 def test_arrays_are_lists():
     """What numpy and pandas hold is taken as plain values."""
-    sweep = as_sweep({"prompt": np.array(["a", "b"]), "seed": np.arange(3), "guidance_scale": np.float64(5)})
+    sweep = read_source(
+        {"prompt": np.array(["a", "b"]), "seed": np.arange(3), "guidance_scale": np.float64(5)}
+    ).sweep
     assert (sweep.prompt, sweep.seed, sweep.guidance_scale) == (("a", "b"), (0, 1, 2), (5.0,))
 
 

@@ -9,9 +9,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from producer.cli import _list_sweeps, _report_slips, _result_columns, _sweep_or_prompt, _watch_sweeps, cli
-from producer.client import Printroom
+from producer.cli import _list_sweeps, _sweep_or_prompt, _watch_sweeps, cli
+from producer.client import Printroom, SweepList
 from producer.language.sweep import Sweep
+from producer.prompt_words import PromptOptions, prompt_source, prompt_warnings
+from producer.terminal.reports import print_warnings, result_columns
 from shared.errors import SweepError
 from shared.guidance import rule_label
 from shared.ledger import SweepStatus
@@ -19,7 +21,7 @@ from shared.ledger import SweepStatus
 
 def swept(what: str = "a cat", **words: Any) -> Sweep:
     """Return the sweep that `printroom render` makes of its words."""
-    return _sweep_or_prompt(what, words)[0]
+    return _sweep_or_prompt(what, PromptOptions(**words)).sweep
 
 
 def test_a_prompt_and_its_options_are_a_sweep() -> None:
@@ -89,7 +91,8 @@ def test_a_negative_is_drawn_beside_the_plain_prompt() -> None:
 )
 def test_a_prompt_is_warned_of_as_its_plan_would_be(words: dict[str, Any], said: str, capsys: Any) -> None:
     """Who renders a prompt at once is told what `plan` says of a file: two equal rows are no comparison."""
-    _report_slips(swept(**words))
+    options = PromptOptions(**{name: value for name, value in words.items() if name != "what"})
+    print_warnings(prompt_warnings(prompt_source(words["what"], options)))
     shown = capsys.readouterr().err
     assert said in shown
     assert bool(said) == shown.startswith("! ")
@@ -137,9 +140,9 @@ def test_a_row_names_its_rule_where_it_has_one() -> None:
     """The short form of a result says the rule beside the scale it belongs to."""
     row = {"status": "done", "key": "k", "index": 0, "seed": 1, "guidance_scale": 5.0, "steps": 4}
     row |= {"scheduler": "ddim", "prompt": "a", "negative_prompt": None, "guidance_rule": None}
-    assert list(_result_columns(row))[3] == "seed=1 guidance=5 steps=4 ddim"
+    assert list(result_columns(row))[3] == "seed=1 guidance=5 steps=4 ddim"
     row["guidance_rule"] = '{"rescale":0.7}'
-    assert list(_result_columns(row))[3] == "seed=1 guidance=5 (rescale 0.7) steps=4 ddim"
+    assert list(result_columns(row))[3] == "seed=1 guidance=5 (rescale 0.7) steps=4 ddim"
 
 
 def test_watching_all_ends_when_none_is_active(capsys: Any) -> None:
@@ -178,6 +181,9 @@ def test_the_list_numbers_the_sweeps_of_a_name(capsys: Any) -> None:
 
         def lost_sweeps(self) -> list[Any]:
             return []
+
+        def list_sweeps(self) -> SweepList:
+            return Printroom.list_sweeps(cast(Printroom, self))
 
     assert _list_sweeps(cast(Printroom, Room()), as_json=False) == 0
     shown = capsys.readouterr().out

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.broker import ChunkMessage, parse_message
 from shared.envelope import read_envelope, write_envelope
 from shared.errors import MessageCorrupt, MessageError
+from shared.message import ChunkMessage, parse_message
 from shared.names import RENDER_CHUNK
 
 ARGUMENT = ChunkMessage(sweep="ab12", chunk=7).to_json()

@@ -13,7 +13,7 @@ from shared.guidance import parse_rule
 from worker.sampling.engine import Engine
 from worker.sampling.families.base import TokenizedText
 from worker.sampling.model import LoadedModel
-from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.batch import RowBatch
 from worker.sampling.rows.prepare import encode_texts, prepare
 from worker.sampling.schedules.programs import NotLinear
 
@@ -208,7 +208,7 @@ def jobs(make_request):
 def rendered(model, requests, *, rows):
     """Return the final latents of requests of one shape that go through one batch."""
     prepared = [prepare(model, request) for request in requests]
-    batch = RowBatch(model, shape=prepared[0].shape, rows=rows, counts=RowCounts())
+    batch = RowBatch(model, shape=prepared[0].shape, rows=rows)
     waiting, latents = list(enumerate(prepared)), {}
     while waiting or len(batch):
         while waiting and batch.has_room(waiting[0][1]):

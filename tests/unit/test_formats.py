@@ -30,6 +30,7 @@ from producer.language.sweep import parse_sweep
 from producer.local.render import render_locally
 from producer.planning.compile import compile_sweep
 from producer.preview import preview, render_preview
+from producer.prompt_words import PromptOptions
 from producer.sheet import Cell, draw_sheet
 from shared import names
 from shared.errors import SettingsError, SweepError
@@ -215,12 +216,12 @@ def test_a_preview_says_what_the_files_take() -> None:
 
 def test_the_command_line_takes_a_format_with_a_prompt() -> None:
     """`--format` is a key like the others, refused like the others, and goes with a prompt."""
-    assert _sweep_or_prompt("a cat", {"format": "jpg:80"})[0].format == "jpeg:80"
-    assert _sweep_or_prompt("a cat", {"format": None})[0].format == "png"
+    assert _sweep_or_prompt("a cat", PromptOptions(format="jpg:80")).sweep.format == "jpeg:80"
+    assert _sweep_or_prompt("a cat", PromptOptions(format=None)).sweep.format == "png"
     with pytest.raises(SweepError, match="format='gif' is unknown"):
-        _sweep_or_prompt("a cat", {"format": "gif"})
+        _sweep_or_prompt("a cat", PromptOptions(format="gif"))
     with pytest.raises(click.UsageError, match="--format goes with a prompt"):
-        _sweep_or_prompt("sweep.yaml", {"format": "png"})
+        _sweep_or_prompt("sweep.yaml", PromptOptions(format="png"))
 
 
 # Pixels and texts, there and back.

@@ -10,7 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from producer.cli import _EXAMPLES, _SECTIONS, cli
+from producer.cli import cli
+from producer.terminal.help import EXAMPLES, SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +31,7 @@ def shown(columns, *words):
 def test_the_help_of_a_verb_is_whole(verb, columns):
     """Lines fit, no mark of the formatter is left, every option says what it does, every example has its line."""
     text = shown(columns, verb)
-    examples = [line.strip() for line in _EXAMPLES[verb].strip().splitlines()]
+    examples = [line.strip() for line in EXAMPLES[verb].strip().splitlines()]
     assert re.findall(r"\\b|\x08|`{3}|[a-z]\.\.\.$", text, re.MULTILINE) == []
     assert [line for line in text.splitlines() if len(line) > columns and line.strip() not in examples] == []
     assert set(examples) <= {line.strip() for line in text.splitlines()}
@@ -44,7 +45,7 @@ def test_the_help_of_all_verbs_is_whole(columns):
     text = shown(columns)
     assert re.findall(r"\\b|\x08|[a-z]\.\.\.$", text, re.MULTILINE) == []
     assert [line for line in text.splitlines() if len(line) > columns] == []
-    assert sorted(name for names in _SECTIONS.values() for name in names) == sorted(cli.commands)
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(cli.commands)
     for name in cli.commands:
         assert len(re.findall(rf"^  {name}  ", text, re.MULTILINE)) == 1
 
@@ -52,7 +53,7 @@ def test_the_help_of_all_verbs_is_whole(columns):
 @_VERBS
 def test_every_example_parses(verb):
     """An example of the help is a command line that its verb takes."""
-    for line in _EXAMPLES[verb].strip().splitlines():
+    for line in EXAMPLES[verb].strip().splitlines():
         program, name, *words = shlex.split(line.partition(" > ")[0])
         assert (program, name) == ("printroom", verb)
         with pytest.MonkeyPatch.context() as patch:

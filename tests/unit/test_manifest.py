@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import duckdb
 import polars
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from producer.results.manifest_row import DoneRow, FailedRow
 from shared.images.format import parse_format
 from shared.job import Job, make_job
 from shared.manifest import MANIFEST_SCHEMA, manifest_docs, read_columns, read_manifest, write_manifest
@@ -337,3 +338,20 @@ def test_a_manifest_that_opens_to_too_much_is_refused_unread() -> None:
     pq.write_table(pa.concat_tables([table] * 100_001), sink)
     with pytest.raises(ValueError, match="no chunk has so much"):
         read_columns(sink.getvalue().to_pybytes(), ["job_id"])
+
+
+def test_the_typed_rows_have_the_columns_of_the_schema() -> None:
+    """A column that the schema gains, loses or makes nullable is one that the types of a row have to follow."""
+    for row_type in (DoneRow, FailedRow):
+        hints = get_type_hints(row_type)
+        assert set(hints) - {"url"} == set(MANIFEST_SCHEMA.names)
+    done = get_type_hints(DoneRow)
+    for column in MANIFEST_SCHEMA:
+        if not column.nullable:
+            assert type(None) not in get_args(done[column.name])
+    kinds = {"string": str, "double": float, "bool": bool, "uint32": int, "uint64": int}
+    for column in MANIFEST_SCHEMA:
+        hint = done[column.name]
+        kind = kinds.get(str(column.type))
+        if kind and hint is not type(None) and column.name != "status":
+            assert kind in (hint, *get_args(hint))

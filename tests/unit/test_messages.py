@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.broker import ChunkMessage, parse_message
 from shared.errors import MessageCorrupt, MessageError, VersionUnsupported
+from shared.message import ChunkMessage, parse_message
 from shared.names import PROTOCOL
 
 GOOD = {"version": PROTOCOL, "sweep": "ab12", "chunk": 7}

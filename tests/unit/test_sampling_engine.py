@@ -10,6 +10,7 @@ import pytest
 
 from shared.errors import JobInvalid, ModelLoadFailed
 from worker.sampling.engine import Engine
+from worker.sampling.events import StepDone
 from worker.sampling.request import Sampled, SampleFailed
 from worker.sampling.rows.loop import sample
 
@@ -56,6 +57,14 @@ def test_answers_are_what_sample_makes(start, tiny_model, make_request):
     requests = [make_request(seed=seed, **TINY) for seed in range(6)]
     for outcome in sample(tiny_model("sd1"), requests, batch_rows=8):
         assert np.array_equal(outcome.pixels, answers[outcome.request_index].pixels)
+
+
+def test_every_call_is_reported_with_the_rows_that_worked(start, make_request):
+    """One guided job takes two of four rows, in each of its three steps."""
+    heard = []
+    engine = start(notice=heard.append)
+    engine.submit("sd1", make_request(steps=3, scheduler="ddim", **TINY), rows=4).result(60)
+    assert heard == [StepDone(used=2, rows=4)] * 3
 
 
 def test_requests_of_several_chunks_share_calls(start, copy_tiny, make_request):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shared.schedulers import SCHEDULERS
-from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.batch import RowBatch
 from worker.sampling.rows.loop import sample
 from worker.sampling.rows.prepare import encode_texts, prepare
 
@@ -66,7 +66,7 @@ def our_latents(model, requests, rows=16):
     latents = {}
     for shape in {job.shape for job in jobs.values()}:
         waiting = [index for index, job in jobs.items() if job.shape == shape]
-        batch = RowBatch(model, shape=shape, rows=rows, counts=RowCounts())
+        batch = RowBatch(model, shape=shape, rows=rows)
         while waiting or len(batch):
             while waiting and batch.has_room(jobs[waiting[0]]):
                 index = waiting.pop(0)

@@ -11,8 +11,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from shared.guidance import parse_rule
+from worker.sampling.events import RowCounts
 from worker.sampling.request import Sampled
-from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.batch import RowBatch
 from worker.sampling.rows.loop import sample
 from worker.sampling.rows.prepare import encode_texts, prepare
 from worker.sampling.rows.step_inputs import RowAssignment
@@ -50,7 +51,7 @@ def batch_of(tiny_model):
     def make(requests, rows, family="sd1"):
         model = tiny_model(family)
         jobs = [prepare(model, request) for request in requests]
-        batch = RowBatch(model, shape=jobs[0].shape, rows=rows, counts=RowCounts())
+        batch = RowBatch(model, shape=jobs[0].shape, rows=rows)
         return batch, lambda index: batch.admit(index, jobs[index], encode_texts(model, jobs[index]))
 
     return make
@@ -117,7 +118,7 @@ def test_a_finished_job_makes_room_at_the_next_step(tiny_model, make_request):
     counts = RowCounts()
     steps = [1 + index % 6 for index in range(24)]
     requests = [make_request(seed=index, steps=n, **TINY) for index, n in enumerate(steps)]
-    list(sample(tiny_model("sd1"), requests, batch_rows=8, counts=counts))
+    list(sample(tiny_model("sd1"), requests, batch_rows=8, notice=counts))
     assert counts.used == 2 * sum(steps)
     assert counts.calls <= 2 * sum(steps) / 8 + max(steps)
     in_order = sum(max(steps[start : start + 4]) for start in range(0, 24, 4))
@@ -128,7 +129,7 @@ def test_rows_are_decided_at_every_step(tiny_model, make_request):
     """A guidance interval frees a row for the steps outside it."""
     counts = RowCounts()
     rule = parse_rule({"interval": [0.5, 1]})
-    list(sample(tiny_model("sd1"), [make_request(guidance_rule=rule, **TINY)], batch_rows=4, counts=counts))
+    list(sample(tiny_model("sd1"), [make_request(guidance_rule=rule, **TINY)], batch_rows=4, notice=counts))
     assert (counts.calls, counts.used, counts.total) == (4, 1 + 1 + 2 + 2, 16)
 
 
@@ -193,7 +194,7 @@ def test_a_step_reads_nothing_from_the_device(tiny_model, make_request):
     ]
     model = tiny_model("sd1")
     jobs = [prepare(model, request) for request in requests]
-    batch = RowBatch(model, shape=jobs[0].shape, rows=12, counts=RowCounts())
+    batch = RowBatch(model, shape=jobs[0].shape, rows=12)
     waiting = list(enumerate(jobs))
     while waiting or len(batch):
         while waiting and batch.has_room(waiting[0][1]):

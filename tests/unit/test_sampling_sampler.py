@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from shared.errors import ImageNotFinite, JobCrashed, JobInvalid, OutOfMemory
+from worker.sampling.events import RowCounts
 from worker.sampling.request import Sampled, SampleFailed
 from worker.sampling.rows import loop as sampler
-from worker.sampling.rows.batch import RowBatch, RowCounts
+from worker.sampling.rows.batch import RowBatch
 from worker.sampling.rows.loop import RowLoop, sample
 from worker.sampling.rows.prepare import encode_texts, prepare
 
@@ -229,7 +230,7 @@ def test_out_of_memory_in_the_decoder_makes_room(model, make_request, monkeypatc
     monkeypatch.setattr(sampler, "decode", decode)
     counts = RowCounts()
     requests = [make_request(steps=1, guidance_scale=1.0), make_request(steps=3), make_request(steps=3)]
-    outcomes = by_index(sample(model, requests, batch_rows=8, counts=counts))
+    outcomes = by_index(sample(model, requests, batch_rows=8, notice=counts))
     assert all(isinstance(outcome, Sampled) for outcome in outcomes.values())
     assert [outcomes[index].batch_rows for index in range(3)] == [8, 4, 4]
     assert counts.calls == 1 + 3
@@ -368,7 +369,7 @@ def test_latents_stay_in_single_precision(load_tiny, make_request):
     """With a float16 UNet the schedule still works on float32 latents."""
     half = load_tiny("sd1", dtype=torch.float16)
     job = prepare(half, make_request(steps=1))
-    batch = RowBatch(half, shape=job.shape, rows=2, counts=RowCounts())
+    batch = RowBatch(half, shape=job.shape, rows=2)
     batch.admit(0, job, encode_texts(half, job))
     (done,) = batch.step()
     assert done.latents.dtype == torch.float32

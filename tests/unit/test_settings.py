@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from pydantic import ValidationError
 
-from shared.broker import connect, make_app
+from shared.broker import make_app
 from shared.errors import SettingsError
+from shared.redis_client import connect
 from shared.settings import Settings, load_settings
 
 PASSWORD = "hunter2-very-secret"

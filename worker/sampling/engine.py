@@ -16,11 +16,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from worker.sampling.events import Notice, ignore
 from worker.sampling.model import LoadedModel
 from worker.sampling.pipelines.model import LoadedPipeline
 from worker.sampling.pipelines.sampler import sample_with_pipeline
 from worker.sampling.request import SampleOutcome, SampleRequest
-from worker.sampling.rows.batch import RowCounts
 from worker.sampling.rows.capacity import RowCeilings
 from worker.sampling.rows.loop import RowLoop
 
@@ -53,6 +53,7 @@ class Engine:
         stall_seconds: how long one step may take before the engine no longer counts as alive.
         load_seconds: the same for loading a model.
         ceilings: how many rows fit the device.
+        notice: gets a `StepDone` after every call of the denoiser, in the engine's thread.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Engine:
         stall_seconds: float,
         load_seconds: float,
         ceilings: RowCeilings | None = None,
+        notice: Notice = ignore,
     ) -> None:
-        self.counts = RowCounts()
+        self._notice = notice
         self._load, self._stall_seconds, self._load_seconds = load, stall_seconds, load_seconds
         self._inbox: deque[_Submission] = deque()
         self._changed = threading.Condition()
@@ -155,7 +157,7 @@ class Engine:
             on_step=lambda: self._lives_for(self._stall_seconds),
             begins=lambda ticket: _begins_or_leaves(unanswered, ticket),
             ceilings=self._ceilings,
-            counts=self.counts,
+            notice=self._notice,
         )
         while True:
             for submission in self._take(group):

@@ -1,4 +1,4 @@
-"""Compares two values by a sign: what `seed>=3` and `prompt =~ 'cat$'` mean. Knows no languages, rows or plans."""
+"""Compares two values by an operator: the meaning of `seed>=3` and `prompt =~ 'cat$'`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns the cells of a column into values of a field: what programs and spreadsheets write for a number, and for none.
+"""Turns the cells of a column into values of a field; reads other programs' spellings of numbers and of nothing.
 
 A cell that reads two ways, or that a spreadsheet has damaged, is named with the reason and not guessed at.
 """

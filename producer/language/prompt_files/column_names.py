@@ -1,4 +1,4 @@
-"""Says what the columns of other programs' tables are called here. Knows no values.
+"""Maps the column names of other programs' tables to ours. Knows no values.
 
 Names are compared without case, spaces and signs: `Negative prompt`, `negative_prompt` and `negativePrompt` are one.
 """

@@ -1,4 +1,4 @@
-"""Turns the text of a delimited file into its dialect: what separates its cells, where it begins, how it was found.
+"""Finds the dialect of a delimited file: its delimiter, its header, its quoting.
 
 People call a file .csv whatever separates its cells: Excel writes semicolons where a comma is the decimal sign, tabs
 as "Unicode text", and a first line `sep=;` for itself. The line that names the columns says which it is, and the rows

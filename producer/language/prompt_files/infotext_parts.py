@@ -1,4 +1,4 @@
-"""An infotext to its prompt part and its settings, wherever a site or an extension moved them. Judges no setting.
+"""Splits an infotext into its prompt part and its settings, wherever a site or an extension moved them.
 
 The settings are one line that begins with `Steps:`. Extensions add lines after it (`Template:`), sites join all
 lines to one, and a value may be quoted, or JSON with commas of its own.

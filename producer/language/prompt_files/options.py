@@ -1,4 +1,4 @@
-"""Turns lines of a prompt file that carry options into values of jobs: the dialects of two programs. Knows no files.
+"""Turns options on the lines of a prompt file into values of jobs, for the dialects of two programs. Knows no files.
 
 A1111's "Prompts from file or textbox":   --prompt "a cat" --negative_prompt "blurry" --seed 1 --steps 20
 kohya's sample prompts (sd-scripts):      a cat --n blurry --w 512 --h 768 --d 1 --l 7.5 --s 20

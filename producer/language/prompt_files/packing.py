@@ -1,4 +1,4 @@
-"""Unpacks a file that gzip, bzip2, xz or zstd has packed, up to a bound. Knows nothing of what is in it."""
+"""Unpacks files of gzip, bzip2, xz or zstd, up to a bound. Knows nothing of their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns the name of a file in a sweep into paths: `~` is a home folder, and `*`, `?` and `[]` match several."""
+"""Expands a file name in a sweep to paths: `~` is a home folder; `*`, `?` and `[]` match several files."""
 
 from __future__ import annotations
 

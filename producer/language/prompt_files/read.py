@@ -1,4 +1,4 @@
-"""Turns the files that a sweep names into the values in them. Knows files and places, not which values are right.
+"""Reads the prompt files that a sweep names into values. Knows files and places, not which values are right.
 
 What is left names no prompt file, so it can be stored and read again anywhere. Each value remembers its file and line.
 """

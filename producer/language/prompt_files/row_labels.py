@@ -1,4 +1,4 @@
-"""Turns the columns of a prompt file that are no part of a job into labels: what people call its rows. Knows no sweeps.
+"""Turns the columns of a prompt file that are no job fields into labels of its rows. Knows no sweeps.
 
 A label is one line of text. What is no text, number or truth value is none, and neither are whole paragraphs.
 """

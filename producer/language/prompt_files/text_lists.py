@@ -1,4 +1,4 @@
-"""Says where a list of texts, one a line, looks like something else. Knows no files.
+"""Warns where a list of texts, one a line, looks like another kind of file. Knows no files.
 
 A name that ends in .txt says little: tables, JSON and infotext are saved under it too, and every line of them would
 be a prompt.

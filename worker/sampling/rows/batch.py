@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from worker.sampling.events import Notice, StepDone, ignore
 from worker.sampling.families.base import Conditioning
 from worker.sampling.guidance import Guidance, Predictions, combine
 from worker.sampling.model import LoadedModel
@@ -85,16 +86,6 @@ class Finished:
     batch_rows: int
 
 
-@dataclass(kw_only=True, eq=False)
-class RowCounts:
-    """How well a batch is used."""
-
-    calls: int = 0
-    #: Rows that worked for a job, and all rows.
-    used: int = 0
-    total: int = 0
-
-
 def stack(rows: Sequence[Conditioning]) -> Conditioning:
     """Return the conditioning of some rows: each tensor with a first dimension of as many rows."""
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -104,11 +95,11 @@ class RowBatch:
     """See the module. All jobs have one image size and one text length; latents are written (C, h, w) here."""
 
     def __init__(
-        self, model: LoadedModel, *, shape: tuple[int, int, int], rows: int, counts: RowCounts
+        self, model: LoadedModel, *, shape: tuple[int, int, int], rows: int, notice: Notice = ignore
     ) -> None:
         self.shape = shape
         self.rows = rows
-        self.counts = counts
+        self._notice = notice
         self._model = model
         height, width, _ = shape
         self._latent = model.networks.latent_shape(height, width)
@@ -178,9 +169,7 @@ class RowBatch:
             assignment, self._steps(assignment), self._model.device, latent_rank=len(self._latent)
         )
         self._advance(assignment, step)
-        self.counts.calls += 1
-        self.counts.used += assignment.used
-        self.counts.total += self.rows
+        self._notice(StepDone(used=assignment.used, rows=self.rows))
         return list(self._finish(assignment))
 
     def _assign_rows(self) -> RowAssignment:

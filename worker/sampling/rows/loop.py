@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.errors import ImageNotFinite, OutOfMemory, RenderError
+from worker.sampling.events import Notice, ignore
 from worker.sampling.failures import CallerFailed, guarded, judge, release_memory
 from worker.sampling.model import LoadedModel
 from worker.sampling.request import Sampled, SampleFailed, SampleOutcome, SampleRequest
-from worker.sampling.rows.batch import Finished, RowBatch, RowCounts
+from worker.sampling.rows.batch import Finished, RowBatch
 from worker.sampling.rows.capacity import RowCeilings, RowShape, step_down, step_up
 from worker.sampling.rows.decode import Decoded, Decoding, decode
 from worker.sampling.rows.prepare import PreparedJob, encode_texts, prepare
@@ -41,7 +42,7 @@ def sample(
     batch_rows: int,
     on_step: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
-    counts: RowCounts | None = None,
+    notice: Notice = ignore,
 ) -> Iterator[SampleOutcome]:
     """Sample requests and yield an outcome for each, as they finish (not in the order given).
 
@@ -53,9 +54,9 @@ def sample(
         on_step: a sign of life, called after every call of the denoiser and every decoded image. What it raises leaves
             `sample` as it is.
         should_stop: asked between calls; when true, requests that have not begun are left undone.
-        counts: filled with how the rows were used.
+        notice: gets a `StepDone` after every call of the denoiser.
     """
-    loop = RowLoop(model, rows=batch_rows, on_step=on_step, counts=counts)
+    loop = RowLoop(model, rows=batch_rows, on_step=on_step, notice=notice)
     for index, request in enumerate(requests):
         loop.add(index, request)
     while loop:
@@ -73,7 +74,7 @@ class RowLoop:
         on_step: see `sample`.
         begins: asked before a job gets its rows, by ticket; false leaves it undone.
         ceilings: how many rows fit; shared between loops.
-        counts: filled with how the rows were used.
+        notice: gets a `StepDone` after every call of the denoiser.
     """
 
     def __init__(
@@ -84,12 +85,12 @@ class RowLoop:
         on_step: Callable[[], None] = lambda: None,
         begins: Callable[[int], bool] = lambda ticket: True,
         ceilings: RowCeilings | None = None,
-        counts: RowCounts | None = None,
+        notice: Notice = ignore,
     ) -> None:
         self._model, self._rows, self._begins = model, step_down(rows), begins
         self._beat = guarded(on_step)
         self._ceilings = ceilings or RowCeilings()
-        self._counts = counts or RowCounts()
+        self._notice = notice
         #: By shape, the one that has waited longest first.
         self._waiting: dict[RowShape, deque[_Waiting]] = {}
         #: Jobs of a batch that crashed: each runs by itself.
@@ -172,7 +173,7 @@ class RowLoop:
         if self._batch is not None and (self._batch.shape, self._batch.rows) == (job.shape, rows):
             return self._batch
         self._batch = None  # its tensors, before the new ones
-        return RowBatch(self._model, shape=job.shape, rows=rows, counts=self._counts)
+        return RowBatch(self._model, shape=job.shape, rows=rows, notice=self._notice)
 
     def _admit(self, batch: RowBatch, entry: _Waiting) -> None:
         if not self._begins(entry.ticket):
