@@ -13,7 +13,7 @@ from shared.store.base import Store
 from shared.store.identity import StoreIdentity, StoreMark, place_of
 
 #: How long a status waits for a store that does not answer.
-_GLANCE_SECONDS = 3.0
+_QUICK_ANSWER_SECONDS = 3.0
 
 _FIX = (
     "set PRINTROOM_STORE (and PRINTROOM_S3_ENDPOINT_URL) to the same store on both sides; a folder with its"
@@ -43,7 +43,7 @@ def store_obstacles(status: SweepStatus, workers: Sequence[WorkerInfo], identity
     if not status.store:
         return []
     asked = {status.store, *(w.store for w in workers if w.store)}
-    here = answer_within(lambda: _ours(identity, asked), seconds=_GLANCE_SECONDS)
+    here = answer_within(lambda: _ours(identity, asked), seconds=_QUICK_ANSWER_SECONDS)
     if here is None:
         return []
     if status.store not in here:

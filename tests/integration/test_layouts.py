@@ -423,6 +423,49 @@ def test_a_chunk_reports_each_image(studio):
     assert {event.code for event in heard if isinstance(event, JobFailed)} == {"job_crashed"}
 
 
+def test_a_chunk_is_tried_as_often_as_the_setting_says(local):
+    """The last delivery that is allowed still renders; the next one fails the jobs, and renders nothing."""
+    sweep = local.submit(layout="images")
+    most = local.client.settings.max_attempts
+    for chunk, deaths in ((0, most - 1), (1, most)):
+        for _ in range(deaths):
+            local.client.ledger.begin(sweep, chunk)  # a delivery that ends without a word
+    painted = {}
+    for chunk in (0, 1):
+        before = local.painter.painted
+        local.deliver(sweep, chunk)
+        painted[chunk] = local.painter.painted - before
+    plan, status = local.client.plan(sweep), local.client.ledger.status(sweep)
+    assert painted == {0: len(plan.chunk(0)), 1: 0}
+    assert dict(status.failures) == {"worker_lost": len(plan.chunk(1))}
+
+
+def test_twins_are_one_image(local):
+    """A job that a chunk has twice is rendered once; its second row says that the image is reused."""
+    sweep = local.render(layout="images", seed=[1, 2, 1])
+    rows = list(local.client.results(sweep))
+    twins = {}
+    for row in rows:
+        twins.setdefault(row["job_id"], []).append(row["reused"])
+    assert sorted(twins.values(), key=len) == [[False]] * 6 + [[False, True]] * 6
+    assert local.painter.painted == 12
+    assert local.client.ledger.status(sweep).reused == 6
+
+
+def test_rows_are_those_of_the_whole_sweep(local):
+    """How many rows a batch gets depends on the sweep, not on what of it is missing: the bytes depend on it."""
+    local.context.device.batch_rows = 64
+    sweep = local.render(layout="images")
+    (rows,) = {row["batch_rows"] for row in local.client.results(sweep)}
+    keys = [row["key"] for row in local.client.results(sweep)][:3]
+    for key in keys:
+        local.store.delete(key)
+    assert local.client.verify(sweep, repair=True).agrees is False
+    local.work(sweep)
+    assert {row["batch_rows"] for row in local.client.results(sweep)} == {rows}
+    assert rows > 2 * len(keys)
+
+
 def test_the_samples_say_what_the_manifest_says(local):
     """The JSON beside each image agrees with its manifest row, column by column."""
     sweep = local.render()

@@ -8,6 +8,7 @@ from kombu import Connection, Queue
 
 from worker.consumer import Consumer
 from worker.lease import Leases
+from worker.transport import RENEW
 
 
 @pytest.fixture
@@ -68,6 +69,25 @@ def test_a_closed_channel_has_nothing_in_hand(channel):
     qos = channel.qos
     channel.close()
     assert qos.in_hand == []
+
+
+def test_a_renewal_does_not_revive_a_restored_delivery(channel):
+    """A renewal that comes after the message went back to its queue adds no lease for the old delivery."""
+    (message,) = deliveries(channel, 1)
+    tag, index = message.delivery_tag, channel.global_keyprefix + channel.unacked_index_key
+    assert raw(channel, "ZSCORE", index, tag) is not None
+    message.requeue()
+    with channel.conn_or_acquire() as client:
+        assert client.eval(RENEW, 1, index, tag) == 0
+    assert raw(channel, "ZSCORE", index, tag) is None
+
+
+def raw(channel, *command):
+    """Send one Redis command with full key names, past kombu's key prefix: scripts get their keys as they are."""
+    with channel.conn_or_acquire() as client:
+        return client.eval(
+            "return redis.call(ARGV[1], KEYS[1], ARGV[2])", 1, command[1], command[0], command[2]
+        )
 
 
 def test_a_server_that_was_away_for_long_is_found_soon(start_valkey):

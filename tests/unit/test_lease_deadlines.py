@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
+
 import pytest
+import redis
 
 from worker import lease
-from worker.lease import Leases
+from worker.lease import Leases, LeaseStep
 
 STALL = 180.0
 
@@ -118,3 +122,29 @@ def test_a_frozen_process_is_not_stalled(leases, clock):
         clock.now += 50
         leases.tick()
     assert leases.stalled() == ["a"]
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("away"), RuntimeError("unexpected")])
+def test_an_error_does_not_end_the_renewals(error):
+    """The renewing thread goes on after an error: the next renewal reaches Redis."""
+    renewed, step = [], LeaseStep(None)
+    stop = threading.Event()
+
+    def evaluate(script, key_count, index, *tags):
+        renewed.append(tags)
+        if len(renewed) == 1:
+            raise error
+        stop.set()
+
+    channel = SimpleNamespace(
+        global_keyprefix="p:",
+        unacked_index_key="index",
+        visibility_timeout=0.004,
+        qos=SimpleNamespace(in_hand=["tag"]),
+    )
+    context = SimpleNamespace(lease_client=SimpleNamespace(eval=evaluate), leases=Leases(stall_seconds=STALL))
+    consumer = SimpleNamespace(
+        task_consumer=SimpleNamespace(channel=channel), app=SimpleNamespace(context=context)
+    )
+    step._renew(consumer, stop)  # in this thread: returns at the second renewal
+    assert renewed == [("tag",), ("tag",)]

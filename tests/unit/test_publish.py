@@ -337,3 +337,22 @@ def test_a_store_that_fails_leaves_nothing(store: FolderStore, monkeypatch: pyte
         with pytest.raises(RuntimeError, match="no"):
             worker.publisher.flush()
     assert (worker.finished, _shards(store)) == ({}, [])
+
+
+def test_an_object_is_not_replaced(store: FolderStore) -> None:
+    """A worker that publishes an image after another worker leaves the first image as it is, and reports that one."""
+    job, finished = JOBS[40], []
+
+    def finish(job: Job, image: StoredImage, *, reused: bool, sample_seconds: float | None) -> None:
+        finished.append((image.sha256, reused))
+
+    def publish_image(made_by: Provenance) -> bool:
+        publisher = ObjectPublisher(store=store, image_format=PNG, patiently=patiently, finish=finish)
+        return publisher.publish(job, _image(job, made_by), made_by, sample_seconds=0.1)
+
+    assert publish_image(MADE_BY)
+    assert not publish_image(OTHER_GPU)
+    first = _image(job, MADE_BY)
+    assert store.get(names.image_key(job.id, PNG)) == first
+    sha256 = hashlib.sha256(first).hexdigest()
+    assert finished == [(sha256, False), (sha256, True)]
