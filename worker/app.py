@@ -1,4 +1,4 @@
-"""Puts one worker process together and runs it until it is told to stop."""
+"""Puts one worker process together and runs it until SIGTERM or Ctrl-C. Knows nothing of how images are made."""
 
 from __future__ import annotations
 

@@ -140,5 +140,5 @@ class Meter:
                 if place not in self._broken:
                     self._broken.add(place)
                     log.warning(
-                        "listener_failed", extra={"event": type(event).__name__, "reason": repr(error)}
+                        "listener_failed", extra={"reported": type(event).__name__, "reason": repr(error)}
                     )

@@ -41,6 +41,15 @@ def test_json(stderr):
     assert line.count("\n") == 1
 
 
+def test_a_field_hides_no_key_of_the_line(stderr):
+    """A field that is called like one of the line's own keys gets an underscore: an alert still finds the event."""
+    set_up_logging("json", "INFO")
+    logging.getLogger("worker").warning("listener_failed", extra={"event": "ImageStored", "level": 3})
+    entry = json.loads(stderr())
+    assert (entry["event"], entry["level"]) == ("listener_failed", "warning")
+    assert (entry["event_"], entry["level_"]) == ("ImageStored", 3)
+
+
 def test_json_of_anything(stderr):
     """A field that JSON does not know is shown as text: a log line is never lost to its fields."""
     set_up_logging("json", "INFO")
