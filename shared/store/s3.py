@@ -26,7 +26,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from shared.errors import ObjectMissing
-from shared.store.base import ObjectInfo
+from shared.store.base import PRESIGN_SECONDS_MAX, ObjectInfo
 from shared.store.keys import check_folder, check_key, check_prefix, check_range
 from shared.store.s3_errors import Damaged, code_of, is_transient, reason_of, status_of, store_error
 
@@ -44,9 +44,6 @@ ChecksumMode = Literal["when_required", "when_supported"]
 
 #: Region that signatures name when nobody says another. S3-compatible servers take it; R2 knows it as "auto".
 DEFAULT_REGION = "us-east-1"
-
-#: Longest life of a presigned URL, by S3's rules.
-MAX_PRESIGN_SECONDS = 7 * 24 * 3600
 
 #: Backoff: the n-th delay is drawn from 0 to min(_DELAY_MAX, _DELAY_FIRST * 2**n).
 #: Full jitter, as in "Exponential Backoff And Jitter" of the AWS Architecture Blog.
@@ -267,8 +264,8 @@ class S3Store:
 
         Raises: ValueError, StoreDenied.
         """
-        if not 1 <= expires_seconds <= MAX_PRESIGN_SECONDS:
-            raise ValueError(f"expires_seconds={expires_seconds}: use 1 to {MAX_PRESIGN_SECONDS} (7 days)")
+        if not 1 <= expires_seconds <= PRESIGN_SECONDS_MAX:
+            raise ValueError(f"expires_seconds={expires_seconds}: use 1 to {PRESIGN_SECONDS_MAX} (7 days)")
         parameters = {"Bucket": self.bucket, "Key": self._key(key)}
         return self._request(
             "presign",
