@@ -49,7 +49,7 @@ check: $(STAMP) ## Check format, lint, types, imports, documentation links, comp
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint docker/Dockerfile.producer docker/Dockerfile.worker
 
-fmt: $(STAMP) ## Format the code and mend what the linter can mend
+fmt: $(STAMP) ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
