@@ -324,7 +324,9 @@ def _head(node: ast.AST) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge a sample of mutants, print a line for each and the score."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("modules", nargs="*", help="such as shared/plan.py; without any, every module that this tool knows")
+    parser.add_argument(
+        "modules", nargs="*", help="such as shared/plan.py; without any, all that the tool knows"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60, help="mutants in the sample")
     parser.add_argument("--threshold", type=float, default=90, help="percent to kill for exit status 0")
